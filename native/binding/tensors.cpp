@@ -1,0 +1,163 @@
+// Handles, memory and host transfer: everything about tensors that is not an operation.
+#include "binding/families.h"
+#include "binding/handles.h"
+#include "core/memory_pool.h"
+#include "core/thread_pool.h"
+
+namespace libmoe::binding {
+namespace {
+
+Shape shape_from(const Call& call, const std::vector<int64_t>& dims) {
+  call.require(dims.size() <= size_t(kMaxRank), "ERR_LIBMOE_SHAPE", "a tensor has at most 8 dimensions, got " + std::to_string(dims.size()));
+  Shape s;
+  s.rank = int(dims.size());
+  double total = 1;
+  for (int i = 0; i < s.rank; ++i) {
+    call.require(dims[i] >= 0, "ERR_LIBMOE_SHAPE", "dimensions must be non-negative, got " + std::to_string(dims[i]));
+    s.dims[i] = dims[i];
+    total *= double(dims[i]);
+  }
+  call.require(total < 1e15, "ERR_LIBMOE_SHAPE", "the tensor would have more than 1e15 elements");
+  return s;
+}
+
+Device device_from(Call& call) {
+  Device d;
+  d.kind = static_cast<DeviceKind>(call.integer("device kind", 0, 1));
+  d.index = int(call.integer("device index", 0, 15));
+  return d;
+}
+
+const Entry& entry(Call& call, double handle) {
+  const Entry* e = handles_of(call.env()).find(handle);
+  if (!e) call.reject("ERR_LIBMOE_DISPOSED", "the tensor was disposed; keep it alive with keep() or create it outside the scope");
+  return *e;
+}
+
+// empty(shape, dtype, deviceKind, deviceIndex) -> handle
+Napi::Value empty(Call& call) {
+  const Shape shape = shape_from(call, call.integers("shape"));
+  const Dtype dtype = static_cast<Dtype>(call.integer("dtype", 0, 7));
+  const Device device = device_from(call);
+  const size_t bytes = size_t(shape.elements()) * size_of(dtype);
+  auto storage = std::make_shared<Storage>(backend_of(device), device, bytes);
+  return Napi::Number::New(call.env(), handles_of(call.env()).add(std::move(storage), 0, dtype, shape));
+}
+
+// view(handle, shape, elementOffset) -> handle of the same storage
+Napi::Value view(Call& call) {
+  const double handle = call.number("tensor");
+  const Entry source = entry(call, handle);
+  const Shape shape = shape_from(call, call.integers("shape"));
+  const int64_t offset = call.integer("offset", 0, int64_t(1) << 50);
+  call.require(offset + shape.elements() <= source.shape.elements(), "ERR_LIBMOE_SHAPE",
+               "a view of shape " + shape.text() + " at offset " + std::to_string(offset) + " does not fit into " + source.shape.text());
+  return Napi::Number::New(call.env(), handles_of(call.env()).add(source.storage, source.offset + size_t(offset) * size_of(source.dtype), source.dtype, shape));
+}
+
+void release(Call& call) { handles_of(call.env()).remove(call.number("tensor")); }
+
+struct Bytes {
+  char* data;
+  size_t size;
+};
+Bytes bytes_of(Call& call, const Napi::Value& value) {
+  if (!value.IsTypedArray()) call.reject("ERR_LIBMOE_ARGUMENT", "expected a typed array");
+  const Napi::TypedArray a = value.As<Napi::TypedArray>();
+  return {static_cast<char*>(a.ArrayBuffer().Data()) + a.ByteOffset(), a.ByteLength()};
+}
+
+// upload(handle, typedArray): raw bytes of the tensor's dtype
+Napi::Value upload(const Napi::CallbackInfo& info, Call& call) {
+  const Entry& e = entry(call, call.number("tensor"));
+  const Bytes b = bytes_of(call, info[1]);
+  const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
+  call.require(b.size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the data " + std::to_string(b.size));
+  e.storage->backend.upload(e.storage->device, static_cast<char*>(e.storage->data) + e.offset, b.data, size);
+  return info.Env().Undefined();
+}
+
+// download(handle, typedArray)
+Napi::Value download(const Napi::CallbackInfo& info, Call& call) {
+  const Entry& e = entry(call, call.number("tensor"));
+  const Bytes b = bytes_of(call, info[1]);
+  const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
+  call.require(b.size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the destination " + std::to_string(b.size));
+  e.storage->backend.download(e.storage->device, b.data, static_cast<char*>(e.storage->data) + e.offset, size);
+  return info.Env().Undefined();
+}
+
+template <Napi::Value (*F)(const Napi::CallbackInfo&, Call&)> Napi::Value with_info(const Napi::CallbackInfo& info) {
+  Call call(info, "tensor");
+  try {
+    return F(info, call);
+  } catch (const Error& e) {
+    Napi::Error error = Napi::Error::New(info.Env(), std::string(e.code()) + ": " + e.what());
+    error.Set("code", Napi::String::New(info.Env(), e.code()));
+    throw error;
+  }
+}
+
+// copy(to, from): same dtype and element count
+void copy(Call& call) {
+  const TensorView to = call.tensor("to", kAny), from = call.tensor("from", kAny);
+  call.same_dtype("to", to, "from", from);
+  call.require(to.elements() == from.elements(), "ERR_LIBMOE_SHAPE", "copy from " + from.shape.text() + " to " + to.shape.text());
+  call.backend().copy(to.device, to.data, from.data, to.bytes());
+}
+
+void clear(Call& call) {
+  const TensorView t = call.tensor("tensor", kAny);
+  call.backend().clear(t.device, t.data, t.bytes());
+}
+
+// memory(deviceKind, deviceIndex) -> {handles, storages, bytes, peakBytes, pooledBytes}
+Napi::Value memory(Call& call) {
+  const MemoryCounters& c = memory_counters(device_from(call));
+  Napi::Object o = Napi::Object::New(call.env());
+  o["handles"] = Napi::Number::New(call.env(), double(handles_of(call.env()).live()));
+  o["storages"] = Napi::Number::New(call.env(), double(c.storages.load()));
+  o["bytes"] = Napi::Number::New(call.env(), double(c.bytes.load()));
+  o["peakBytes"] = Napi::Number::New(call.env(), double(c.peak_bytes.load()));
+  o["pooledBytes"] = Napi::Number::New(call.env(), double(c.pooled_bytes.load()));
+  return o;
+}
+
+void reset_peak(Call& call) {
+  MemoryCounters& c = memory_counters(device_from(call));
+  c.peak_bytes = c.bytes.load();
+}
+
+void trim(Call&) { cpu_backend().trim(); }
+
+// adjustExternal(bytes): tells V8 the net change of memory held outside its heap
+void adjust_external(Call& call) { Napi::MemoryManagement::AdjustExternalMemory(call.env(), call.integer("bytes", -(int64_t(1) << 50), int64_t(1) << 50)); }
+
+Napi::Value cpu_info(Call& call) {
+  Napi::Object o = Napi::Object::New(call.env());
+  o["instructionSet"] = Napi::String::New(call.env(), cpu_backend().instruction_set);
+  o["threads"] = Napi::Number::New(call.env(), thread_count());
+  return o;
+}
+
+void set_threads(Call& call) { set_thread_count(int(call.integer("threads", 1, 1024))); }
+
+}  // namespace
+
+void bind_tensors(Napi::Object exports) {
+  expose(exports, "empty", empty);
+  expose(exports, "view", view);
+  expose(exports, "release", release);
+  exports.Set("upload", Napi::Function::New(exports.Env(), with_info<upload>, "upload"));
+  exports.Set("download", Napi::Function::New(exports.Env(), with_info<download>, "download"));
+  expose(exports, "copy", copy);
+  expose(exports, "clear", clear);
+  expose(exports, "memory", memory);
+  expose(exports, "resetPeak", reset_peak);
+  expose(exports, "trim", trim);
+  expose(exports, "adjustExternal", adjust_external);
+  expose(exports, "cpuInfo", cpu_info);
+  expose(exports, "setThreads", set_threads);
+}
+
+}  // namespace libmoe::binding

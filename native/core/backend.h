@@ -1,0 +1,62 @@
+#pragma once
+// One table per kind of device. cpu/ and cuda/ fill theirs when the library loads; everything above calls through it.
+// A family that a backend lacks is null, and the binding then answers ERR_LIBMOE_UNSUPPORTED.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "core/tensor.h"
+
+namespace libmoe {
+
+struct AttentionOps;
+struct ElementwiseOps;
+struct EmbeddingOps;
+struct GatingOps;
+struct GemmOps;
+struct GroupedFfnOps;
+struct LossOps;
+struct NormOps;
+struct OptimizerOps;
+struct PermutationOps;
+struct RandomOps;
+struct ReductionOps;
+struct RotaryOps;
+struct ShapeOps;
+struct SoftmaxOps;
+
+struct Backend {
+  const char* name = "";
+  std::string instruction_set;
+
+  void* (*allocate)(Device, size_t bytes) = nullptr;
+  void (*release)(Device, void* data, size_t bytes) = nullptr;
+  void (*copy)(Device, void* to, const void* from, size_t bytes) = nullptr;             // within the device
+  void (*upload)(Device, void* to, const void* from_host, size_t bytes) = nullptr;
+  void (*download)(Device, void* to_host, const void* from, size_t bytes) = nullptr;    // waits
+  void (*clear)(Device, void* data, size_t bytes) = nullptr;                            // zero bytes
+  void (*synchronise)(Device) = nullptr;
+  void (*trim)() = nullptr;
+
+  const AttentionOps* attention = nullptr;
+  const ElementwiseOps* elementwise = nullptr;
+  const EmbeddingOps* embedding = nullptr;
+  const GatingOps* gating = nullptr;
+  const GemmOps* gemm = nullptr;
+  const GroupedFfnOps* grouped_ffn = nullptr;
+  const LossOps* loss = nullptr;
+  const NormOps* norm = nullptr;
+  const OptimizerOps* optimizer = nullptr;
+  const PermutationOps* permutation = nullptr;
+  const RandomOps* random = nullptr;
+  const ReductionOps* reduction = nullptr;
+  const RotaryOps* rotary = nullptr;
+  const ShapeOps* shape = nullptr;
+  const SoftmaxOps* softmax = nullptr;
+};
+
+// The backend of a device; throws ERR_LIBMOE_DEVICE when there is none, saying why.
+const Backend& backend_of(Device device);
+const Backend& cpu_backend();
+
+}  // namespace libmoe

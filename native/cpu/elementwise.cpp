@@ -1,0 +1,220 @@
+// Bound by memory: each operation reads its inputs and writes its output once; pieces of 16 Ki elements go to the threads.
+#include "ops/elementwise.h"
+
+#include <algorithm>
+
+#include "core/thread_pool.h"
+#include "cpu/dispatch.h"
+#include "cpu/simd/activation.h"
+
+namespace libmoe::cpu::LIBMOE_ISA {
+namespace {
+
+constexpr int64_t kPiece = 16384;
+
+// Calls body(offset, count) for whole vectors of every piece.
+template <class A, class F> void each_vector(int64_t n, F&& body) {
+  parallel_ranges(n, kPiece, [&](int64_t begin, int64_t end) { for_vectors<A>(end - begin, [&](int64_t i, int count) { body(begin + i, count); }); });
+}
+
+template <class F> void with_unary(Unary f, F&& body) {
+  switch (f) {
+    case Unary::negate: return body.template operator()<Unary::negate>();
+    case Unary::exp: return body.template operator()<Unary::exp>();
+    case Unary::log: return body.template operator()<Unary::log>();
+    case Unary::sqrt: return body.template operator()<Unary::sqrt>();
+    case Unary::reciprocal: return body.template operator()<Unary::reciprocal>();
+    case Unary::abs: return body.template operator()<Unary::abs>();
+    case Unary::square: return body.template operator()<Unary::square>();
+    case Unary::sigmoid: return body.template operator()<Unary::sigmoid>();
+    case Unary::tanh: return body.template operator()<Unary::tanh>();
+    case Unary::erf: return body.template operator()<Unary::erf>();
+    case Unary::relu: return body.template operator()<Unary::relu>();
+    case Unary::silu: return body.template operator()<Unary::silu>();
+    case Unary::gelu_erf: return body.template operator()<Unary::gelu_erf>();
+    case Unary::gelu_tanh: return body.template operator()<Unary::gelu_tanh>();
+    case Unary::quick_gelu: return body.template operator()<Unary::quick_gelu>();
+    case Unary::softplus: return body.template operator()<Unary::softplus>();
+  }
+}
+
+void unary(Unary f, const TensorView& x, const TensorView& y) {
+  with_float(x.dtype, [&]<class T>() {
+    with_unary(f, [&]<Unary U>() {
+      using A = Accumulator<T>;
+      const T* in = x.as<T>();
+      T* out = y.as<T>();
+      each_vector<A>(x.elements(), [&](int64_t i, int count) { store_count(out + i, apply<U, A>(load_count(in + i, count)), count); });
+    });
+  });
+}
+
+void unary_backward(Unary f, const TensorView& x, const TensorView& dy, const TensorView& dx) {
+  with_float(x.dtype, [&]<class T>() {
+    with_unary(f, [&]<Unary U>() {
+      using A = Accumulator<T>;
+      const T *in = x.as<T>(), *g = dy.as<T>();
+      T* out = dx.as<T>();
+      each_vector<A>(x.elements(),
+                     [&](int64_t i, int count) { store_count(out + i, load_count(g + i, count) * derivative<U, A>(load_count(in + i, count)), count); });
+    });
+  });
+}
+
+template <Binary F, class A> inline Vec<A> combine(Vec<A> a, Vec<A> b) {
+  const Vec<A> one(A(1)), zero = Vec<A>::zero();
+  if constexpr (F == Binary::add) return a + b;
+  if constexpr (F == Binary::subtract) return a - b;
+  if constexpr (F == Binary::multiply) return a * b;
+  if constexpr (F == Binary::divide) return a / b;
+  if constexpr (F == Binary::maximum) return max(a, b);
+  if constexpr (F == Binary::minimum) return min(a, b);
+  if constexpr (F == Binary::greater) return select<A>(a.v > b.v, one, zero);
+  if constexpr (F == Binary::greater_equal) return select<A>(a.v >= b.v, one, zero);
+  if constexpr (F == Binary::equal) return select<A>(a.v == b.v, one, zero);
+}
+
+template <class F> void with_binary(Binary f, F&& body) {
+  switch (f) {
+    case Binary::add: return body.template operator()<Binary::add>();
+    case Binary::subtract: return body.template operator()<Binary::subtract>();
+    case Binary::multiply: return body.template operator()<Binary::multiply>();
+    case Binary::divide: return body.template operator()<Binary::divide>();
+    case Binary::maximum: return body.template operator()<Binary::maximum>();
+    case Binary::minimum: return body.template operator()<Binary::minimum>();
+    case Binary::greater: return body.template operator()<Binary::greater>();
+    case Binary::greater_equal: return body.template operator()<Binary::greater_equal>();
+    case Binary::equal: return body.template operator()<Binary::equal>();
+  }
+}
+
+void binary(Binary f, const TensorView& a, const TensorView& b, const TensorView& y, const Broadcast& broadcast) {
+  // Merge dimensions that both operands walk alike, innermost first: most calls become one or two loops.
+  Shape s;
+  std::array<int64_t, kMaxRank> as{}, bs{};
+  for (int i = 0; i < broadcast.shape.rank; ++i) {
+    const int64_t size = broadcast.shape.dims[i], sa = broadcast.a_strides[i], sb = broadcast.b_strides[i];
+    if (size == 1) continue;
+    const int last = s.rank - 1;
+    if (last >= 0 && as[last] == sa * size && bs[last] == sb * size) {
+      s.dims[last] *= size;
+      as[last] = sa;
+      bs[last] = sb;
+    } else {
+      s.dims[s.rank] = size;
+      as[s.rank] = sa;
+      bs[s.rank++] = sb;
+    }
+  }
+  if (s.rank == 0) s.dims[s.rank++] = y.elements();
+  const int inner = s.rank - 1;
+  const int64_t width = s.dims[inner], rows = width ? y.elements() / width : 0;
+  with_float(y.dtype, [&]<class T>() {
+    with_binary(f, [&]<Binary F>() {
+      using A = Accumulator<T>;
+      const auto row = [&](int64_t r, int64_t begin, int64_t end) {
+        const T *pa = a.as<T>(), *pb = b.as<T>();
+        int64_t rest = r;
+        for (int i = inner - 1; i >= 0; --i) {
+          pa += rest % s.dims[i] * as[i];
+          pb += rest % s.dims[i] * bs[i];
+          rest /= s.dims[i];
+        }
+        T* out = y.as<T>() + r * width;
+        for_vectors<A>(end - begin, [&](int64_t k, int count) {
+          const int64_t i = begin + k;
+          const Vec<A> va = as[inner] ? load_count(pa + i, count) : Vec<A>(A(*pa)), vb = bs[inner] ? load_count(pb + i, count) : Vec<A>(A(*pb));
+          store_count(out + i, combine<F, A>(va, vb), count);
+        });
+      };
+      if (rows == 1) parallel_ranges(width, kPiece, [&](int64_t begin, int64_t end) { row(0, begin, end); });
+      else
+        parallel_ranges(rows, std::max<int64_t>(1, kPiece / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
+          for (int64_t r = begin; r < end; ++r) row(r, 0, width);
+        });
+    });
+  });
+}
+
+void affine(const TensorView& x, const TensorView& y, double alpha, double beta) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const Vec<A> scale{A(alpha)}, shift{A(beta)};
+    const T* in = x.as<T>();
+    T* out = y.as<T>();
+    each_vector<A>(x.elements(), [&](int64_t i, int count) { store_count(out + i, fma(load_count(in + i, count), scale, shift), count); });
+  });
+}
+
+void accumulate(const TensorView& x, const TensorView& y, double alpha) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const Vec<A> scale{A(alpha)};
+    const T* in = x.as<T>();
+    const auto run = [&]<class Y>(Y* out) {
+      each_vector<A>(x.elements(), [&](int64_t i, int count) { store_count(out + i, fma(load_count(in + i, count), scale, load_count(out + i, count)), count); });
+    };
+    if (y.dtype == x.dtype) run(y.as<T>());
+    else run(y.as<A>());
+  });
+}
+
+template <class F> void with_any(Dtype dtype, F&& body) {
+  switch (dtype) {
+    case Dtype::f32: return body.template operator()<float>();
+    case Dtype::bf16: return body.template operator()<bf16>();
+    case Dtype::f64: return body.template operator()<double>();
+    case Dtype::f16: return body.template operator()<f16>();
+    case Dtype::i32: return body.template operator()<int32_t>();
+    case Dtype::i64: return body.template operator()<int64_t>();
+    case Dtype::u8: return body.template operator()<uint8_t>();
+    case Dtype::boolean: return body.template operator()<bool>();
+  }
+}
+
+// The type a value passes through: f64 keeps every f32 and every integer up to 2^53; integer pairs go directly.
+template <class To, class From> inline To convert(From x) {
+  constexpr bool integers = std::is_integral_v<To> && std::is_integral_v<From>;
+  if constexpr (std::is_same_v<To, bool>) {
+    if constexpr (std::is_arithmetic_v<From>) return x != From(0);
+    else return float(x) != 0.f;
+  }
+  else if constexpr (integers || (std::is_arithmetic_v<To> && std::is_arithmetic_v<From>)) return To(x);
+  else if constexpr (std::is_arithmetic_v<To>) return To(float(x));
+  else return To(float(x));
+}
+
+void cast(const TensorView& x, const TensorView& y) {
+  with_any(x.dtype, [&]<class From>() {
+    with_any(y.dtype, [&]<class To>() {
+      const From* in = x.as<From>();
+      To* out = y.as<To>();
+      parallel_ranges(x.elements(), kPiece, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = convert<To, From>(in[i]);
+      });
+    });
+  });
+}
+
+void fill(const TensorView& y, double value) {
+  with_any(y.dtype, [&]<class T>() {
+    const T v = convert<T, double>(value);
+    T* out = y.as<T>();
+    parallel_ranges(y.elements(), kPiece, [&](int64_t begin, int64_t end) { std::fill(out + begin, out + end, v); });
+  });
+}
+
+void where(const TensorView& mask, const TensorView& a, const TensorView& b, const TensorView& y) {
+  with_float(y.dtype, [&]<class T>() {
+    parallel_ranges(y.elements(), kPiece, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) y.as<T>()[i] = mask.as<bool>()[i] ? a.as<T>()[i] : b.as<T>()[i];
+    });
+  });
+}
+
+}  // namespace
+
+extern const ElementwiseOps elementwise_ops;
+const ElementwiseOps elementwise_ops = {unary, unary_backward, binary, affine, accumulate, cast, fill, where};
+
+}  // namespace libmoe::cpu::LIBMOE_ISA

@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+// The only caller of cmake-js. Leaves build/<config>/libmoe.node. Called by hand (`npm run build:native`), by scripts/prepare.mjs, by
+// `libmoe build`, by prebuildify (`--node-gyp` passes node-gyp's own options, ignored here) and by binding.gyp.
+// CMake works in .cmake/, because node-gyp empties build/.
+import { rename } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const { values } = parseArgs({
+  strict: false,
+  options: {
+    debug: { type: 'boolean', default: false },
+    config: { type: 'string' },
+    cuda: { type: 'string', default: process.env.LIBMOE_CUDA ?? 'AUTO' },
+    architectures: { type: 'string', default: process.env.LIBMOE_CUDA_ARCHITECTURES },
+    werror: { type: 'boolean', default: process.env.LIBMOE_WERROR === '1' },
+  },
+});
+const config = values.config ?? (values.debug ? 'Debug' : 'Release');
+
+let BuildSystem;
+try {
+  ({ BuildSystem } = createRequire(path.join(process.cwd(), 'package.json'))('cmake-js'));
+} catch {
+  try {
+    ({ BuildSystem } = createRequire(path.join(root, 'package.json'))('cmake-js'));
+  } catch {
+    console.error(
+      'ERR_LIBMOE_BUILD: building from source needs cmake-js and node-addon-api: run "npm install cmake-js@8 node-addon-api@8" first, with cmake >= 3.25 and g++ >= 12 on PATH.',
+    );
+    process.exit(1);
+  }
+}
+
+const output = path.join(root, 'build', config);
+const fresh = path.join(root, '.cmake', config, 'out');
+const build = new BuildSystem({
+  directory: root,
+  out: path.join(root, '.cmake', config),
+  config,
+  parallel: String(availableParallelism()),
+  cMakeOptions: {
+    LIBMOE_CUDA: values.cuda,
+    LIBMOE_OUTPUT_DIR: fresh,
+    LIBMOE_WERROR: values.werror ? 'ON' : 'OFF',
+    ...(values.architectures && { LIBMOE_CUDA_ARCHITECTURES: values.architectures }),
+  },
+});
+try {
+  await build.configure(); // always: a cached configuration would keep old options
+  await build.build();
+} catch {
+  process.exit(1); // cmake-js has said why
+}
+// By rename, never in place: another process may have the old binary loaded.
+const { copyFile, mkdir } = await import('node:fs/promises');
+await mkdir(output, { recursive: true });
+const temporary = path.join(output, `.libmoe-${process.pid}.tmp`);
+await copyFile(path.join(fresh, 'libmoe.node'), temporary);
+await rename(temporary, path.join(output, 'libmoe.node'));

@@ -1,0 +1,96 @@
+// Run by npm in a checkout (`npm ci`, `npm install`, `npm pack`): TypeScript to dist/, native code to build/ and prebuilds/. Does nothing when the
+// hash of sources and flags is that of the last build: npm runs it again at the first `npx libmoe`. Holds a lock, so that two do not build at once.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, open, readFile, readdir, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const at = (...parts) => path.join(root, ...parts);
+
+async function* filesIn(folder) {
+  for (const entry of (await readdir(folder, { withFileTypes: true }).catch(() => [])).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) yield* filesIn(file);
+    else yield file;
+  }
+}
+
+async function hashOf(paths, extra) {
+  const hash = createHash('sha256').update(extra);
+  for (const item of paths) {
+    const info = await stat(at(item)).catch(() => undefined);
+    const files = info?.isDirectory() ? filesIn(at(item)) : info ? [at(item)] : [];
+    for await (const file of files) hash.update(path.relative(root, file)).update(await readFile(file));
+  }
+  return hash.digest('hex');
+}
+
+function run(command, args) {
+  const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] }); // npm pack --json owns stdout
+  if (result.status !== 0) throw new Error(`${command} ${args.join(' ')} failed`);
+}
+
+async function withLock(file, body) {
+  const until = Date.now() + 30 * 60_000;
+  for (;;) {
+    try {
+      const handle = await open(file, 'wx');
+      await handle.writeFile(String(process.pid));
+      await handle.close();
+      break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+      const holder = Number(await readFile(file, 'utf8').catch(() => '0'));
+      let alive = holder > 0;
+      try {
+        if (alive) process.kill(holder, 0);
+      } catch {
+        alive = false;
+      }
+      if (!alive) {
+        await unlink(file).catch(() => {});
+        continue;
+      }
+      if (Date.now() > until) throw new Error(`ERR_LIBMOE_BUILD: another build (process ${holder}) has held ${file} for 30 minutes; end it or delete the file`);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  }
+  try {
+    await body();
+  } finally {
+    await rm(file, { force: true });
+  }
+}
+
+async function upToDate(name, hash, proof, build) {
+  const stamp = at('.cmake', `${name}.sha256`);
+  const last = await readFile(stamp, 'utf8').catch(() => '');
+  if (last === hash && (await stat(at(proof)).catch(() => undefined))) return;
+  await build();
+  await writeFile(stamp, hash);
+}
+
+const binary = path.join('prebuilds', `${process.platform}-${process.arch}`, 'libmoe.node');
+const flags = `${process.env.LIBMOE_CUDA ?? 'AUTO'} ${process.env.LIBMOE_CUDA_ARCHITECTURES ?? ''} ${process.env.LIBMOE_WERROR ?? ''}`;
+
+try {
+  await mkdir(at('.cmake'), { recursive: true });
+  await withLock(at('.cmake', 'prepare.lock'), async () => {
+    await upToDate('typescript', await hashOf(['ts', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'], ''), 'dist/index.js', async () => {
+      await rm(at('dist'), { recursive: true, force: true });
+      run(process.execPath, [at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
+    });
+    await upToDate('native', await hashOf(['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'], flags), binary, async () => {
+      run(process.execPath, [at('scripts', 'build-native.mjs')]);
+      await mkdir(path.dirname(at(binary)), { recursive: true });
+      await copyFile(at('build', 'Release', 'libmoe.node'), at(`${binary}.tmp`));
+      spawnSync('strip', ['--strip-unneeded', at(`${binary}.tmp`)], { stdio: 'ignore' });
+      await rename(at(`${binary}.tmp`), at(binary));
+    });
+  });
+} catch (error) {
+  console.error(error.message);
+  process.exit(1);
+}

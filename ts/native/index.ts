@@ -1,0 +1,47 @@
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import type { ElementwiseNative } from './elementwise.ts';
+import { LibmoeError } from './error.ts';
+import type { TensorsNative } from './tensors.ts';
+
+export { codeOf, type ErrorCode, fail, LibmoeError } from './error.ts';
+export type { Handle, NativeMemory } from './tensors.ts';
+
+/** Everything the native engine offers, one interface per op family. */
+export interface Native extends TensorsNative, ElementwiseNative {}
+
+const require = createRequire(import.meta.url);
+/** The package's folder, seen from ts/native as from dist/native. */
+export const packageRoot: string = fileURLToPath(new URL('../..', import.meta.url));
+
+interface Loader {
+  (folder: string): Native;
+  resolve(folder: string): string;
+}
+
+let loaded: Native | undefined;
+
+/** The file that {@link native} loads. Throws ERR_LIBMOE_NO_BINARY. */
+export function binaryPath(): string {
+  return locate((loader) => loader.resolve(packageRoot));
+}
+
+function locate<T>(use: (loader: Loader) => T): T {
+  try {
+    return use(require('node-gyp-build') as Loader);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    throw new LibmoeError(
+      'ERR_LIBMOE_NO_BINARY',
+      `no usable native binary for ${process.platform}-${process.arch} in ${packageRoot} (${why}). ` +
+        'Run "npx libmoe build" to make one from source; it needs cmake >= 3.25, g++ >= 12 and "npm i cmake-js@8 node-addon-api@8".',
+      { cause },
+    );
+  }
+}
+
+/** The native engine, loaded at first use so that commands which do not need it work without a binary. */
+export function native(): Native {
+  loaded ??= locate((loader) => loader(packageRoot));
+  return loaded;
+}

@@ -1,0 +1,29 @@
+/** A number that names a tensor of the native engine; 0 is never one. */
+export type Handle = number;
+
+type HostArray = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint16Array | Uint8Array;
+
+export interface NativeMemory {
+  handles: number;
+  storages: number;
+  bytes: number;
+  peakBytes: number;
+  pooledBytes: number;
+}
+
+/** Handles, memory and host transfer (native/binding/tensors.cpp). */
+export interface TensorsNative {
+  empty(shape: readonly number[], dtype: number, deviceKind: number, deviceIndex: number): Handle;
+  view(tensor: Handle, shape: readonly number[], elementOffset: number): Handle;
+  release(tensor: Handle): void;
+  upload(tensor: Handle, data: HostArray): void;
+  download(tensor: Handle, data: HostArray): void;
+  copy(to: Handle, from: Handle): void;
+  clear(tensor: Handle): void;
+  memory(deviceKind: number, deviceIndex: number): NativeMemory;
+  resetPeak(deviceKind: number, deviceIndex: number): void;
+  trim(): void;
+  adjustExternal(bytes: number): void;
+  cpuInfo(): { instructionSet: string; threads: number };
+  setThreads(threads: number): void;
+}
