@@ -1,6 +1,20 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import type { AttentionNative } from './attention.ts';
 import type { ElementwiseNative } from './elementwise.ts';
+import type { EmbeddingNative } from './embedding.ts';
+import type { GatingNative } from './gating.ts';
+import type { GemmNative } from './gemm.ts';
+import type { GroupedFfnNative } from './grouped_ffn.ts';
+import type { LossNative } from './loss.ts';
+import type { NormNative } from './norm.ts';
+import type { OptimizerNative } from './optimizer.ts';
+import type { PermutationNative } from './permutation.ts';
+import type { RandomNative } from './random.ts';
+import type { ReductionNative } from './reduction.ts';
+import type { RotaryNative } from './rotary.ts';
+import type { ShapeNative } from './shape.ts';
+import type { SoftmaxNative } from './softmax.ts';
 import { LibmoeError } from './error.ts';
 import type { TensorsNative } from './tensors.ts';
 
@@ -8,7 +22,23 @@ export { codeOf, type ErrorCode, fail, LibmoeError } from './error.ts';
 export type { Handle, NativeMemory } from './tensors.ts';
 
 /** Everything the native engine offers, one interface per op family. */
-export interface Native extends TensorsNative, ElementwiseNative {}
+export interface Native
+  extends TensorsNative,
+    AttentionNative,
+    ElementwiseNative,
+    EmbeddingNative,
+    GatingNative,
+    GemmNative,
+    GroupedFfnNative,
+    LossNative,
+    NormNative,
+    OptimizerNative,
+    PermutationNative,
+    RandomNative,
+    ReductionNative,
+    RotaryNative,
+    ShapeNative,
+    SoftmaxNative {}
 
 const require = createRequire(import.meta.url);
 /** The package's folder, seen from ts/native as from dist/native. */

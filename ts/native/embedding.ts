@@ -1,0 +1,3 @@
+/** native/binding/embedding.cpp. */
+// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
+export interface EmbeddingNative {}
