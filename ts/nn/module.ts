@@ -35,8 +35,6 @@ interface Slot {
   replace(by: Tensor): void;
 }
 
-const floating: ReadonlySet<Dtype> = new Set<Dtype>(['f32', 'f64', 'bf16', 'f16']);
-
 function list(names: readonly string[]): string {
   const shown = names.slice(0, 8).join(', ');
   return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
@@ -198,8 +196,7 @@ export class Module {
       }
       const from = slot.tensor;
       const mark = buffers.get(from);
-      const dtype =
-        mark === undefined && floating.has(from.dtype) ? (target.dtype ?? from.dtype) : from.dtype;
+      const dtype = mark === undefined && isFloat(from.dtype) ? (target.dtype ?? from.dtype) : from.dtype;
       const device = target.device ?? from.device;
       if (dtype === from.dtype && device === from.device) continue;
       const requiresGrad = from.requiresGrad;
