@@ -7,13 +7,20 @@ export function checkBatch(batch: TokenBatch, vocabularySize: number): void {
   const tokens = ids.length;
   if (tokens === 0) fail('ERR_LIBMOE_DATA', 'a batch needs at least one token, got none');
   if (targets.length !== tokens || (positions !== undefined && positions.length !== tokens)) {
-    fail('ERR_LIBMOE_DATA', `targets and positions must have ${tokens} entries like ids, got ${targets.length} and ${positions?.length}`);
+    fail(
+      'ERR_LIBMOE_DATA',
+      `targets and positions must have ${tokens} entries like ids, got ${targets.length} and ${positions?.length}`,
+    );
   }
   if (offsets.length < 2 || offsets[0] !== 0 || offsets[offsets.length - 1] !== tokens) {
-    fail('ERR_LIBMOE_DATA', `sequenceOffsets must run from 0 to ${tokens}, got [${offsets.join(', ').slice(0, 80)}]`);
+    fail(
+      'ERR_LIBMOE_DATA',
+      `sequenceOffsets must run from 0 to ${tokens}, got [${offsets.join(', ').slice(0, 80)}]`,
+    );
   }
   for (let s = 1; s < offsets.length; ++s) {
-    if (offsets[s]! <= offsets[s - 1]!) fail('ERR_LIBMOE_DATA', `sequenceOffsets must rise, got ${offsets[s - 1]} then ${offsets[s]}`);
+    if (offsets[s]! <= offsets[s - 1]!)
+      fail('ERR_LIBMOE_DATA', `sequenceOffsets must rise, got ${offsets[s - 1]} then ${offsets[s]}`);
   }
   for (let t = 0; t < tokens; ++t) {
     if (ids[t]! < 0 || ids[t]! >= vocabularySize || targets[t]! < -1 || targets[t]! >= vocabularySize) {

@@ -26,4 +26,3 @@ export interface Loader {
   /** Tokens of a full batch on this rank. */
   readonly tokensPerBatch: number;
 }
-

@@ -1,5 +1,5 @@
-import { anyScript, scriptOf } from './unicode-script.ts';
 import { wordMark } from './sentence-normalization.ts';
+import { anyScript, scriptOf } from './unicode-script.ts';
 
 /** A word of the training text with the number of times it occurs. */
 export interface CountedWord {
@@ -147,7 +147,15 @@ export function learnMerges(words: readonly CountedWord[], wanted: number, rules
       const a = symbols[left]!;
       const b = symbols[right]!;
       pair = mayJoin(a, b, rules)
-        ? { left, right, text: a.text + b.text, length: a.length + b.length, count: 0, positions: [], alive: true }
+        ? {
+            left,
+            right,
+            text: a.text + b.text,
+            length: a.length + b.length,
+            count: 0,
+            positions: [],
+            alive: true,
+          }
         : null;
       pairs.set(key, pair);
     }

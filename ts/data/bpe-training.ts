@@ -5,6 +5,7 @@ import { fail } from '../native/index.ts';
 import { writeFileAtomically } from './atomic-file.ts';
 import { type CountedWord, compareCodePoints, learnMerges } from './bpe-merges.ts';
 import { jsonNormalizer, type Normalization, normalizedWords, wordMark } from './sentence-normalization.ts';
+import { quoted, wordSplit } from './word-encoder.ts';
 
 /** Options of {@link trainTokenizer}; the defaults are SentencePiece's, with digits split as LibMoE does. */
 export interface TokenizerTrainingOptions {
@@ -158,10 +159,16 @@ export async function trainTokenizer(
  * Writes tokenizer.json (to `path` itself when it ends in .json, else into the folder `path`) and tokenizer_config.json beside it.
  * Returns the path of tokenizer.json.
  */
-export async function writeTokenizer(path: string, trained: Pick<TrainedTokenizer, 'json' | 'config'>): Promise<string> {
+export async function writeTokenizer(
+  path: string,
+  trained: Pick<TrainedTokenizer, 'json' | 'config'>,
+): Promise<string> {
   const file = path.endsWith('.json') ? path : join(path, 'tokenizer.json');
   await mkdir(dirname(file), { recursive: true });
-  await writeFileAtomically(join(dirname(file), 'tokenizer_config.json'), `${JSON.stringify(trained.config, null, 2)}\n`);
+  await writeFileAtomically(
+    join(dirname(file), 'tokenizer_config.json'),
+    `${JSON.stringify(trained.config, null, 2)}\n`,
+  );
   await writeFileAtomically(file, `${JSON.stringify(trained.json, null, 1)}\n`);
   return file;
 }
@@ -190,7 +197,10 @@ function checked(options: TokenizerTrainingOptions): Settings {
   };
   const { vocabularySize, characterCoverage, maxPieceLength } = settings;
   if (!Number.isInteger(vocabularySize) || vocabularySize < 4 || vocabularySize > 1_000_000) {
-    fail('ERR_LIBMOE_ARGUMENT', `vocabularySize must be a whole number from 4 to 1000000, got ${vocabularySize}`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `vocabularySize must be a whole number from 4 to 1000000, got ${vocabularySize}`,
+    );
   }
   if (!(characterCoverage >= 0.98 && characterCoverage <= 1)) {
     fail('ERR_LIBMOE_ARGUMENT', `characterCoverage must lie between 0.98 and 1, got ${characterCoverage}`);
@@ -199,13 +209,19 @@ function checked(options: TokenizerTrainingOptions): Settings {
     fail('ERR_LIBMOE_ARGUMENT', `maxPieceLength must be a whole number from 1 to 512, got ${maxPieceLength}`);
   }
   if (settings.normalization !== 'nmt_nfkc' && settings.normalization !== 'none') {
-    fail('ERR_LIBMOE_ARGUMENT', `normalization must be "nmt_nfkc" or "none", got "${String(settings.normalization)}"`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `normalization must be "nmt_nfkc" or "none", got "${String(settings.normalization)}"`,
+    );
   }
   return settings;
 }
 
 function specialPieces(settings: Settings): SpecialPiece[] {
-  const pieces: SpecialPiece[] = [unknown, begin, end, ...settings.specialTokens].map((text) => ({ text, kind: 'control' }));
+  const pieces: SpecialPiece[] = [unknown, begin, end, ...settings.specialTokens].map((text) => ({
+    text,
+    kind: 'control',
+  }));
   for (const text of settings.userDefinedSymbols) pieces.push({ text, kind: 'symbol' });
   for (let byte = 0; settings.byteFallback && byte < 256; ++byte) {
     pieces.push({ text: `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, kind: 'byte' });
@@ -213,7 +229,10 @@ function specialPieces(settings: Settings): SpecialPiece[] {
   const seen = new Set<string>();
   for (const { text } of pieces) {
     if (text === '' || seen.has(text)) {
-      fail('ERR_LIBMOE_ARGUMENT', `special tokens and user-defined symbols must be non-empty and distinct, got "${text}" twice`);
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `special tokens and user-defined symbols must be non-empty and distinct, got "${text}" twice`,
+      );
     }
     seen.add(text);
   }
@@ -223,12 +242,12 @@ function specialPieces(settings: Settings): SpecialPiece[] {
 /** Words as code points; texts that are tokens of their own become barriers, so that no piece is learned from them. */
 function splitReserved(counts: ReadonlyMap<string, number>, reserved: readonly string[]): CountedWord[] {
   const longestFirst = [...reserved].sort((a, b) => b.length - a.length);
-  const pattern = new RegExp(longestFirst.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')).join('|'), 'gu');
+  const pattern = new RegExp(longestFirst.map(quoted).join('|'), 'gu');
   const words: CountedWord[] = [];
   for (const [word, count] of counts) {
     const codePoints: number[] = [];
     let from = 0;
-    for (const match of word.includes('<') || reserved.length > 3 ? word.matchAll(pattern) : []) {
+    for (const match of word.matchAll(pattern)) {
       for (const character of word.slice(from, match.index)) codePoints.push(character.codePointAt(0)!);
       codePoints.push(barrier);
       from = match.index + match[0].length;
@@ -240,7 +259,10 @@ function splitReserved(counts: ReadonlyMap<string, number>, reserved: readonly s
 }
 
 /** The most frequent characters that together reach the coverage, most frequent first, ties by code point. */
-function requiredCharacters(words: readonly CountedWord[], coverage: number): { alphabet: number[]; characters: number } {
+function requiredCharacters(
+  words: readonly CountedWord[],
+  coverage: number,
+): { alphabet: number[]; characters: number } {
   const counts = new Map<number, number>();
   let characters = 0;
   for (const { codePoints, count } of words) {
@@ -308,13 +330,7 @@ function tokenizerJson(
           ],
     ),
     normalizer: jsonNormalizer(settings.normalization, settings.addDummyPrefix),
-    // One word at a time: no piece crosses a word mark, and words are what an encoder can cache.
-    pre_tokenizer: {
-      type: 'Split',
-      pattern: { Regex: `${wordMark}[^${wordMark}]*|[^${wordMark}]+` },
-      behavior: 'Isolated',
-      invert: false,
-    },
+    pre_tokenizer: wordSplit,
     post_processor: null,
     decoder: { type: 'Sequence', decoders: decoder },
     model: {

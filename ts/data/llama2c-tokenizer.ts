@@ -12,7 +12,8 @@ const firstByte = 3;
  */
 export function readLlama2cTokenizer(content: Uint8Array, name: string, hash: string): Tokenizer {
   const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
-  const broken = (why: string): never => fail('ERR_LIBMOE_TOKENIZER', `${name} is not a llama2c tokenizer: ${why}`);
+  const broken = (why: string): never =>
+    fail('ERR_LIBMOE_TOKENIZER', `${name} is not a llama2c tokenizer: ${why}`);
   if (content.length < 4) broken(`${content.length} bytes are too few`);
   const longest = view.getInt32(0, true);
   if (longest < 1 || longest > 4096) broken(`longest token ${longest}`);
@@ -21,13 +22,15 @@ export function readLlama2cTokenizer(content: Uint8Array, name: string, hash: st
   for (let at = 4; at < content.length; ) {
     if (at + 8 > content.length) broken(`cut off at byte ${at} (token ${pieces.length})`);
     const length = view.getInt32(at + 4, true);
-    if (length < 0 || length > longest) broken(`token ${pieces.length} has length ${length}, the longest should be ${longest}`);
+    if (length < 0 || length > longest)
+      broken(`token ${pieces.length} has length ${length}, the longest should be ${longest}`);
     if (at + 8 + length > content.length) broken(`cut off at byte ${at} (token ${pieces.length})`);
     scores.push(view.getFloat32(at, true));
     pieces.push(content.subarray(at + 8, at + 8 + length));
     at += 8 + length;
   }
-  if (pieces.length < firstByte + 256) broken(`${pieces.length} tokens, at least ${firstByte + 256} expected`);
+  if (pieces.length < firstByte + 256)
+    broken(`${pieces.length} tokens, at least ${firstByte + 256} expected`);
   return new Llama2cTokenizer(pieces, scores, name, hash);
 }
 

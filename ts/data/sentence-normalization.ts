@@ -12,6 +12,8 @@ const fullWidthTilde = '\uff5e';
 // A private-use character carries the tilde across NFKC, which would make it an ASCII one.
 const tildeCarrier = '\uf8f6';
 
+/** Text that nmt_nfkc changes only at its white space. */
+const plainText = /^[\t\n\f\r\x20-\x7e]*$/;
 const vanishingPattern = new RegExp(vanishing, 'gu');
 const whiteningPattern = new RegExp(whitening, 'gu');
 
@@ -27,6 +29,9 @@ function clean(text: string, normalization: Normalization): string {
 
 /** The words of a sentence after normalisation, without their word marks; runs of spaces count once, outer ones not at all. */
 export function normalizedWords(sentence: string, normalization: Normalization): string[] {
+  if (normalization === 'nmt_nfkc' && plainText.test(sentence)) {
+    return sentence.split(/[\t\n\f\r ]+/).filter((word) => word !== '');
+  }
   const words = clean(sentence, normalization).split(normalization === 'none' ? /[ \u2581]+/ : / +/);
   return words.filter((word) => word !== '');
 }

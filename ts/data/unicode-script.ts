@@ -7,7 +7,9 @@ const scriptNames =
   'Rejang Javanese Cham Tai_Viet Meetei_Mayek Nko Samaritan Mandaic Braille Gothic Deseret Old_Italic Osage Adlam Cuneiform ' +
   'Egyptian_Hieroglyphs Linear_A Linear_B Cypriot Phoenician Old_Persian Ugaritic Brahmi Kharoshthi Lisu Miao Inherited';
 
-const tests = scriptNames.split(' ').map((name) => ({ name, pattern: new RegExp(`\\p{Script=${name}}`, 'u') }));
+const tests = scriptNames
+  .split(' ')
+  .map((name) => ({ name, pattern: new RegExp(`\\p{Script=${name}}`, 'u') }));
 const known = new Map<number, number>();
 
 /** Code of "no script yet": combining marks take the script of what stands before them. */
