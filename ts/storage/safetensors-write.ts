@@ -16,10 +16,15 @@ export interface SafetensorsWriteOptions {
  * Writes tensors into one safetensors file, atomically. Tensors are fetched from their device one at a time.
  * Throws ERR_LIBMOE_ARGUMENT (a name of the format's own), ERR_LIBMOE_FILE.
  */
-export function writeSafetensors(path: string, tensors: NamedTensors, options: SafetensorsWriteOptions = {}): void {
+export function writeSafetensors(
+  path: string,
+  tensors: NamedTensors,
+  options: SafetensorsWriteOptions = {},
+): void {
   const metadata = { format: 'pt', ...options.metadata };
   for (const [key, value] of Object.entries(metadata)) {
-    if (typeof value !== 'string') fail('ERR_LIBMOE_ARGUMENT', `safetensors metadata "${key}" must be a string`);
+    if (typeof value !== 'string')
+      fail('ERR_LIBMOE_ARGUMENT', `safetensors metadata "${key}" must be a string`);
   }
   // Widest first: then every tensor is aligned to its element, which readers that map the file need.
   const order = [...tensors].sort(
@@ -57,9 +62,14 @@ export interface ShardOptions extends SafetensorsWriteOptions {
  * Writes tensors into `folder` as one file, or as shards with `<base>.safetensors.index.json`, in the layout of Hugging Face.
  * Returns the names of the files written. For a folder that must never be seen half-written, call it inside `writeFolderAtomically`.
  */
-export function writeShardedSafetensors(folder: string, tensors: NamedTensors, options: ShardOptions = {}): string[] {
+export function writeShardedSafetensors(
+  folder: string,
+  tensors: NamedTensors,
+  options: ShardOptions = {},
+): string[] {
   const { base = 'model', maxShardBytes = 5e9, metadata = {} } = options;
-  if (!(maxShardBytes > 0)) fail('ERR_LIBMOE_ARGUMENT', `maxShardBytes must be positive, got ${maxShardBytes}`);
+  if (!(maxShardBytes > 0))
+    fail('ERR_LIBMOE_ARGUMENT', `maxShardBytes must be positive, got ${maxShardBytes}`);
   const shards = divide(tensors, maxShardBytes);
   if (shards.length === 1) {
     writeSafetensors(join(folder, `${base}.safetensors`), shards[0]!, { metadata });
