@@ -2,7 +2,18 @@
 // hash of sources and flags is that of the last build: npm runs it again at the first `npx libmoe`. Holds a lock, so that two do not build at once.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, open, readFile, readdir, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -10,7 +21,9 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const at = (...parts) => path.join(root, ...parts);
 
 async function* filesIn(folder) {
-  for (const entry of (await readdir(folder, { withFileTypes: true }).catch(() => [])).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const entry of (await readdir(folder, { withFileTypes: true }).catch(() => [])).sort((a, b) =>
+    a.name < b.name ? -1 : 1,
+  )) {
     const file = path.join(folder, entry.name);
     if (entry.isDirectory()) yield* filesIn(file);
     else yield file;
@@ -53,7 +66,10 @@ async function withLock(file, body) {
         await unlink(file).catch(() => {});
         continue;
       }
-      if (Date.now() > until) throw new Error(`ERR_LIBMOE_BUILD: another build (process ${holder}) has held ${file} for 30 minutes; end it or delete the file`);
+      if (Date.now() > until)
+        throw new Error(
+          `ERR_LIBMOE_BUILD: another build (process ${holder}) has held ${file} for 30 minutes; end it or delete the file`,
+        );
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
   }
@@ -78,17 +94,27 @@ const flags = `${process.env.LIBMOE_CUDA ?? 'AUTO'} ${process.env.LIBMOE_CUDA_AR
 try {
   await mkdir(at('.cmake'), { recursive: true });
   await withLock(at('.cmake', 'prepare.lock'), async () => {
-    await upToDate('typescript', await hashOf(['ts', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'], ''), 'dist/index.js', async () => {
-      await rm(at('dist'), { recursive: true, force: true });
-      run(process.execPath, [at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
-    });
-    await upToDate('native', await hashOf(['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'], flags), binary, async () => {
-      run(process.execPath, [at('scripts', 'build-native.mjs')]);
-      await mkdir(path.dirname(at(binary)), { recursive: true });
-      await copyFile(at('build', 'Release', 'libmoe.node'), at(`${binary}.tmp`));
-      spawnSync('strip', ['--strip-unneeded', at(`${binary}.tmp`)], { stdio: 'ignore' });
-      await rename(at(`${binary}.tmp`), at(binary));
-    });
+    await upToDate(
+      'typescript',
+      await hashOf(['ts', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'], ''),
+      'dist/index.js',
+      async () => {
+        await rm(at('dist'), { recursive: true, force: true });
+        run(process.execPath, [at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
+      },
+    );
+    await upToDate(
+      'native',
+      await hashOf(['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'], flags),
+      binary,
+      async () => {
+        run(process.execPath, [at('scripts', 'build-native.mjs')]);
+        await mkdir(path.dirname(at(binary)), { recursive: true });
+        await copyFile(at('build', 'Release', 'libmoe.node'), at(`${binary}.tmp`));
+        spawnSync('strip', ['--strip-unneeded', at(`${binary}.tmp`)], { stdio: 'ignore' });
+        await rename(at(`${binary}.tmp`), at(binary));
+      },
+    );
   });
 } catch (error) {
   console.error(error.message);

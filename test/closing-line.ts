@@ -6,7 +6,8 @@ export class ClosingLine implements Reporter {
     const counts = { passed: 0, failed: unhandled.length, skipped: 0, pending: 0 };
     for (const module of modules) {
       for (const test of module.children.allTests()) counts[test.result().state] += 1;
-      if (module.state() === 'failed' && [...module.children.allTests()].every((t) => t.ok())) counts.failed += 1;
+      if (module.state() === 'failed' && [...module.children.allTests()].every((t) => t.ok()))
+        counts.failed += 1;
     }
     const line = `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped + counts.pending} skipped`;
     process.once('exit', () => process.stdout.write(`${line}\n`));

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import type { AttentionNative } from './attention.ts';
 import type { ElementwiseNative } from './elementwise.ts';
 import type { EmbeddingNative } from './embedding.ts';
+import { LibmoeError } from './error.ts';
 import type { GatingNative } from './gating.ts';
 import type { GemmNative } from './gemm.ts';
 import type { GroupedFfnNative } from './grouped_ffn.ts';
@@ -15,7 +16,6 @@ import type { ReductionNative } from './reduction.ts';
 import type { RotaryNative } from './rotary.ts';
 import type { ShapeNative } from './shape.ts';
 import type { SoftmaxNative } from './softmax.ts';
-import { LibmoeError } from './error.ts';
 import type { TensorsNative } from './tensors.ts';
 
 export { codeOf, type ErrorCode, fail, LibmoeError } from './error.ts';

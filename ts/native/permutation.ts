@@ -1,3 +1,17 @@
-/** native/binding/permutation.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface PermutationNative {}
+import type { Handle } from './tensors.ts';
+
+/** native/binding/permutation.cpp; `policy` is the position in the enum of native/ops/permutation.h. */
+export interface PermutationNative {
+  dispatchPlan(
+    experts: Handle,
+    capacity: Handle | undefined,
+    weights: Handle | undefined,
+    policy: number,
+    slotMajor: boolean,
+    seed: number,
+    rows: Handle,
+    offsets: Handle,
+    inverse: Handle,
+    dropped: Handle,
+  ): void;
+}

@@ -1,0 +1,158 @@
+import { describe, expect, it } from 'vitest';
+import { native } from '../../ts/native/index.ts';
+import {
+  checkpoint,
+  emptyLike,
+  enableGrad,
+  memory,
+  noGrad,
+  parameter,
+  record,
+  scope,
+  type Tensor,
+  tensor,
+} from '../../ts/tensor/index.ts';
+
+const SQUARE = 6;
+let forwards = 0;
+
+/** A minimal op, so that these tests depend on the tape alone. */
+function square(x: Tensor): Tensor {
+  forwards += 1;
+  const y = emptyLike(x);
+  native().unary(SQUARE, x.handle, y.handle);
+  record({
+    name: 'square',
+    inputs: [x],
+    outputs: [y],
+    saved: [x],
+    backward: ([dy]) => {
+      const dx = emptyLike(x);
+      native().unaryBackward(SQUARE, x.handle, dy!.handle, dx.handle);
+      return [dx];
+    },
+  });
+  return y;
+}
+
+function add(a: Tensor, b: Tensor): Tensor {
+  const y = emptyLike(a);
+  native().binary(0, a.handle, b.handle, y.handle);
+  record({ name: 'add', inputs: [a, b], outputs: [y], backward: ([dy]) => [dy, dy] });
+  return y;
+}
+
+describe('the tape', () => {
+  it('accumulates through a graph that uses a tensor twice', () => {
+    scope(() => {
+      using x = parameter(tensor([3, -2], [2], { dtype: 'f64' }));
+      const y = square(x);
+      const z = add(add(y, square(y)), x); // x² + x⁴ + x
+      z.backward(tensor([1, 1], [2], { dtype: 'f64' }));
+      expect(x.grad?.toArray()).toEqual([2 * 3 + 4 * 27 + 1, 2 * -2 + 4 * -8 + 1]);
+      x.grad?.dispose();
+    });
+    expect(memory().tensors).toBe(0);
+  });
+
+  it('adds to an existing gradient', () => {
+    using x = parameter(tensor([3]));
+    for (let i = 1; i <= 3; i += 1) {
+      scope(() => square(x).backward());
+      expect(x.grad?.item()).toBe(6 * i);
+    }
+    x.grad?.dispose();
+  });
+
+  it('gives the same gradient object to both inputs without adding into either', () => {
+    using x = parameter(tensor([5]));
+    scope(() => add(square(x), square(x)).backward());
+    expect(x.grad?.item()).toBe(20);
+    x.grad?.dispose();
+    using a = parameter(tensor([5]));
+    scope(() => {
+      const s = square(a);
+      add(add(s, s), s).backward();
+    });
+    expect(a.grad?.item()).toBe(30);
+    a.grad?.dispose();
+  });
+
+  it('keeps what backward needs alive across a scope, and frees it afterwards', () => {
+    using x = parameter(tensor([2]));
+    scope(() => {
+      const y = scope(() => square(square(x)));
+      y.backward();
+      expect(x.grad?.item()).toBe(32);
+    });
+    x.grad?.dispose();
+    expect(memory().tensors).toBe(1);
+  });
+
+  it('records nothing under noGrad', () => {
+    using x = parameter(tensor([2]));
+    scope(() => {
+      const y = noGrad(() => square(x));
+      expect(() => y.backward()).toThrow(/ERR_LIBMOE_STATE/);
+      const y2 = noGrad(() => enableGrad(() => square(x)));
+      expect(y2.node).toBeDefined();
+      y2.backward(); // an abandoned graph would hold x until it is garbage
+    });
+    x.grad?.dispose();
+  });
+
+  it('refuses a second walk and a missing start', () => {
+    using x = parameter(tensor([2, 3]));
+    scope(() => {
+      const y = square(x);
+      expect(() => y.backward()).toThrow(/ERR_LIBMOE_SHAPE/);
+      y.backward(tensor([1, 1]));
+      expect(() => y.backward(tensor([1, 1]))).toThrow(/ERR_LIBMOE_STATE/);
+    });
+    x.grad?.dispose();
+  });
+
+  it('accumulates gradients of bf16 leaves in f32', () => {
+    using x = parameter(tensor([1.5], [1], { dtype: 'bf16' }));
+    scope(() => square(x).backward());
+    expect(x.grad?.dtype).toBe('f32');
+    expect(x.grad?.item()).toBe(3);
+    x.grad?.dispose();
+  });
+
+  it('tells when the gradient of a leaf is complete', () => {
+    using x = parameter(tensor([2]));
+    const seen: number[] = [];
+    x.onGradReady = (leaf) => seen.push(leaf.grad!.item());
+    scope(() => add(square(x), square(square(x))).backward());
+    expect(seen).toEqual([4 + 32]);
+    x.grad?.dispose();
+  });
+});
+
+describe('checkpoint', () => {
+  it('recomputes and gives the same gradient with fewer live tensors', () => {
+    const run = (wrap: boolean) => {
+      using x = parameter(tensor([1.1, -0.7], [2], { dtype: 'f64' }));
+      using w = parameter(tensor([0.3, 0.4], [2], { dtype: 'f64' }));
+      return scope(() => {
+        const f = (a: Tensor) => square(add(square(square(a)), w));
+        const before = forwards;
+        const y = wrap ? checkpoint(f, [square(x)]) : scope(() => f(square(x)));
+        const live = memory().tensors;
+        y.backward(tensor([1, 2], [2], { dtype: 'f64' }));
+        const result = { dx: x.grad!.toArray(), dw: w.grad!.toArray(), live, ran: forwards - before };
+        x.grad?.dispose();
+        w.grad?.dispose();
+        return result;
+      });
+    };
+    const plain = run(false);
+    const saved = run(true);
+    expect(saved.dx).toEqual(plain.dx);
+    expect(saved.dw).toEqual(plain.dw);
+    expect(saved.ran).toBe(plain.ran + 3);
+    expect(saved.live).toBeLessThan(plain.live);
+    expect(memory().tensors).toBe(0);
+  });
+});

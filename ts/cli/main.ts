@@ -1,0 +1,57 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { Command, CommanderError } from 'commander';
+import { codeOf, packageRoot } from '../native/index.ts';
+import { benchCommand } from './bench.ts';
+import { buildCommand } from './build.ts';
+import { inspectCommand } from './inspect.ts';
+import { runCommand } from './run.ts';
+
+const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
+  version: string;
+};
+
+/** Codes that say the work itself went wrong (exit 1); every other code says that the input was (exit 2). */
+const workFailed = new Set([
+  'ERR_LIBMOE_NOT_FINITE',
+  'ERR_LIBMOE_OUT_OF_MEMORY',
+  'ERR_LIBMOE_BUILD',
+  'ERR_LIBMOE_NO_BINARY',
+]);
+
+const program = new Command('libmoe')
+  .description(
+    'Mixture-of-Experts research: pretraining, sparse upcycling, evaluation and routing diagnostics',
+  )
+  .version(version)
+  .option('--verbose', 'show stack traces of errors')
+  .showHelpAfterError('(--help shows the options)')
+  .configureHelp({ showGlobalOptions: true })
+  .enablePositionalOptions()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ERR_LIBMOE_ARGUMENT: ')) })
+  .exitOverride();
+
+for (const command of [inspectCommand, runCommand, buildCommand, benchCommand])
+  program.addCommand(command().exitOverride().copyInheritedSettings(program));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = report(error);
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) {
+    // Help and version end here too; commander has already printed what there is to say.
+    return error.exitCode === 0 ? 0 : 2;
+  }
+  const code = codeOf(error);
+  const message = error instanceof Error ? error.message : String(error);
+  if (program.opts<{ verbose?: boolean }>().verbose && error instanceof Error) console.error(error.stack);
+  else
+    console.error(
+      code ? message : `ERR_LIBMOE_INTERNAL: ${message} (run again with --verbose for the stack trace)`,
+    );
+  return code && !workFailed.has(code) ? 2 : 1;
+}

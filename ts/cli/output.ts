@@ -1,0 +1,31 @@
+/** Prints the one object that `--json` promises on stdout. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Progress and logs: stderr, so that stdout stays machine-readable. */
+export function log(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Rows under a header, columns padded; numbers to the right. */
+export function table(header: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  const cells = [header, ...rows].map((row) => row.map(String));
+  const widths = header.map((_, column) => Math.max(...cells.map((row) => [...(row[column] ?? '')].length)));
+  const numeric = header.map(
+    (_, column) =>
+      rows.length > 0 &&
+      rows.every((row) => /^[-+−]?[\d.,]+( ?[a-zA-Z%×/]+)?$|^$|^–$/.test(String(row[column] ?? ''))),
+  );
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, column) => {
+        const padding = ' '.repeat(widths[column]! - [...cell].length);
+        return numeric[column] ? padding + cell : cell + padding;
+      })
+      .join('  ')
+      .trimEnd();
+  return [line(cells[0]!), widths.map((w) => '─'.repeat(w)).join('  '), ...cells.slice(1).map(line)].join(
+    '\n',
+  );
+}

@@ -1,0 +1,1 @@
+export { LibmoeError } from './native/index.ts';

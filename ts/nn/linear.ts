@@ -1,0 +1,60 @@
+import { fail } from '../native/index.ts';
+import { linear } from '../tensor/gemm.ts';
+import { type DeviceName, type Dtype, parameter, type Tensor, zeros } from '../tensor/index.ts';
+import { type InitialValues, kaimingUniform, startWith } from './initialisers.ts';
+import { Module } from './module.ts';
+
+/** What every layer's constructor accepts. */
+export interface LayerOptions {
+  /** Dtype of the parameters; default f32. */
+  dtype?: Dtype;
+  device?: DeviceName;
+  /** Default `{ seed: 0, name: '' }`: two layers of one shape start equal unless they get different names. */
+  values?: InitialValues;
+}
+
+export const firstValues: InitialValues = { seed: 0, name: '' };
+
+/** A parameter of zeros. */
+export function newParameter(shape: readonly number[], options: LayerOptions): Tensor {
+  return parameter(zeros(shape, { dtype: options.dtype ?? 'f32', device: options.device ?? 'cpu' }));
+}
+
+export function requirePositive(layer: string, sizes: Record<string, number>): void {
+  for (const [name, value] of Object.entries(sizes)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      fail('ERR_LIBMOE_ARGUMENT', `${layer}: ${name} must be a positive integer, got ${value}`);
+    }
+  }
+}
+
+/** y = x Wᵀ + b. `weight [outputs, inputs]`, `bias [outputs]`; starts as PyTorch's Linear does. */
+export class Linear extends Module {
+  readonly inputs: number;
+  readonly outputs: number;
+  weight: Tensor;
+  bias?: Tensor;
+
+  /** @throws ERR_LIBMOE_ARGUMENT when a size is not a positive integer */
+  constructor(inputs: number, outputs: number, options: LayerOptions & { bias?: boolean } = {}) {
+    super();
+    requirePositive('Linear', { inputs, outputs });
+    this.inputs = inputs;
+    this.outputs = outputs;
+    const values = options.values ?? firstValues;
+    this.weight = newParameter([outputs, inputs], options);
+    startWith(this.weight, values, 'weight', kaimingUniform());
+    if (options.bias ?? true) {
+      this.bias = newParameter([outputs], options);
+      startWith(this.bias, values, 'bias', kaimingUniform(inputs));
+    }
+  }
+
+  /** @param x `[..., inputs]` @returns `[..., outputs]` */
+  forward(x: Tensor): Tensor {
+    if (x.shape.at(-1) !== this.inputs) {
+      fail('ERR_LIBMOE_SHAPE', `Linear expects [..., ${this.inputs}], got [${x.shape.join(', ')}]`);
+    }
+    return linear(x, this.weight, this.bias);
+  }
+}

@@ -1,0 +1,298 @@
+import { fail, native } from '../native/index.ts';
+import { gradientDtype } from './dtype.ts';
+import { enableGrad, isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
+import { elements, empty, full, type Tensor, view } from './tensor.ts';
+
+/** Where a backward function may put the gradient of an input without returning it. */
+export interface GradSink {
+  /** Whether input `i` wants a gradient; skip the work when not. */
+  needs(input: number): boolean;
+  /**
+   * The accumulator of input `i`: its shape, f32 (f64 for f64). Overwrite it when `accumulate` is false, add when true, and return undefined
+   * for that input. Undefined when the input wants no gradient. For weights, whose gradient is then never copied.
+   */
+  into(input: number): { tensor: Tensor; accumulate: boolean } | undefined;
+}
+
+/** One gradient per input, undefined where there is none or where {@link GradSink.into} took it. */
+export type Backward = (
+  gradients: readonly (Tensor | undefined)[],
+  sink: GradSink,
+  // biome-ignore lint/suspicious/noConfusingVoidType: a function that writes everything into the sink returns nothing
+) => readonly (Tensor | undefined)[] | void;
+
+export interface OpRecord {
+  /** For error messages. */
+  name: string;
+  inputs: readonly (Tensor | undefined)[];
+  outputs: readonly Tensor[];
+  /** What backward reads; kept alive whatever scope ends. */
+  saved?: readonly Tensor[];
+  backward: Backward;
+}
+
+/** A recorded operation. Ids grow, so every node comes after the nodes of its inputs. */
+export interface TapeNode {
+  readonly id: number;
+  readonly name: string;
+  readonly inputs: readonly (Tensor | undefined)[];
+  readonly outputShapes: readonly (readonly number[])[];
+  saved: readonly Tensor[];
+  backward: Backward | undefined;
+}
+
+let nextId = 1;
+
+const wantsGrad = (t: Tensor | undefined): t is Tensor =>
+  t !== undefined && (t.requiresGrad || t.node !== undefined);
+
+/**
+ * Declares a differentiable operation, after its native forward has filled `outputs`. Records nothing under noGrad or when no input wants a
+ * gradient.
+ */
+export function record(op: OpRecord): void {
+  if (isGradEnabled() && op.inputs.some(wantsGrad)) attach(op);
+}
+
+function attach(op: OpRecord): void {
+  const node: TapeNode = {
+    id: nextId++,
+    name: op.name,
+    inputs: op.inputs,
+    outputShapes: op.outputs.map((t) => t.shape),
+    saved: op.saved ?? [],
+    backward: op.backward,
+  };
+  for (const t of node.saved) t.retain();
+  op.outputs.forEach((t, i) => {
+    t.node = node;
+    t.outputIndex = i;
+    t.requiresGrad = true;
+  });
+}
+
+/** Marks a tensor as a trainable leaf that outlives scopes. */
+export function parameter(t: Tensor): Tensor {
+  if (t.node)
+    fail('ERR_LIBMOE_ARGUMENT', 'a parameter must be a leaf, this tensor was computed: detach() it first');
+  t.requiresGrad = true;
+  return keep(t);
+}
+
+/** The same values without history. Shares storage. */
+export function detach(t: Tensor): Tensor {
+  return view(t, t.shape);
+}
+
+/** Nodes that `roots` depend on, latest first, and how often each leaf is read by them. */
+function reachable(roots: readonly Tensor[]): { nodes: TapeNode[]; readers: Map<Tensor, number> } {
+  const seen = new Set<TapeNode>();
+  const readers = new Map<Tensor, number>();
+  const stack: TapeNode[] = [];
+  const visit = (t: Tensor | undefined) => {
+    if (!wantsGrad(t)) return;
+    if (!t.node) readers.set(t, (readers.get(t) ?? 0) + 1);
+    else if (!seen.has(t.node)) {
+      seen.add(t.node);
+      stack.push(t.node);
+    }
+  };
+  roots.forEach(visit);
+  for (let node = stack.pop(); node; node = stack.pop()) node.inputs.forEach(visit);
+  return { nodes: [...seen].sort((a, b) => b.id - a.id), readers };
+}
+
+/** Gradients on their way to a node, by output; the engine holds one reference to each. */
+class Pending {
+  readonly #slots = new Map<TapeNode, (Tensor | undefined)[]>();
+
+  /** Adds `gradient`, of which the engine takes a reference of its own. `exclusive`: nobody else will read it. */
+  add(node: TapeNode, output: number, gradient: Tensor, exclusive: boolean): void {
+    const slots = this.#slots.get(node) ?? [];
+    this.#slots.set(node, slots);
+    const before = slots[output];
+    if (!before) {
+      slots[output] = exclusive ? gradient.retain() : copyOf(gradient).retain();
+    } else native().accumulate(gradient.handle, before.handle, 1);
+  }
+
+  take(node: TapeNode): (Tensor | undefined)[] {
+    const slots = this.#slots.get(node) ?? [];
+    this.#slots.delete(node);
+    return node.outputShapes.map((_, i) => slots[i]);
+  }
+
+  clear(): void {
+    for (const slots of this.#slots.values()) for (const t of slots) t?.release();
+    this.#slots.clear();
+  }
+}
+
+function copyOf(t: Tensor): Tensor {
+  const copy = empty(t.shape, { dtype: t.dtype, device: t.device });
+  native().copy(copy.handle, t.handle);
+  return copy;
+}
+
+function converted(t: Tensor, dtype: Tensor['dtype']): Tensor {
+  if (t.dtype === dtype) return t;
+  const out = empty(t.shape, { dtype, device: t.device });
+  native().cast(t.handle, out.handle);
+  return out;
+}
+
+/** The accumulator of a leaf, made when first needed. */
+function leafAccumulator(leaf: Tensor): { tensor: Tensor; accumulate: boolean } {
+  if (leaf.grad) return { tensor: leaf.grad, accumulate: true };
+  leaf.grad = keep(empty(leaf.shape, { dtype: gradientDtype(leaf.dtype), device: leaf.device }));
+  return { tensor: leaf.grad, accumulate: false };
+}
+
+function addToLeaf(leaf: Tensor, gradient: Tensor): void {
+  const { tensor: sum, accumulate } = leafAccumulator(leaf);
+  if (accumulate) native().accumulate(gradient.handle, sum.handle, 1);
+  else native().cast(gradient.handle, sum.handle);
+}
+
+/** Walks the graph behind `roots`, latest node first; `gradients` are what the roots start from (1 for a scalar). */
+export function runBackward(roots: readonly Tensor[], gradients: readonly (Tensor | undefined)[]): void {
+  const { nodes, readers } = reachable(roots);
+  const pending = new Pending();
+  const ready = (leaf: Tensor) => {
+    const left = (readers.get(leaf) ?? 1) - 1;
+    readers.set(leaf, left);
+    if (left === 0 && leaf.grad) leaf.onGradReady?.(leaf);
+  };
+  noGrad(() =>
+    scope(() => {
+      roots.forEach((root, i) => {
+        const given = gradients[i];
+        if (!given && elements(root.shape) !== 1) {
+          fail(
+            'ERR_LIBMOE_SHAPE',
+            `backward() without a gradient expects one element, got [${root.shape.join(', ')}]`,
+          );
+        }
+        if (given && given.shape.join() !== root.shape.join()) {
+          fail(
+            'ERR_LIBMOE_SHAPE',
+            `the gradient must be [${root.shape.join(', ')}], got [${given.shape.join(', ')}]`,
+          );
+        }
+        if (!wantsGrad(root)) {
+          fail(
+            'ERR_LIBMOE_STATE',
+            'backward() needs a tensor that was computed from one with requiresGrad, outside noGrad',
+          );
+        }
+        const start = given
+          ? converted(given, root.dtype)
+          : full(root.shape, 1, { dtype: root.dtype, device: root.device });
+        if (root.node) pending.add(root.node, root.outputIndex, start, start !== given);
+        else {
+          addToLeaf(root, start);
+          ready(root);
+        }
+      });
+    }),
+  );
+  try {
+    for (const node of nodes) noGrad(() => scope(() => step(node, pending, ready)));
+  } finally {
+    pending.clear();
+  }
+}
+
+function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): void {
+  if (!node.backward)
+    fail(
+      'ERR_LIBMOE_STATE',
+      `backward() ran twice through ${node.name}: what it had saved is freed; compute it again`,
+    );
+  const gradients = pending.take(node);
+  const direct: (Tensor | undefined)[] = [];
+  const sink: GradSink = {
+    needs: (i) => wantsGrad(node.inputs[i]),
+    into: (i) => {
+      const input = node.inputs[i];
+      if (!wantsGrad(input)) return undefined;
+      if (!input.node) return leafAccumulator(input);
+      const t = empty(input.shape, { dtype: gradientDtype(input.dtype), device: input.device });
+      direct[i] = t;
+      return { tensor: t, accumulate: false };
+    },
+  };
+  try {
+    const returned = gradients.some((g) => g !== undefined) ? (node.backward(gradients, sink) ?? []) : [];
+    const given = new Set<Tensor>(gradients.filter((g) => g !== undefined));
+    node.inputs.forEach((input, i) => {
+      if (!wantsGrad(input)) return;
+      const gradient = returned[i] ?? direct[i];
+      if (gradient) {
+        if (elements(gradient.shape) !== elements(input.shape)) {
+          fail(
+            'ERR_LIBMOE_SHAPE',
+            `${node.name} returned a gradient [${gradient.shape.join(', ')}] for input ${i} of [${input.shape.join(', ')}]`,
+          );
+        }
+        if (input.node) {
+          const same = converted(gradient, input.dtype);
+          // A gradient handed on unchanged, or to two inputs, must not be added into by either.
+          pending.add(input.node, input.outputIndex, same, same !== gradient || !given.has(gradient));
+          given.add(gradient);
+        } else addToLeaf(input, gradient);
+      }
+      if (!input.node) ready(input);
+    });
+  } finally {
+    for (const g of gradients) g?.release();
+    for (const t of node.saved) t.release();
+    node.saved = [];
+    node.backward = undefined;
+  }
+}
+
+/**
+ * Runs `fn` without keeping its intermediate results and runs it again during backward: memory for time (Chen et al., "Training deep nets with
+ * sublinear memory cost", arXiv 1604.06174). `fn` must compute the same values both times; random numbers from Philox counters do.
+ */
+export function checkpoint<T extends Tensor | Tensor[]>(
+  fn: (...inputs: Tensor[]) => T,
+  inputs: readonly Tensor[],
+): T {
+  if (!isGradEnabled()) return fn(...inputs);
+  const result = noGrad(() => scope(() => fn(...inputs)));
+  const outputs = (Array.isArray(result) ? result : [result]).map((t) =>
+    inputs.includes(t) ? view(t, t.shape) : t,
+  );
+  attach({
+    name: 'checkpoint',
+    inputs,
+    outputs,
+    saved: inputs,
+    backward: (gradients) => {
+      const copies = inputs.map((t) => {
+        const copy = view(t, t.shape);
+        copy.requiresGrad = wantsGrad(t);
+        return copy;
+      });
+      const again = enableGrad(() => scope(() => fn(...copies)));
+      const list = Array.isArray(again) ? again : [again];
+      const wanted = list
+        .map((t, i) => [t, gradients[i]] as const)
+        .filter(([t, g]) => g !== undefined && wantsGrad(t));
+      runBackward(
+        wanted.map(([t]) => t),
+        wanted.map(([, g]) => g),
+      );
+      return copies.map(({ grad }) => {
+        if (!grad) return undefined;
+        // A leaf's gradient outlives scopes; this one belongs to the step that called us.
+        const local = view(grad, grad.shape);
+        grad.dispose();
+        return local;
+      });
+    },
+  });
+  return (Array.isArray(result) ? outputs : outputs[0]) as T;
+}

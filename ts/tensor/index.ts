@@ -1,0 +1,31 @@
+export {
+  type Backward,
+  checkpoint,
+  detach,
+  type GradSink,
+  type OpRecord,
+  parameter,
+  record,
+} from './autograd.ts';
+export {
+  bytesPerElement,
+  type DeviceName,
+  type Dtype,
+  gradientDtype,
+  type HostArray,
+  isFloat,
+} from './dtype.ts';
+export { enableGrad, isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
+export { devices, type Memory, memory, resetPeakMemory, setThreads, threads, trimMemory } from './memory.ts';
+export {
+  elements,
+  empty,
+  emptyLike,
+  full,
+  ones,
+  Tensor,
+  type TensorOptions,
+  tensor,
+  view,
+  zeros,
+} from './tensor.ts';

@@ -1,0 +1,116 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { native } from '../native/index.ts';
+
+/** Something that a scope frees at its end. */
+export interface Owned {
+  owner: Owner | undefined;
+  /** Gives up the creator's reference. */
+  dispose(): void;
+}
+
+/** The tensors of one scope. */
+export class Owner {
+  readonly members: Owned[] = [];
+  constructor(readonly parent: Owner | undefined) {}
+}
+
+interface Frame {
+  readonly owner: Owner | undefined;
+  readonly gradient: boolean;
+}
+
+const root: Frame = { owner: undefined, gradient: true };
+const frames = new AsyncLocalStorage<Frame>();
+const frame = (): Frame => frames.getStore() ?? root;
+
+export const currentOwner = (): Owner | undefined => frame().owner;
+
+/** Whether operations are recorded for `backward`. */
+export const isGradEnabled = (): boolean => frame().gradient;
+
+/**
+ * Runs `fn` and frees every tensor made inside, except those in its result (a tensor, or arrays, maps and plain objects of them), those given to
+ * {@link keep}, and what a recorded operation still needs for `backward`. Nests; `fn` may be async.
+ */
+export function scope<T>(fn: () => T): T {
+  const outer = frame();
+  const owner = new Owner(outer.owner);
+  return settle(
+    () => frames.run({ owner, gradient: outer.gradient }, fn),
+    (result) => close(owner, result),
+  );
+}
+
+/** Runs `fn` without recording operations: nothing inside can be differentiated, and nothing is kept for it. */
+export function noGrad<T>(fn: () => T): T {
+  return frames.run({ owner: frame().owner, gradient: false }, fn);
+}
+
+/** Runs `fn` with recording on, whatever surrounds it. */
+export function enableGrad<T>(fn: () => T): T {
+  return frames.run({ owner: frame().owner, gradient: true }, fn);
+}
+
+/** Takes a tensor out of every scope: it lives until `dispose()` or until it is garbage. */
+export function keep<T extends Owned>(tensor: T): T {
+  tensor.owner = undefined;
+  return tensor;
+}
+
+function settle<T>(run: () => T, finish: (result: unknown) => void): T {
+  let result: T;
+  try {
+    result = run();
+  } catch (error) {
+    finish(undefined);
+    throw error;
+  }
+  if (result instanceof Promise) {
+    return result.then(
+      (value) => {
+        finish(value);
+        return value;
+      },
+      (error: unknown) => {
+        finish(undefined);
+        throw error;
+      },
+    ) as T;
+  }
+  finish(result);
+  return result;
+}
+
+function close(owner: Owner, result: unknown): void {
+  adopt(result, owner, 0);
+  for (const member of owner.members) {
+    if (member.owner === owner) member.dispose();
+  }
+  if (!owner.parent) reportExternalMemory();
+}
+
+/** Moves the tensors of a scope's result to the scope around it. */
+function adopt(value: unknown, from: Owner, depth: number): void {
+  if (value === null || typeof value !== 'object' || depth > 4) return;
+  if ('owner' in value && 'dispose' in value) {
+    const member = value as Owned;
+    if (member.owner !== from) return;
+    member.owner = from.parent;
+    from.parent?.members.push(member);
+  } else if (Array.isArray(value)) {
+    for (const item of value) adopt(item, from, depth + 1);
+  } else if (value instanceof Map) {
+    for (const item of value.values()) adopt(item, from, depth + 1);
+  } else if (Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null) {
+    for (const item of Object.values(value)) adopt(item, from, depth + 1);
+  }
+}
+
+let reported = 0;
+/** Tells V8 the net change of native memory, once per outermost scope: a report per tensor would cost milliseconds a step. */
+function reportExternalMemory(): void {
+  const bytes = native().memory(0, 0).bytes;
+  if (Math.abs(bytes - reported) < 1 << 20) return;
+  native().adjustExternal(bytes - reported);
+  reported = bytes;
+}

@@ -1,0 +1,34 @@
+import { native } from '../native/index.ts';
+import { type DeviceName, parseDevice } from './dtype.ts';
+
+export interface Memory {
+  /** Live tensors of this thread, views and those the tape holds included. */
+  tensors: number;
+  /** Bytes of live storage, and the most there has been since {@link resetPeakMemory}. */
+  bytes: number;
+  peakBytes: number;
+  /** Freed blocks kept for reuse. */
+  pooledBytes: number;
+}
+
+/** What the engine holds on a device (default 'cpu'). */
+export function memory(device: DeviceName = 'cpu'): Memory {
+  const { kind, index } = parseDevice(device);
+  const m = native().memory(kind, index);
+  return { tensors: m.handles, bytes: m.bytes, peakBytes: m.peakBytes, pooledBytes: m.pooledBytes };
+}
+
+export function resetPeakMemory(device: DeviceName = 'cpu'): void {
+  const { kind, index } = parseDevice(device);
+  native().resetPeak(kind, index);
+}
+
+/** Gives freed blocks back to the operating system. */
+export const trimMemory = (): void => native().trim();
+
+/** The devices that tensors can live on in this process. */
+export const devices = (): DeviceName[] => ['cpu'];
+
+/** Threads that one CPU operation uses, the caller's included; results do not depend on it. */
+export const threads = (): number => native().cpuInfo().threads;
+export const setThreads = (count: number): void => native().setThreads(count);
