@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
+import { readJsonObject, readText, writeFileAtomically } from '../storage/index.ts';
 import type { DocumentValue } from './compare.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
 import type { Task } from './task.ts';
@@ -89,40 +90,27 @@ export function taskRecord(task: Task): Record<string, unknown> {
 
 /** Writes `samples_<task>.jsonl`, complete or not at all. */
 export function writeSamples(folder: string, task: string, samples: readonly Sample[]): void {
-  const path = join(folder, `samples_${task}.jsonl`);
-  replaceFile(path, (temporary) => {
-    writeFileSync(temporary, '');
-    for (let at = 0; at < samples.length; at += 512)
-      appendFileSync(temporary, samples.slice(at, at + 512).map((sample) => `${JSON.stringify(sample)}\n`).join(''));
+  writeFileAtomically(join(folder, `samples_${task}.jsonl`), (descriptor) => {
+    // In pieces: the lines of a large task do not fit into one string.
+    for (const sample of samples) writeFully(descriptor, `${JSON.stringify(sample)}\n`);
   });
+}
+
+function writeFully(descriptor: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
 }
 
 /** Writes `results.json`, complete or not at all. */
 export function writeResults(folder: string, results: Results): void {
-  mkdirSync(folder, { recursive: true });
-  replaceFile(join(folder, 'results.json'), (temporary) => writeFileSync(temporary, `${JSON.stringify(results, null, 2)}\n`));
-}
-
-function replaceFile(path: string, write: (temporary: string) => void): void {
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    write(temporary);
-    renameSync(temporary, path);
-  } catch (cause) {
-    rmSync(temporary, { force: true });
-    fail('ERR_LIBMOE_FILE', `cannot write ${path}: ${(cause as Error).message}`, cause);
-  }
+  writeFileAtomically(join(folder, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
 }
 
 /** Reads `results.json` of an evaluation folder. Throws ERR_LIBMOE_FILE. */
 export function readResults(folder: string): Results {
   const path = join(folder, 'results.json');
-  try {
-    const results = JSON.parse(readFileSync(path, 'utf8')) as Results;
-    if (typeof results?.results === 'object' && results.results !== null) return results;
-  } catch (cause) {
-    fail('ERR_LIBMOE_FILE', `cannot read ${path}: ${(cause as Error).message}`, cause);
-  }
+  const results = readJsonObject(path);
+  if (typeof results.results === 'object' && results.results !== null) return results as unknown as Results;
   return fail('ERR_LIBMOE_FILE', `${path} is no results file: it has no "results"`);
 }
 
@@ -132,13 +120,8 @@ export function readResults(folder: string): Results {
  */
 export function readDocumentValues(folder: string, task: string, metric: string): DocumentValue[] {
   const path = join(folder, `samples_${task}.jsonl`);
-  let lines: string[];
-  try {
-    lines = readFileSync(path, 'utf8').split('\n');
-  } catch (cause) {
-    return fail('ERR_LIBMOE_FILE', `cannot read ${path}: ${(cause as Error).message}`, cause);
-  }
-  return lines
+  return readText(path)
+    .split('\n')
     .filter((line) => line !== '')
     .map((line, i) => {
       let sample: Sample;

@@ -4,10 +4,10 @@ import { loadDocuments } from './dataset.ts';
 import { ScoreJournal, requestKey } from './journal.ts';
 import type { EvalModel, TokenRequest, TokenScore } from './model.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
-import { type Question, QuestionMaker } from './question.ts';
-import { type EncodedPair, encodePair } from './requests.ts';
+import { QuestionMaker } from './question.ts';
+import { encodePair } from './requests.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
-import { scoreTask, taskMetrics } from './scoring.ts';
+import { type PreparedTask, scoreTask, taskMetrics } from './scoring.ts';
 import type { Task } from './task.ts';
 import { resolveTask, type TaskChoice } from './task-files.ts';
 
@@ -39,16 +39,6 @@ export interface EvalProgress {
   total: number;
   /** Of `done`, those answered by the journal. */
   fromJournal: number;
-}
-
-/** A task with its documents as questions and requests. */
-export interface PreparedTask {
-  task: Task;
-  questions: Question[];
-  /** Per question, per pair. */
-  encoded: EncodedPair[][];
-  original: number;
-  sha256: string;
 }
 
 /**
@@ -113,8 +103,8 @@ async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): 
   const { limit = rows.length } = options;
   const count = Math.min(rows.length, limit < 1 ? Math.ceil(limit * rows.length) : limit);
   const maker = new QuestionMaker(task);
-  const questions: Question[] = [];
-  const encoded: EncodedPair[][] = [];
+  const questions: PreparedTask['questions'] = [];
+  const encoded: PreparedTask['encoded'] = [];
   for (let docId = 0; docId < count; docId++) {
     const question = maker.make(rows[docId]!, docId);
     try {

@@ -3,9 +3,20 @@ import { defaultMetrics, isFragile, type Metric, type MetricValue, metricNamed, 
 import type { TokenScore } from './model.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';
 import { type Results, type Sample, sha256, taskRecord } from './results.ts';
-import type { PreparedTask } from './run.ts';
+import type { Question } from './question.ts';
+import type { EncodedPair } from './requests.ts';
 import { mean } from './statistics.ts';
 import type { Task } from './task.ts';
+
+/** A task with its documents as questions and requests. */
+export interface PreparedTask {
+  task: Task;
+  questions: Question[];
+  /** Per question, per pair. */
+  encoded: EncodedPair[][];
+  original: number;
+  sha256: string;
+}
 
 /**
  * The metrics of a task by name.
