@@ -1,3 +1,4 @@
+import { fail } from '../native/index.ts';
 import { ForwardContext } from '../moe/context.ts';
 import { scope, type Tensor } from '../tensor/index.ts';
 import { add, scale } from '../tensor/elementwise.ts';
@@ -31,4 +32,39 @@ export interface LossTerm {
   layer: string;
   coefficient: number;
   value: number;
+}
+
+/** What one micro-batch leaves behind; the tensors are on the device still, so that nothing waits for it before the step's end. */
+export interface MicroResult {
+  /** Part of the step's counted tokens. */
+  weight: number;
+  crossEntropy: Tensor;
+  terms: { name: string; layer: string; coefficient: number; value: Tensor }[];
+  context: ForwardContext;
+}
+
+/**
+ * Forward and backward of one micro-batch. Gradients of `weight · (cross entropy + Σ coefficient · auxiliary loss)` are added to those of
+ * the parameters. All else is freed.
+ */
+export function microStep<Batch>(
+  model: TrainableModel<Batch>,
+  batch: Batch,
+  context: ForwardContext,
+  weight: number,
+): MicroResult {
+  return scope(() => {
+    const crossEntropy = model.loss(batch, context);
+    if (crossEntropy.size !== 1) {
+      fail('ERR_LIBMOE_SHAPE', `model.loss must give one number, got [${crossEntropy.shape.join(', ')}]`);
+    }
+    const terms = context.losses();
+    for (const { dtype } of [crossEntropy, ...terms.map(({ value }) => value)]) {
+      if (dtype !== 'f32' && dtype !== 'f64') fail('ERR_LIBMOE_DTYPE', `losses must be f32 or f64, got ${dtype}`);
+    }
+    let total = weight === 1 ? crossEntropy : scale(crossEntropy, weight);
+    for (const { value, coefficient } of terms) total = add(total, scale(value, weight * coefficient));
+    total.backward();
+    return { weight, crossEntropy, terms, context };
+  });
 }
