@@ -126,9 +126,9 @@ describe('evaluate', () => {
       libmoe: { tokens: [4, 3, 10], chars: [3, 2, 9], group: 'even' },
     });
     expect(typeof samples[0].resps[0][0][0]).toBe('string');
-    expect(
-      readDocumentValues(out, 'texts', 'bits_per_byte').map(({ value }) => (value as number[])[1]),
-    ).toEqual([265, 6]);
+    expect(readDocumentValues(out, 'texts', 'bits_per_byte').map(({ value }) => [value].flat()[1])).toEqual([
+      265, 6,
+    ]);
     expect(() => readDocumentValues(out, 'texts', 'acc')).toThrow(
       'has no value of "acc", it has bits_per_byte',
     );
