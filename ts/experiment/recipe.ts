@@ -3,8 +3,10 @@ import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { explainIssues } from '../models/language/config-errors.ts';
-import { languageModelConfigSchema, layerSelectionSchema } from '../models/language/config.ts';
+import { languageModelConfigSchema } from '../models/language/config.ts';
 import { fail } from '../native/index.ts';
+import { optimizerOptions, scheduleOptions } from '../training/index.ts';
+import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
 
 const count = z.number().int().positive();
@@ -24,42 +26,6 @@ const sourceSchema = z.union([
   }),
 ]);
 export type Source = z.output<typeof sourceSchema>;
-
-const scheduleSchema = z.strictObject({
-  name: z.enum(['cosine', 'linear', 'constant', 'noam', 'step']).default('cosine'),
-  warmup: z.number().int().nonnegative().default(0),
-  /** The last learning rate as a share of the first (cosine, linear). */
-  minimum: z.number().min(0).max(1).default(0.1),
-  /** `libmoe`: the cosine's period is all steps, warm-up included in the count only once (spec §4.5). */
-  compat: z.enum(['fixed', 'libmoe']).default('fixed'),
-  /** Steps at which `step` multiplies by `gamma`. */
-  milestones: z.array(count).optional(),
-  gamma: z.number().positive().default(0.1),
-});
-
-const optimizerSchema = z.strictObject({
-  name: z.enum(['adamw', 'sgd']).default('adamw'),
-  learningRate: z.number().positive().default(3e-4),
-  beta1: z.number().min(0).lt(1).default(0.9),
-  beta2: z.number().min(0).lt(1).default(0.999),
-  epsilon: z.number().positive().default(1e-8),
-  momentum: z.number().min(0).lt(1).default(0.9),
-  weightDecay: z.number().min(0).default(0.01),
-  /** Parameters whose names match (regular expressions) are not decayed. LibMoE decays all. */
-  excludeFromDecay: z.array(z.string()).default([]),
-});
-
-const upcycleSchema = z.strictObject({
-  experts: count,
-  topK: count,
-  router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
-  layers: layerSelectionSchema.default('all'),
-  initStd: z.number().min(0).optional(),
-  seed: z.number().int().optional(),
-  capacityFactor: z.number().positive().optional(),
-  dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
-  compat: z.enum(['fixed', 'libmoe', 'original']).optional(),
-});
 
 /** A training run. Every key has a default or is required; unknown keys are errors. */
 export const recipeSchema = z.strictObject({
@@ -92,15 +58,15 @@ export const recipeSchema = z.strictObject({
   /** A new model; vocabularySize defaults to the tokenizer's. Give either this or `start`. */
   model: languageModelConfigSchema.partial({ vocabularySize: true }).optional(),
   /** A checkpoint to go on from, upcycled first if asked. */
-  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleSchema.optional() }).optional(),
+  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleOptionsSchema.optional() }).optional(),
   training: z.strictObject({
     steps: count,
     /** Micro-batches per step: gradients accumulate, memory shrinks, the result stays within rounding. */
     microBatches: count.default(1),
-    optimizer: optimizerSchema.prefault({}),
-    schedule: scheduleSchema.prefault({}),
+    optimizer: optimizerOptions.prefault({ name: 'adamw' }),
+    schedule: scheduleOptions.prefault({ name: 'cosine', learningRate: 3e-4 }),
     /** Largest global norm of the gradient; null: no clipping. */
-    gradientClip: z.number().positive().nullable().default(1),
+    clipNorm: z.number().positive().nullable().default(1),
     activationCheckpointing: z.boolean().default(false),
     checkpointEvery: count.default(500),
     keepCheckpoints: count.default(3),
@@ -111,6 +77,8 @@ export const recipeSchema = z.strictObject({
     .strictObject({
       /** Task names or files, besides the held-out texts. */
       tasks: z.array(z.string()).default([]),
+      /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
+      wordOrder: z.strictObject({ source: sourceSchema, pairs: count.default(200) }).optional(),
       limit: z.number().positive().optional(),
       scorer: z.enum(['libmoe', 'fixed']).default('fixed'),
     })
