@@ -1,5 +1,110 @@
+import { existsSync } from 'node:fs';
+import module from 'node:module';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
+import { fail, packageRoot } from '../native/index.ts';
+import { threads } from '../tensor/index.ts';
+import { log, printJson, table } from './output.ts';
+
+interface Runner {
+  bench(options: {
+    filters: string[];
+    rounds: number;
+    threads: number;
+    python?: string;
+    modes: string[];
+    json?: string;
+    log(line: string): void;
+  }): Promise<unknown>;
+  compare(a: string, b: string): { name: string; a: number; b: number; ratio: number }[];
+}
+
+async function runner(): Promise<Runner> {
+  const file = path.join(packageRoot, 'bench', 'run.ts');
+  if (!existsSync(file))
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      'the benches are part of the source checkout, not of the installed package: clone the repository and run "npm run bench"',
+    );
+  module.register('./script-hooks.js', import.meta.url);
+  return (await import(pathToFileURL(file).href)) as Runner;
+}
 
 export function benchCommand(): Command {
-  return new Command('bench').description('time the op families and compare with PyTorch').action(() => {});
+  return new Command('bench')
+    .description('time the op families, alone or against PyTorch in the same run')
+    .argument('[cases...]', 'only cases whose name contains one of these')
+    .option('--rounds <n>', 'samples per case', '9')
+    .option('--threads <n>', 'threads of both sides')
+    .option(
+      '--peers [python]',
+      'compare with PyTorch, run by this Python (default: $LIBMOE_PYTHON or python3)',
+    )
+    .option(
+      '--modes <list>',
+      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory)",
+      'default,tuned',
+    )
+    .option('--out <file>', 'write the results as JSON')
+    .option('--compare', 'the two arguments are result files: show them side by side')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.',
+    )
+    .action(
+      async (
+        cases: string[],
+        o: {
+          rounds: string;
+          threads?: string;
+          peers?: string | true;
+          modes: string;
+          out?: string;
+          compare?: boolean;
+          json?: boolean;
+        },
+      ) => {
+        const { bench, compare } = await runner();
+        if (o.compare) {
+          if (cases.length !== 2)
+            fail('ERR_LIBMOE_ARGUMENT', '--compare expects two result files: bench --compare A.json B.json');
+          for (const file of cases)
+            if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such result file: ${file}`);
+          const rows = compare(cases[0]!, cases[1]!);
+          if (o.json) printJson(rows);
+          else
+            console.log(
+              table(
+                ['case', 'A ms', 'B ms', 'A / B'],
+                rows.map((r) => [
+                  r.name,
+                  (r.a * 1e3).toPrecision(4),
+                  (r.b * 1e3).toPrecision(4),
+                  r.ratio.toFixed(3),
+                ]),
+              ),
+            );
+          return;
+        }
+        const whole = (name: string, text: string): number => {
+          const n = Number(text);
+          if (!Number.isInteger(n) || n < 1)
+            fail('ERR_LIBMOE_ARGUMENT', `--${name} expects a positive whole number, got "${text}"`);
+          return n;
+        };
+        const python = o.peers === true ? (process.env.LIBMOE_PYTHON ?? 'python3') : o.peers;
+        const result = await bench({
+          filters: cases,
+          rounds: whole('rounds', o.rounds),
+          threads: o.threads ? whole('threads', o.threads) : threads(),
+          ...(python && { python }),
+          modes: o.modes.split(','),
+          ...(o.out && { json: o.out }),
+          log: o.json ? log : (line) => console.log(line),
+        });
+        if (o.json) printJson(result);
+      },
+    );
 }

@@ -29,6 +29,7 @@ const program = new Command('libmoe')
   .showHelpAfterError('(--help shows the options)')
   .configureHelp({ showGlobalOptions: true })
   .enablePositionalOptions()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ERR_LIBMOE_ARGUMENT: ')) })
   .exitOverride();
 
 for (const command of [inspectCommand, runCommand, buildCommand, benchCommand])

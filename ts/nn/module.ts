@@ -1,8 +1,9 @@
 import { fail } from '../native/index.ts';
+import { cast } from '../tensor/elementwise.ts';
 import {
-  cast,
   type DeviceName,
   type Dtype,
+  isFloat,
   keep,
   noGrad,
   parameter,

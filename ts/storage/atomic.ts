@@ -39,7 +39,10 @@ export function writeFileAtomically(path: string, content: FileContent): void {
     const descriptor = attempt(final, () => openSync(temporary, 'wx', 0o644));
     try {
       if (typeof content === 'function') content(descriptor);
-      else attempt(final, () => writeFully(descriptor, typeof content === 'string' ? Buffer.from(content) : content));
+      else
+        attempt(final, () =>
+          writeFully(descriptor, typeof content === 'string' ? Buffer.from(content) : content),
+        );
       attempt(final, () => fsyncSync(descriptor));
     } finally {
       closeSync(descriptor);
@@ -159,7 +162,10 @@ function siblings(final: string, kind: Kind): string[] {
   const prefix = `.${basename(final)}.${kind}-`;
   if (!existsSync(folder)) return [];
   return readdirSync(folder)
-    .filter((name) => name.startsWith(prefix) && /^[A-Za-z0-9]+-\d+-\d+-[0-9a-f]{8}$/.test(name.slice(prefix.length)))
+    .filter(
+      (name) =>
+        name.startsWith(prefix) && /^[A-Za-z0-9]+-\d+-\d+-[0-9a-f]{8}$/.test(name.slice(prefix.length)),
+    )
     .sort()
     .map((name) => join(folder, name));
 }

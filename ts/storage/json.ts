@@ -75,7 +75,9 @@ function locateMistake(text: string): Mistake {
     throw { offset, reason } satisfies Mistake;
   };
   const expected = (what: string): never =>
-    stop(at >= text.length ? `expected ${what}, got the end of the text` : `expected ${what}, got "${text[at]}"`);
+    stop(
+      at >= text.length ? `expected ${what}, got the end of the text` : `expected ${what}, got "${text[at]}"`,
+    );
   const skip = () => {
     while (at < text.length && ' \t\r\n'.includes(text[at]!)) at++;
   };

@@ -26,18 +26,6 @@ const formatDtypes: Record<string, { bytes: number; dtype?: Dtype }> = {
   F8_E8M0: { bytes: 1 },
 };
 
-/** Bytes of one element. */
-export const elementBytes: Record<Dtype, number> = {
-  f64: 8,
-  f32: 4,
-  f16: 2,
-  bf16: 2,
-  i64: 8,
-  i32: 4,
-  u8: 1,
-  bool: 1,
-};
-
 /** The format's name of one of our element types. */
 export function formatDtypeOf(dtype: Dtype): string {
   return Object.keys(formatDtypes).find((name) => formatDtypes[name]!.dtype === dtype)!;
@@ -79,12 +67,15 @@ export function readSafetensorsHeader(file: string): SafetensorsHeader {
   }
   try {
     const { size } = fstatSync(descriptor);
-    if (size < 8) damaged(`has ${size} bytes: too short for a safetensors file, it is truncated or something else`);
+    if (size < 8)
+      damaged(`has ${size} bytes: too short for a safetensors file, it is truncated or something else`);
     const lengthBytes = Buffer.alloc(8);
     readFully(descriptor, lengthBytes, 0, file);
     const length = lengthBytes.readBigUInt64LE();
     if (length > longestHeader) {
-      damaged(`announces a header of ${length} bytes (at most ${longestHeader}): it is not a safetensors file or is damaged`);
+      damaged(
+        `announces a header of ${length} bytes (at most ${longestHeader}): it is not a safetensors file or is damaged`,
+      );
     }
     const start = 8 + Number(length);
     if (start > size) damaged(`is truncated: its header ends at byte ${start}, the file at ${size}`);
@@ -112,7 +103,8 @@ function parseHeader(file: string, header: Buffer, start: number, size: number):
     if (name === '__metadata__') {
       if (!isJsonObject(value)) return damaged('has a __metadata__ that is not an object');
       for (const [key, item] of Object.entries(value)) {
-        if (typeof item !== 'string') return damaged(`has metadata "${key}" that is ${describeJson(item)}, not a string`);
+        if (typeof item !== 'string')
+          return damaged(`has metadata "${key}" that is ${describeJson(item)}, not a string`);
         metadata[key] = item;
       }
     } else entries.push(parseEntry(file, name, value, start));
@@ -122,7 +114,9 @@ function parseHeader(file: string, header: Buffer, start: number, size: number):
   for (const entry of entries) {
     if (entry.begin !== at) {
       const what = entry.begin < at ? 'overlaps the tensor before it' : 'leaves a hole before it';
-      damaged(`: tensor "${entry.name}" ${what} (begins at byte ${entry.begin - start}, expected ${at - start})`);
+      damaged(
+        `: tensor "${entry.name}" ${what} (begins at byte ${entry.begin - start}, expected ${at - start})`,
+      );
     }
     if (entry.end > size) {
       damaged(`is truncated: tensor "${entry.name}" ends at byte ${entry.end}, the file at ${size}`);
@@ -150,7 +144,9 @@ function parseEntry(file: string, name: string, value: unknown, start: number): 
   const [begin, end] = offsets as [number, number];
   const expected = (shape as number[]).reduce((a, b) => a * b, bytes);
   if (end - begin !== expected) {
-    return damaged(`of dtype ${formatDtype} and shape [${shape.join(', ')}] needs ${expected} bytes, got ${end - begin}`);
+    return damaged(
+      `of dtype ${formatDtype} and shape [${shape.join(', ')}] needs ${expected} bytes, got ${end - begin}`,
+    );
   }
   return { name, file, dtype, formatDtype, shape: shape as number[], begin: start + begin, end: start + end };
 }
@@ -162,7 +158,8 @@ export function readFully(descriptor: number, buffer: Uint8Array, position: numb
     // One read moves at most 2 GiB on Linux.
     const length = Math.min(buffer.byteLength - done, 1 << 30);
     const count = readSync(descriptor, buffer, done, length, position + done);
-    if (count === 0) fail('ERR_LIBMOE_CHECKPOINT', `${file} ends at byte ${position + done}: it is truncated`);
+    if (count === 0)
+      fail('ERR_LIBMOE_CHECKPOINT', `${file} ends at byte ${position + done}: it is truncated`);
     done += count;
   }
 }

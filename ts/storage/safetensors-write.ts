@@ -1,10 +1,9 @@
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
-import type { Dtype, Tensor } from '../tensor/index.ts';
+import { bytesPerElement, type Tensor } from '../tensor/index.ts';
 import { writeFileAtomically, writeFully } from './atomic.ts';
-import { elementBytes, formatDtypeOf } from './safetensors-header.ts';
+import { formatDtypeOf } from './safetensors-header.ts';
 
-/** What a writer needs of a tensor; {@link Tensor} has it, and so has a lazily made one. */
 export type NamedTensors = ReadonlyMap<string, Tensor>;
 
 export interface SafetensorsWriteOptions {
@@ -16,20 +15,26 @@ export interface SafetensorsWriteOptions {
  * Writes tensors into one safetensors file, atomically. Tensors are fetched from their device one at a time.
  * Throws ERR_LIBMOE_ARGUMENT (a name of the format's own), ERR_LIBMOE_FILE.
  */
-export function writeSafetensors(path: string, tensors: NamedTensors, options: SafetensorsWriteOptions = {}): void {
+export function writeSafetensors(
+  path: string,
+  tensors: NamedTensors,
+  options: SafetensorsWriteOptions = {},
+): void {
   const metadata = { format: 'pt', ...options.metadata };
   for (const [key, value] of Object.entries(metadata)) {
-    if (typeof value !== 'string') fail('ERR_LIBMOE_ARGUMENT', `safetensors metadata "${key}" must be a string`);
+    if (typeof value !== 'string')
+      fail('ERR_LIBMOE_ARGUMENT', `safetensors metadata "${key}" must be a string`);
   }
   // Widest first: then every tensor is aligned to its element, which readers that map the file need.
   const order = [...tensors].sort(
-    ([nameA, a], [nameB, b]) => elementBytes[b.dtype] - elementBytes[a.dtype] || (nameA < nameB ? -1 : 1),
+    ([nameA, a], [nameB, b]) =>
+      bytesPerElement(b.dtype) - bytesPerElement(a.dtype) || (nameA < nameB ? -1 : 1),
   );
   const header: Record<string, unknown> = { __metadata__: metadata };
   let at = 0;
   for (const [name, { dtype, shape, size }] of order) {
     if (name === '__metadata__') fail('ERR_LIBMOE_ARGUMENT', 'a tensor cannot be named "__metadata__"');
-    const end = at + size * elementBytes[dtype];
+    const end = at + size * bytesPerElement(dtype);
     header[name] = { dtype: formatDtypeOf(dtype), shape, data_offsets: [at, end] };
     at = end;
   }
@@ -57,9 +62,14 @@ export interface ShardOptions extends SafetensorsWriteOptions {
  * Writes tensors into `folder` as one file, or as shards with `<base>.safetensors.index.json`, in the layout of Hugging Face.
  * Returns the names of the files written. For a folder that must never be seen half-written, call it inside `writeFolderAtomically`.
  */
-export function writeShardedSafetensors(folder: string, tensors: NamedTensors, options: ShardOptions = {}): string[] {
+export function writeShardedSafetensors(
+  folder: string,
+  tensors: NamedTensors,
+  options: ShardOptions = {},
+): string[] {
   const { base = 'model', maxShardBytes = 5e9, metadata = {} } = options;
-  if (!(maxShardBytes > 0)) fail('ERR_LIBMOE_ARGUMENT', `maxShardBytes must be positive, got ${maxShardBytes}`);
+  if (!(maxShardBytes > 0))
+    fail('ERR_LIBMOE_ARGUMENT', `maxShardBytes must be positive, got ${maxShardBytes}`);
   const shards = divide(tensors, maxShardBytes);
   if (shards.length === 1) {
     writeSafetensors(join(folder, `${base}.safetensors`), shards[0]!, { metadata });
@@ -73,7 +83,10 @@ export function writeShardedSafetensors(folder: string, tensors: NamedTensors, o
     writeSafetensors(join(folder, file), shard, { metadata });
     return file;
   });
-  const total = [...tensors.values()].reduce((sum, { dtype, size }) => sum + size * elementBytes[dtype], 0);
+  const total = [...tensors.values()].reduce(
+    (sum, { dtype, size }) => sum + size * bytesPerElement(dtype),
+    0,
+  );
   const index = { metadata: { total_size: total }, weight_map: weightMap };
   writeFileAtomically(join(folder, `${base}.safetensors.index.json`), `${JSON.stringify(index, null, 2)}\n`);
   return [...files, `${base}.safetensors.index.json`];
@@ -83,7 +96,7 @@ function divide(tensors: NamedTensors, maxShardBytes: number): Map<string, Tenso
   const shards = [new Map<string, Tensor>()];
   let bytes = 0;
   for (const [name, tensor] of tensors) {
-    const more = tensor.size * elementBytes[tensor.dtype as Dtype];
+    const more = tensor.size * bytesPerElement(tensor.dtype);
     if (bytes > 0 && bytes + more > maxShardBytes) {
       shards.push(new Map());
       bytes = 0;

@@ -1,11 +1,23 @@
 import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fail } from '../native/index.ts';
-import { cast, type DeviceName, type Dtype, empty, type HostArray, scope, type Tensor } from '../tensor/index.ts';
+import { fail, native } from '../native/index.ts';
+import {
+  type DeviceName,
+  type Dtype,
+  empty,
+  emptyLike,
+  type HostArray,
+  scope,
+  type Tensor,
+} from '../tensor/index.ts';
 import { isJsonObject, readJsonObject, reasonOf } from './json.ts';
 import { readFully, readSafetensorsHeader, type SafetensorsEntry } from './safetensors-header.ts';
 
-export { readSafetensorsHeader, type SafetensorsEntry, type SafetensorsHeader } from './safetensors-header.ts';
+export {
+  readSafetensorsHeader,
+  type SafetensorsEntry,
+  type SafetensorsHeader,
+} from './safetensors-header.ts';
 export {
   type NamedTensors,
   type SafetensorsWriteOptions,
@@ -54,12 +66,18 @@ export class Safetensors {
     const entry = this.entry(name);
     const { dtype } = entry;
     if (dtype === undefined) {
-      fail('ERR_LIBMOE_UNSUPPORTED', `${entry.file}: tensor "${name}" has the dtype ${entry.formatDtype}, which cannot be loaded`);
+      fail(
+        'ERR_LIBMOE_UNSUPPORTED',
+        `${entry.file}: tensor "${name}" has the dtype ${entry.formatDtype}, which cannot be loaded`,
+      );
     }
     return scope(() => {
       const stored = empty(entry.shape, { dtype, ...(options.device && { device: options.device }) });
       if (stored.size > 0) stored.write(readHost(entry, dtype));
-      return options.dtype === undefined || options.dtype === dtype ? stored : cast(stored, options.dtype);
+      if (options.dtype === undefined || options.dtype === dtype) return stored;
+      const converted = emptyLike(stored, { dtype: options.dtype });
+      native().cast(stored.handle, converted.handle);
+      return converted;
     });
   }
 }
@@ -85,7 +103,10 @@ export function openSafetensors(path: string, options: { base?: string } = {}): 
 }
 
 /** Reads every tensor of a file or sharded folder. The caller owns them. Throws ERR_LIBMOE_CHECKPOINT. */
-export function readSafetensors(path: string, options: ReadTensorOptions & { base?: string } = {}): Map<string, Tensor> {
+export function readSafetensors(
+  path: string,
+  options: ReadTensorOptions & { base?: string } = {},
+): Map<string, Tensor> {
   const source = openSafetensors(path, options);
   const tensors = new Map<string, Tensor>();
   try {
@@ -119,18 +140,25 @@ function openIndex(folder: string, index: string): Safetensors {
   for (const [name, file] of Object.entries(map)) {
     // The index is data from outside: it must not lead out of its folder.
     if (typeof file !== 'string' || file.includes('/') || file.includes('\\')) {
-      fail('ERR_LIBMOE_CHECKPOINT', `${index}: tensor "${name}" must name a file of the same folder, got ${JSON.stringify(file)}`);
+      fail(
+        'ERR_LIBMOE_CHECKPOINT',
+        `${index}: tensor "${name}" must name a file of the same folder, got ${JSON.stringify(file)}`,
+      );
     }
     files.add(file);
   }
   for (const file of files) {
-    if (!existsSync(join(folder, file))) fail('ERR_LIBMOE_CHECKPOINT', `${index} names ${file}, which is missing`);
+    if (!existsSync(join(folder, file)))
+      fail('ERR_LIBMOE_CHECKPOINT', `${index} names ${file}, which is missing`);
   }
   const source = openFiles([...files].map((file) => join(folder, file)));
   for (const [name, file] of Object.entries(map)) {
     const found = source.entries.get(name)?.file;
     if (found !== join(folder, file as string)) {
-      fail('ERR_LIBMOE_CHECKPOINT', `${index} says that tensor "${name}" is in ${file}, but it is ${found ? `in ${found}` : 'not'}`);
+      fail(
+        'ERR_LIBMOE_CHECKPOINT',
+        `${index} says that tensor "${name}" is in ${file}, but it is ${found ? `in ${found}` : 'not'}`,
+      );
     }
   }
   return source;

@@ -1,0 +1,12 @@
+/** One thing to time. */
+export interface BenchCase {
+  /** `<family>/<shape>/<dtype>/<pass>`, stable: results are compared by it. */
+  name: string;
+  /** Floor of the work: floating-point operations and bytes that have to move. */
+  flops: number;
+  bytes: number;
+  /** Makes inputs outside the timed part. */
+  setup(): { run(): void; dispose(): void };
+  /** The same work in PyTorch: a script in bench/peers and what it is told. */
+  peer?: { script: string; request: unknown };
+}

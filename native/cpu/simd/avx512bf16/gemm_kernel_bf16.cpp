@@ -1,0 +1,56 @@
+// The tile kernels of gemm_kernel.cpp for pairs of bf16, compiled with -mavx512bf16 and called only where cpuid reports it. Self-contained
+// intrinsics: nothing here may share an inline function with files built without that flag.
+//
+// vdpbf16ps adds the two products of a pair to the accumulator in its own fixed order and flushes denormals, so bits differ from plain FMA
+// (LIBMOE_BF16=widened) but not between tiles, rows or pieces of K.
+#include "cpu/simd/gemm_kernel.h"
+
+#if LIBMOE_ISA_avx512
+#include <immintrin.h>
+
+#include <utility>
+
+namespace libmoe::cpu::LIBMOE_ISA {
+namespace {
+
+template <int R, bool ByK> void pair_tile(int64_t words, const float* panel, const float* b, float* out, int64_t ldc, bool accumulate) {
+  constexpr int row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kTileRows : 1;
+  __m512 c[R][2];
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+    c[r][0] = accumulate ? _mm512_loadu_ps(out + r * ldc) : _mm512_setzero_ps();
+    c[r][1] = accumulate ? _mm512_loadu_ps(out + r * ldc + 16) : _mm512_setzero_ps();
+  }
+  for (; words > 0; words -= kPanelWords, panel += kTileRows * kPanelWords) {
+    const int n = words < kPanelWords ? int(words) : kPanelWords;
+    const float* a = panel;
+#pragma GCC unroll 1
+    for (int k = 0; k < n; ++k, a += word_step, b += 32) {
+      const __m512bh b0 = (__m512bh)_mm512_loadu_ps(b), b1 = (__m512bh)_mm512_loadu_ps(b + 16);
+#pragma GCC unroll 14
+      for (int r = 0; r < R; ++r) {
+        const __m512bh x = (__m512bh)_mm512_set1_ps(a[r * row_step]);
+        c[r][0] = _mm512_dpbf16_ps(c[r][0], x, b0);
+        c[r][1] = _mm512_dpbf16_ps(c[r][1], x, b1);
+      }
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+    _mm512_storeu_ps(out + r * ldc, c[r][0]);
+    _mm512_storeu_ps(out + r * ldc + 16, c[r][1]);
+  }
+}
+
+template <bool ByK, int... R> constexpr TileKernels<float> table(std::integer_sequence<int, R...>) { return {{pair_tile<R + 1, ByK>...}}; }
+
+}  // namespace
+
+const TileKernels<float>& bf16_pair_kernels(bool panel_by_k) {
+  static constexpr TileKernels<float> by_row = table<false>(std::make_integer_sequence<int, kTileRows>());
+  static constexpr TileKernels<float> by_k = table<true>(std::make_integer_sequence<int, kTileRows>());
+  return panel_by_k ? by_k : by_row;
+}
+
+}  // namespace libmoe::cpu::LIBMOE_ISA
+#endif

@@ -1,0 +1,98 @@
+#pragma once
+// Matrix products on packed panels. gemm() is what other families call; multiply() is the block that gemm() and grouped_ffn are made of.
+//
+// Blocking: of K, pieces of at most kBlockK words, so that a panel of `a` (kTileRows x kBlockK) stays in L1; of the columns, as many slivers as
+// keep the packed block of `b` within half of L2; panels of `a` are packed on the fly, each used for all slivers of the block. Partial sums
+// between pieces of K rest in the output itself, or in scratch when the output is narrower than the accumulator.
+// Scratch lanes 5, 6 and 7 belong to this file; callers inside a parallel_for may use 0 to 4.
+#include "core/thread_pool.h"
+#include "cpu/simd/gemm_pack.h"
+
+namespace libmoe::cpu::LIBMOE_ISA {
+
+// c [m, n] = a [m, k] * b [k, n] (+ bias over n) (+ c).
+struct Gemm {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  int64_t m = 0, n = 0, k = 0, lda = 0, ldb = 0, ldc = 0;  // leading dimensions in elements, of the matrices as stored
+  bool transpose_a = false;                                // a is stored [k, m]
+  bool transpose_b = false;                                // b is stored [n, k]
+  bool accumulate = false;
+  const void* bias = nullptr;                              // [n], dtype `in`, or null
+  Dtype in = Dtype::f32, out = Dtype::f32;                 // out: as in, or f32 for bf16
+  int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;  // several products, elements apart
+};
+// Spread over the pool; from inside a parallel_for it runs on the calling thread. The bits of an element depend on its row of a, its column of b and k only.
+void gemm(const Gemm& g);
+
+inline constexpr int64_t kBlockK = 384;
+inline constexpr int64_t kBlockBytes = int64_t(480) << 10;  // packed b per block
+
+// One product; rows of a and of b may be gathered.
+template <class P> struct Product {
+  Matrix<typename P::In> a, b;
+  bool a_by_k = false;  // a's rows are k
+  bool b_by_k = false;  // b's rows are k; otherwise they are the columns of the product
+  int64_t m = 0, n = 0, k = 0;
+};
+
+// The length of K pieces: equal ones, whole panel blocks.
+template <class P> inline int64_t block_k(int64_t k) {
+  const int64_t most = kBlockK * P::per_word, pieces = std::max<int64_t>(1, (k + most - 1) / most), unit = int64_t(kPanelWords) * P::per_word;
+  return pieces == 1 ? k : ((k + pieces - 1) / pieces + unit - 1) / unit * unit;
+}
+// Columns per block, a multiple of the tile's.
+template <class P> inline int64_t block_columns(int64_t n, int64_t k) {
+  constexpr int64_t tile = kTileColumns<typename P::Acc>;
+  const int64_t sliver_bytes = words_of<P>(std::max<int64_t>(1, block_k<P>(k))) * tile * int64_t(sizeof(typename P::Acc));
+  const int64_t slivers = (n + tile - 1) / tile, most = std::max<int64_t>(1, kBlockBytes / sliver_bytes), blocks = std::max<int64_t>(1, (slivers + most - 1) / most);
+  return std::max<int64_t>(1, (slivers + blocks - 1) / blocks) * tile;
+}
+
+// Rows [m0, m1) and columns [n0, n1) of a product, n0 a multiple of the tile's columns, on the calling thread.
+// With `c` (f32 / f64, row stride ldc) whole tiles are summed there, otherwise in scratch; `accumulate` (needs c) starts from what c holds.
+// finish(row, rows, column, columns, sums, stride) is called once per tile when its sums are complete, wherever they rest: tiles that are not
+// whole are in scratch even with `c`, and finish has to copy them when sums does not point into c.
+template <class P, class Finish>
+void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, typename P::Acc* c, int64_t ldc, bool accumulate, Finish&& finish) {
+  using Acc = typename P::Acc;
+  constexpr int64_t tile = kTileColumns<Acc>;
+  const int64_t piece = block_k<P>(p.k), width = block_columns<P>(n1 - n0, p.k), rows = m1 - m0;
+  if (rows <= 0 || n1 <= n0) return;
+  const int64_t sliver_size = words_of<P>(std::max<int64_t>(1, piece)) * tile;
+  const bool pieces = p.k > piece;
+  Acc* panel = scratch_of<Acc>(5, panel_size(words_of<P>(piece)));
+  Acc* slivers = scratch_of<Acc>(6, sliver_size * (width / tile));
+  // Sums that cannot rest in c: all tiles of the block while K comes in pieces, else one tile at a time.
+  const bool ragged = (n1 - n0) % tile != 0;
+  Acc* sums = !c || ragged ? scratch_of<Acc>(7, pieces ? (rows + kTileRows) * (c ? tile : width) : kTileRows * tile) : nullptr;
+  const TileKernels<Acc>& kernels = kernels_of<P>(p.a_by_k);
+
+  for (int64_t b0 = n0; b0 < n1; b0 += width) {
+    const int64_t b1 = std::min(n1, b0 + width);
+    for (int64_t k0 = 0; k0 == 0 || k0 < p.k; k0 += std::max<int64_t>(1, piece)) {
+      const int64_t k = std::min(piece, p.k - k0), words = words_of<P>(k);
+      const bool first = k0 == 0, last = k0 + k >= p.k;
+      if (p.b_by_k) pack_slivers_by_k<P>(p.b, p.n, b0, b1, k0, k, slivers, sliver_size);
+      else for (int64_t n = b0; n < b1; n += tile) pack_sliver_rows<P>(p.b, p.n, n, k0, k, slivers + (n - b0) / tile * sliver_size);
+      for (int64_t m = m0; m < m1; m += kTileRows) {
+        const int r = int(std::min<int64_t>(kTileRows, m1 - m));
+        if (p.a_by_k) pack_panel_by_k<P>(p.a, p.m, m, r, k0, k, panel);
+        else pack_panel_rows<P>(p.a, m, r, k0, k, panel);
+        for (int64_t n = b0; n < b1; n += tile) {
+          const int64_t count = std::min(tile, n1 - n);
+          const bool direct = c && count == tile;
+          Acc* out = direct ? c + m * ldc + n : pieces ? sums + (c ? (m - m0) * tile : (m - m0) * width + (n - b0)) : sums;
+          const int64_t stride = direct ? ldc : pieces && !c ? width : tile;
+          if (!direct && first && accumulate)
+            for (int i = 0; i < r; ++i) std::copy_n(c + (m + i) * ldc + n, count, out + i * stride);
+          kernels.rows[r - 1](words, panel, slivers + (n - b0) / tile * sliver_size, out, stride, accumulate || !first);
+          if (last) finish(m, r, n, count, out, stride);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace libmoe::cpu::LIBMOE_ISA

@@ -1,0 +1,159 @@
+import { z } from 'zod';
+import { fail } from '../../native/index.ts';
+import { activationNames } from '../../nn/feed-forward.ts';
+import { explainIssues } from './config-errors.ts';
+
+const count = z.number().int().positive();
+
+/** Rotary position embedding on the first `dims` channels of each head (or `fraction` of them, rounded down to even). */
+const rotarySchema = z.strictObject({
+  dims: count.refine((dims) => dims % 2 === 0, 'must be even').optional(),
+  fraction: z.number().gt(0).lte(1).optional(),
+  base: z.number().gt(1).default(10000),
+});
+
+const feedForwardSchema = z.strictObject({
+  hidden: count,
+  activation: z.enum(activationNames).default('silu'),
+  gated: z.boolean().default(true),
+  bias: z.boolean().default(false),
+});
+
+/** Which layers are MoE layers: all; every Nth (`every:2` = layers 1, 3, 5 … counted from 0); or a list of indices. */
+export const layerSelectionSchema = z.union([
+  z.literal('all'),
+  z.string().regex(/^every:[1-9]\d*$/, 'must be "all", "every:N" or a list of layer indices'),
+  z.array(z.number().int().nonnegative()).min(1),
+]);
+export type LayerSelection = z.infer<typeof layerSelectionSchema>;
+
+const moeSchema = z.strictObject({
+  layers: layerSelectionSchema.default('all'),
+  experts: count,
+  topK: count,
+  /** A registered router and its options, its balance losses and their coefficients included. */
+  router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
+  expert: feedForwardSchema,
+  /** One block that sees every token, `hidden` wide (several shared experts are one wide one). */
+  shared: z.strictObject({ hidden: count }).optional(),
+  sharedMix: z.enum(['sum', 'half']).default('sum'),
+  routedScaling: z.number().positive().default(1),
+  capacityFactor: z.number().positive().optional(),
+  dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
+  /** Which behaviour of the method: as its idea intends, as LibMoE computes it, as its own paper has it. */
+  compat: z.enum(['fixed', 'libmoe', 'original']).default('fixed'),
+});
+
+/** Everything that defines a decoder-only language model; unknown keys are errors. */
+export const languageModelConfigSchema = z.strictObject({
+  vocabularySize: count,
+  dModel: count,
+  layers: count,
+  heads: count,
+  /** Default: as many as `heads`. Fewer: grouped-query attention. */
+  keyValueHeads: count.optional(),
+  /** Default: dModel / heads. */
+  headDim: count.optional(),
+  norm: z.enum(['layernorm', 'rmsnorm']).default('rmsnorm'),
+  eps: z.number().positive().default(1e-5),
+  rotary: rotarySchema.default({ base: 10000 }),
+  feedForward: feedForwardSchema,
+  /** Biases of the query, key and value projections. */
+  attentionBias: z.boolean().default(false),
+  /** Bias of the attention's output projection; default: as `attentionBias`. */
+  attentionOutputBias: z.boolean().optional(),
+  /** Bias of the projection to the vocabulary. */
+  outputBias: z.boolean().default(false),
+  /** One matrix for the embedding and the projection to the vocabulary. */
+  tieEmbeddings: z.boolean().default(false),
+  /** Each token sees this many tokens, itself included. */
+  window: count.optional(),
+  maxPositions: count.default(2048),
+  moe: moeSchema.optional(),
+  /** `libmoe`: LibMoE's own initialisation (spec §1.3, §4.1); otherwise every matrix N(0, std²). */
+  init: z.union([z.literal('libmoe'), z.strictObject({ std: z.number().positive() })]).default({ std: 0.02 }),
+});
+
+/** What a user writes: defaults may be left out. */
+export type LanguageModelOptions = z.input<typeof languageModelConfigSchema>;
+type Parsed = z.output<typeof languageModelConfigSchema>;
+export type MoeConfig = z.output<typeof moeSchema>;
+export type FeedForwardConfig = z.output<typeof feedForwardSchema>;
+
+/** A complete configuration: every default written out. */
+export type LanguageModelConfig = Omit<
+  Parsed,
+  'keyValueHeads' | 'headDim' | 'rotary' | 'attentionOutputBias'
+> & {
+  keyValueHeads: number;
+  headDim: number;
+  rotary: { dims: number; base: number };
+  attentionOutputBias: boolean;
+};
+
+const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `language model: ${message}`);
+
+/**
+ * Checks a configuration and writes out its defaults. A complete configuration comes back unchanged.
+ * @throws ERR_LIBMOE_CONFIG naming every wrong or unknown key, the nearest known key beside it
+ */
+export function resolveLanguageModelConfig(options: unknown): LanguageModelConfig {
+  const parsed = languageModelConfigSchema.safeParse(options);
+  if (!parsed.success) return wrong(explainIssues(languageModelConfigSchema, parsed.error.issues));
+  const given = parsed.data;
+  const { dModel, heads } = given;
+  const keyValueHeads = given.keyValueHeads ?? heads;
+  if (given.headDim === undefined && dModel % heads !== 0) {
+    wrong(`dModel ${dModel} is not a multiple of heads ${heads}: set headDim`);
+  }
+  const headDim = given.headDim ?? dModel / heads;
+  if (heads % keyValueHeads !== 0) {
+    wrong(`heads ${heads} must be a multiple of keyValueHeads ${keyValueHeads}`);
+  }
+  if (given.rotary.dims !== undefined && given.rotary.fraction !== undefined) {
+    wrong('rotary takes dims or fraction, not both');
+  }
+  const dims = given.rotary.dims ?? 2 * Math.floor(Math.floor(headDim * (given.rotary.fraction ?? 1)) / 2);
+  if (dims < 2 || dims > headDim) {
+    wrong(`rotary.dims must be between 2 and headDim ${headDim}, got ${dims}`);
+  }
+  if (given.outputBias && given.tieEmbeddings) {
+    wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
+  }
+  if (given.moe) checkMoe(given.moe, given.layers);
+  return {
+    ...given,
+    keyValueHeads,
+    headDim,
+    rotary: { dims, base: given.rotary.base },
+    attentionOutputBias: given.attentionOutputBias ?? given.attentionBias,
+  };
+}
+
+function checkMoe(moe: MoeConfig, layers: number): void {
+  if (moe.topK > moe.experts) wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
+  if (moe.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
+  resolveLayers(moe.layers, layers);
+}
+
+/**
+ * The indices that a selection means in a model of `layers` layers, ascending.
+ * @throws ERR_LIBMOE_CONFIG for an index out of range, a repeated one, or a selection of nothing
+ */
+export function resolveLayers(selection: LayerSelection, layers: number): number[] {
+  const every = (n: number): number[] => [...Array(layers).keys()].filter((layer) => (layer + 1) % n === 0);
+  let chosen: number[];
+  if (selection === 'all') chosen = every(1);
+  else if (typeof selection === 'string') chosen = every(Number(selection.slice('every:'.length)));
+  else chosen = [...selection].sort((a, b) => a - b);
+  if (chosen.length === 0) wrong(`"${String(selection)}" selects none of ${layers} layers`);
+  const outside = chosen.find((layer) => !(layer >= 0 && layer < layers));
+  if (outside !== undefined) wrong(`layer ${outside} does not exist: there are 0 to ${layers - 1}`);
+  if (new Set(chosen).size !== chosen.length) wrong(`layers are named twice in [${chosen.join(', ')}]`);
+  return chosen;
+}
+
+/** The indices of the MoE layers; none in a dense model. */
+export function moeLayersOf(config: LanguageModelConfig): number[] {
+  return config.moe === undefined ? [] : resolveLayers(config.moe.layers, config.layers);
+}

@@ -1,0 +1,107 @@
+import { fail } from '../native/index.ts';
+import { attention, attentionCached, cacheWrite } from '../tensor/attention.ts';
+import type { Tensor } from '../tensor/index.ts';
+import { reshape } from '../tensor/shape.ts';
+import { type LayerOptions, Linear, requirePositive } from './linear.ts';
+import { Module } from './module.ts';
+import type { Rotary } from './rotary.ts';
+
+/** One layer's part of a paged key/value cache for one forward pass. */
+export interface LayerCache {
+  /** Pools `[blocks, blockSize, keyValueHeads, headDim]`. */
+  keys: Tensor;
+  values: Tensor;
+  /** i32 `[sequences, blocks]`. */
+  blockTable: Tensor;
+  /** i32 `[sequences]`: tokens in the cache, the new ones included. */
+  keyLengths: Tensor;
+}
+
+/** Where the tokens of a packed batch stand. */
+export interface AttentionStep {
+  /** i32 `[tokens]`. */
+  positions: Tensor;
+  /** i32 `[sequences + 1]`: where each sequence begins in the batch, and the number of tokens. */
+  sequenceOffsets: Tensor;
+  rotary?: Rotary;
+  cache?: LayerCache;
+}
+
+export interface SelfAttentionOptions extends LayerOptions {
+  heads: number;
+  keyValueHeads: number;
+  headDim: number;
+  /** Biases of query, key and value. */
+  bias: boolean;
+  outputBias: boolean;
+  /** Tokens that each token sees, itself included; default: all before it. */
+  window?: number;
+}
+
+/** Causal self-attention over packed sequences, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
+export class SelfAttention extends Module {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly window: number | undefined;
+  readonly query: Linear;
+  readonly key: Linear;
+  readonly value: Linear;
+  readonly output: Linear;
+
+  constructor(width: number, options: SelfAttentionOptions) {
+    super();
+    const { heads, keyValueHeads, headDim, bias, outputBias } = options;
+    requirePositive('SelfAttention', { width, heads, keyValueHeads, headDim });
+    if (heads % keyValueHeads !== 0) {
+      fail('ERR_LIBMOE_ARGUMENT', `heads ${heads} must be a multiple of keyValueHeads ${keyValueHeads}`);
+    }
+    this.heads = heads;
+    this.keyValueHeads = keyValueHeads;
+    this.headDim = headDim;
+    this.window = options.window;
+    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear => {
+      const values =
+        options.values === undefined || options.values === 'later'
+          ? options.values
+          : { ...options.values, name: `${options.values.name}.${name}` };
+      return new Linear(inputs, outputs, { ...options, bias: withBias, values: values ?? { seed: 0, name } });
+    };
+    this.query = layer('query', width, heads * headDim, bias);
+    this.key = layer('key', width, keyValueHeads * headDim, bias);
+    this.value = layer('value', width, keyValueHeads * headDim, bias);
+    this.output = layer('output', heads * headDim, width, outputBias);
+  }
+
+  /** @param x `[tokens, width]` @returns `[tokens, width]` */
+  forward(x: Tensor, step: AttentionStep): Tensor {
+    const tokens = x.shape[0]!;
+    const byHead = (t: Tensor, heads: number): Tensor => reshape(t, [tokens, heads, this.headDim]);
+    let query = byHead(this.query.forward(x), this.heads);
+    let key = byHead(this.key.forward(x), this.keyValueHeads);
+    const value = byHead(this.value.forward(x), this.keyValueHeads);
+    if (step.rotary !== undefined) {
+      query = step.rotary.apply(query, step.positions);
+      key = step.rotary.apply(key, step.positions);
+    }
+    const scale = this.headDim ** -0.5;
+    let mixed: Tensor;
+    if (step.cache === undefined) {
+      mixed = attention(query, key, value, {
+        causal: true,
+        scale,
+        sequenceOffsets: step.sequenceOffsets,
+        window: this.window,
+      });
+    } else {
+      const { keys, values, blockTable, keyLengths } = step.cache;
+      cacheWrite(keys, key, blockTable, step.sequenceOffsets, keyLengths);
+      cacheWrite(values, value, blockTable, step.sequenceOffsets, keyLengths);
+      mixed = attentionCached(query, keys, values, blockTable, step.sequenceOffsets, keyLengths, {
+        scale,
+        window: this.window,
+      });
+    }
+    return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
+  }
+}
