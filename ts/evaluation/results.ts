@@ -84,7 +84,9 @@ export function taskRecord(task: Task): Record<string, unknown> {
   return {
     ...rest,
     dataset_kwargs: kwargs,
-    ...(documents === undefined ? {} : { documents: { count: documents.length, sha256: sha256(JSON.stringify(documents)) } }),
+    ...(documents === undefined
+      ? {}
+      : { documents: { count: documents.length, sha256: sha256(JSON.stringify(documents)) } }),
   };
 }
 
@@ -132,8 +134,13 @@ export function readDocumentValues(folder: string, task: string, metric: string)
       }
       const value = sample[metric];
       const fits =
-        typeof value === 'number' || (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
-      if (!fits) fail('ERR_LIBMOE_FILE', `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`);
+        typeof value === 'number' ||
+        (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
+      if (!fits)
+        fail(
+          'ERR_LIBMOE_FILE',
+          `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`,
+        );
       return { docId: sample.doc_id, docHash: sample.doc_hash, value: value as MetricValue };
     });
 }
