@@ -1,8 +1,7 @@
 import { Buffer } from 'node:buffer';
-import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fail } from '../native/index.ts';
-import { writeFileAtomically } from './atomic-file.ts';
+import { writeFileAtomically } from '../storage/atomic.ts';
 import { type CountedWord, compareCodePoints, learnMerges } from './bpe-merges.ts';
 import { jsonNormalizer, type Normalization, normalizedWords, wordMark } from './sentence-normalization.ts';
 import { quoted, wordSplit } from './word-encoder.ts';
@@ -159,17 +158,13 @@ export async function trainTokenizer(
  * Writes tokenizer.json (to `path` itself when it ends in .json, else into the folder `path`) and tokenizer_config.json beside it.
  * Returns the path of tokenizer.json.
  */
-export async function writeTokenizer(
-  path: string,
-  trained: Pick<TrainedTokenizer, 'json' | 'config'>,
-): Promise<string> {
+export function writeTokenizer(path: string, trained: Pick<TrainedTokenizer, 'json' | 'config'>): string {
   const file = path.endsWith('.json') ? path : join(path, 'tokenizer.json');
-  await mkdir(dirname(file), { recursive: true });
-  await writeFileAtomically(
+  writeFileAtomically(
     join(dirname(file), 'tokenizer_config.json'),
     `${JSON.stringify(trained.config, null, 2)}\n`,
   );
-  await writeFileAtomically(file, `${JSON.stringify(trained.json, null, 1)}\n`);
+  writeFileAtomically(file, `${JSON.stringify(trained.json, null, 1)}\n`);
   return file;
 }
 

@@ -20,6 +20,7 @@ import {
   tensor,
 } from '../../tensor/index.ts';
 import { linearCrossEntropy } from '../../tensor/loss.ts';
+import { gatherRows } from '../../tensor/shape.ts';
 import { Block } from './block.ts';
 import {
   type LanguageModelConfig,
@@ -212,4 +213,11 @@ export function packSequences(sequences: readonly ArrayLike<number>[]): ModelBat
     ids.set(Array.from(sequence), offsets[i]!);
   });
   return { ids, sequenceOffsets: offsets };
+}
+
+/** Some rows of hidden states, `[rows.length, dModel]`. Not differentiable. */
+export function rowsOf(hidden: Tensor, rows: readonly number[]): Tensor {
+  return noGrad(() =>
+    scope(() => gatherRows(hidden, tensor(rows, undefined, { dtype: 'i32', device: hidden.device }))),
+  );
 }
