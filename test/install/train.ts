@@ -6,7 +6,11 @@ for (let i = 2; i < tokens.length; i += 1) tokens[i] = (3 * tokens[i - 1]! + tok
 
 const expert = { hidden: 128, activation: 'silu', gated: true } as const;
 const model = new LanguageModel({
-  vocabularySize: 32, dModel: 64, layers: 2, heads: 4, feedForward: expert,
+  vocabularySize: 32,
+  dModel: 64,
+  layers: 2,
+  heads: 4,
+  feedForward: expert,
   moe: { experts: 8, topK: 2, router: { name: 'smoe' }, expert },
 });
 const steps = 60;

@@ -4,7 +4,9 @@ import { log, printJson, table } from './output.ts';
 
 export function dataCommand(): Command {
   const prepare = new Command('prepare')
-    .description("tokenise a recipe's training data into shards, training its tokenizer first where it says so")
+    .description(
+      "tokenise a recipe's training data into shards, training its tokenizer first where it says so",
+    )
     .argument('<recipe>', 'a YAML file')
     .option('--out <folder>', 'the run folder (default: runs/<name of the recipe>)')
     .option('--json', 'print one JSON object')
@@ -13,7 +15,12 @@ export function dataCommand(): Command {
       const loaded = loadRecipe(recipe);
       const out = path.resolve(o.out ?? path.join('runs', loaded.name));
       const { tokenizer, tokenizerFolder, dataset } = await prepareData(loaded, out, log);
-      const result = { tokenizer: tokenizerFolder, vocabularySize: tokenizer.vocabularySize, documents: dataset.manifest.documents, tokens: dataset.manifest.tokens };
+      const result = {
+        tokenizer: tokenizerFolder,
+        vocabularySize: tokenizer.vocabularySize,
+        documents: dataset.manifest.documents,
+        tokens: dataset.manifest.tokens,
+      };
       dataset.close();
       if (o.json) printJson(result);
       else console.log(table(['', ''], Object.entries(result)));
@@ -28,7 +35,21 @@ export function dataCommand(): Command {
       const { manifest } = dataset;
       dataset.close();
       if (o.json) printJson(manifest);
-      else console.log(table(['', ''], [['documents', manifest.documents], ['tokens', manifest.tokens], ['shards', manifest.shards.length], ['tokenizer', manifest.tokenizer.name]]));
+      else
+        console.log(
+          table(
+            ['', ''],
+            [
+              ['documents', manifest.documents],
+              ['tokens', manifest.tokens],
+              ['shards', manifest.shards.length],
+              ['tokenizer', manifest.tokenizer.name],
+            ],
+          ),
+        );
     });
-  return new Command('data').description('tokenise and inspect data sets').addCommand(prepare).addCommand(show);
+  return new Command('data')
+    .description('tokenise and inspect data sets')
+    .addCommand(prepare)
+    .addCommand(show);
 }

@@ -12,11 +12,18 @@ export function demoCommand(): Command {
     .option('--vision', 'the vision-language demo')
     .option('--json', 'print one JSON object')
     .action(async (o: { out: string; seed: string; vision?: boolean; json?: boolean }) => {
-      if (o.vision) fail('ERR_LIBMOE_UNSUPPORTED', 'the vision-language demo comes with a later version; "libmoe demo" trains a language model');
+      if (o.vision)
+        fail(
+          'ERR_LIBMOE_UNSUPPORTED',
+          'the vision-language demo comes with a later version; "libmoe demo" trains a language model',
+        );
       const seed = Number(o.seed);
-      if (!Number.isInteger(seed) || seed < 0) fail('ERR_LIBMOE_ARGUMENT', `--seed expects a whole number, got "${o.seed}"`);
+      if (!Number.isInteger(seed) || seed < 0)
+        fail('ERR_LIBMOE_ARGUMENT', `--seed expects a whole number, got "${o.seed}"`);
       const { runDemo } = await import('../experiment/index.ts');
-      const result = await interruptible((signal) => runDemo({ out: o.out, seed, signal, log, command: process.argv.slice(2) }));
+      const result = await interruptible((signal) =>
+        runDemo({ out: o.out, seed, signal, log, command: process.argv.slice(2) }),
+      );
       if (o.json) {
         printJson(result);
         return;
@@ -26,7 +33,15 @@ export function demoCommand(): Command {
       console.log();
       console.log(
         table(
-          ['run', 'parameters (M)', 'active (M)', 'tokens', 'TFLOP', 'seconds', ...tasks.map((task) => (task === 'word-order' ? 'word order (acc)' : `${task} (bits/byte)`))],
+          [
+            'run',
+            'parameters (M)',
+            'active (M)',
+            'tokens',
+            'TFLOP',
+            'seconds',
+            ...tasks.map((task) => (task === 'word-order' ? 'word order (acc)' : `${task} (bits/byte)`)),
+          ],
           result.runs.map((r) => [
             r.name,
             millions(r.parameters),
@@ -39,6 +54,8 @@ export function demoCommand(): Command {
         ),
       );
       console.log(`\n${result.verdicts.join('\n')}`);
-      console.log(`\nreport: ${path.relative('.', result.report)} (open it in a browser)   in all ${result.seconds.toFixed(0)} s`);
+      console.log(
+        `\nreport: ${path.relative('.', result.report)} (open it in a browser)   in all ${result.seconds.toFixed(0)} s`,
+      );
     });
 }

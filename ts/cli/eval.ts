@@ -20,13 +20,20 @@ export function evalCommand(): Command {
   return new Command('eval')
     .description('zero-shot evaluation of a checkpoint')
     .option('--model <checkpoint>', 'a checkpoint folder, a run folder, or a llama2c .bin')
-    .requiredOption('--tasks <list>', 'task names or .yaml files, separated by commas; "list" prints the names')
+    .requiredOption(
+      '--tasks <list>',
+      'task names or .yaml files, separated by commas; "list" prints the names',
+    )
     .option('--tokenizer <file>', 'when the checkpoint has none of its own')
     .option('--data <folder>', 'where relative data files of the tasks are')
     .option('--limit <n>', 'documents per task, or a share between 0 and 1')
     .option('--batch-size <n>', 'tokens per forward pass, or auto; scores do not depend on it', 'auto')
     .option('--out <folder>', 'results.json, samples and a journal; the same command continues a killed run')
-    .addOption(new Option('--scorer <mode>', "LibMoE's scoring with its quirks, or with its defects fixed").choices(['libmoe', 'fixed']).default('fixed'))
+    .addOption(
+      new Option('--scorer <mode>', "LibMoE's scoring with its quirks, or with its defects fixed")
+        .choices(['libmoe', 'fixed'])
+        .default('fixed'),
+    )
     .option('--json', 'print the results as one JSON object')
     .action(async (o: Options) => {
       const { evaluate, printTable, taskNames } = await import('../evaluation/index.ts');
@@ -46,7 +53,11 @@ export function evalCommand(): Command {
       model.eval();
       const results = await interruptible(async (signal) => {
         const steps = evaluate(
-          languageAdapter(model, { tokenizer, name: o.model!, ...(o.batchSize !== 'auto' && { tokenBudget: whole('--batch-size', o.batchSize) }) }),
+          languageAdapter(model, {
+            tokenizer,
+            name: o.model!,
+            ...(o.batchSize !== 'auto' && { tokenBudget: whole('--batch-size', o.batchSize) }),
+          }),
           {
             tasks: o.tasks.split(','),
             scorer: o.scorer,
@@ -65,7 +76,9 @@ export function evalCommand(): Command {
           const { stage, done, total } = step.value;
           if (stage === 'score' && done > 0 && now - shown > 2000) {
             shown = now;
-            log(`${done}/${total} requests, ${(((now - started) / done / 1000) * (total - done)).toFixed(0)} s left`);
+            log(
+              `${done}/${total} requests, ${(((now - started) / done / 1000) * (total - done)).toFixed(0)} s left`,
+            );
           }
         }
       });

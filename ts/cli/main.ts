@@ -60,7 +60,6 @@ for (const make of commands) {
   program.addCommand(command);
 }
 
-
 try {
   await program.parseAsync();
 } catch (error) {

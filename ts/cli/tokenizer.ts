@@ -15,8 +15,15 @@ interface Options {
 
 export function tokenizerCommand(): Command {
   const train = new Command('train')
-    .description("byte-pair encoding with SentencePiece's and LibMoE's options, written as a Hugging Face tokenizer.json")
-    .requiredOption('--input <files>', 'text, JSON lines or parquet: files, folders or patterns (repeatable)', collect, [])
+    .description(
+      "byte-pair encoding with SentencePiece's and LibMoE's options, written as a Hugging Face tokenizer.json",
+    )
+    .requiredOption(
+      '--input <files>',
+      'text, JSON lines or parquet: files, folders or patterns (repeatable)',
+      collect,
+      [],
+    )
     .requiredOption('--vocab <n>', 'number of ids')
     .requiredOption('--out <folder>', 'where tokenizer.json goes')
     .option('--column <name>', 'the text column of JSON lines and parquet', 'text')
@@ -26,11 +33,14 @@ export function tokenizerCommand(): Command {
     .action(async (o: Options) => {
       if (o.input.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'tokenizer train expects --input FILES');
       const { readCorpus, textsOf, trainTokenizer, writeTokenizer } = await import('../data/index.ts');
-      const trained = await trainTokenizer(textsOf(readCorpus(o.input, { ...(o.column && { column: o.column }) })), {
-        vocabularySize: whole('--vocab', o.vocab),
-        splitDigits: o.splitDigits,
-        byteFallback: o.byteFallback ?? false,
-      });
+      const trained = await trainTokenizer(
+        textsOf(readCorpus(o.input, { ...(o.column && { column: o.column }) })),
+        {
+          vocabularySize: whole('--vocab', o.vocab),
+          splitDigits: o.splitDigits,
+          byteFallback: o.byteFallback ?? false,
+        },
+      );
       const file = writeTokenizer(o.out, trained);
       if (o.json) printJson({ file, vocabularySize: trained.pieces.length, ...trained.statistics });
       else log(`${trained.pieces.length} pieces in ${trained.statistics.seconds.toFixed(1)} s: ${file}`);

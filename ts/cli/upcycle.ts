@@ -17,7 +17,9 @@ interface Options {
 
 export function upcycleCommand(): Command {
   return new Command('upcycle')
-    .description('dense checkpoint to mixture-of-experts checkpoint: every expert starts as a copy of the dense layer')
+    .description(
+      'dense checkpoint to mixture-of-experts checkpoint: every expert starts as a copy of the dense layer',
+    )
     .requiredOption('--from <checkpoint>', 'a dense checkpoint folder, a run folder, or a llama2c .bin')
     .requiredOption('--out <folder>', 'the new checkpoint folder; must not exist')
     .requiredOption('--experts <n>', 'experts per layer')
@@ -29,7 +31,8 @@ export function upcycleCommand(): Command {
     .option('--json', 'print one JSON object')
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');
-      if (existsSync(o.out)) fail('ERR_LIBMOE_FILE', `${o.out} exists: upcycle writes a new folder and overwrites nothing`);
+      if (existsSync(o.out))
+        fail('ERR_LIBMOE_FILE', `${o.out} exists: upcycle writes a new folder and overwrites nothing`);
       const { resolveCheckpoint, copyTokenizer } = await import('../experiment/index.ts');
       const { loadModel, saveModel } = await import('../models/language/index.ts');
       const { upcycleWithReport } = await import('../upcycling/index.ts');
@@ -52,9 +55,18 @@ export function upcycleCommand(): Command {
         printJson({ out: o.out, ...report });
         return;
       }
-      console.log(table(['copied into every expert', 'as', 'copies'], report.replicated.map((r) => [r.from, r.to, r.copies])));
-      console.log(`\ncopied unchanged: ${report.copied.length} tensors; new: ${report.initialised.join(', ') || 'none'}`);
-      console.log(`parameters: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')}`);
+      console.log(
+        table(
+          ['copied into every expert', 'as', 'copies'],
+          report.replicated.map((r) => [r.from, r.to, r.copies]),
+        ),
+      );
+      console.log(
+        `\ncopied unchanged: ${report.copied.length} tensors; new: ${report.initialised.join(', ') || 'none'}`,
+      );
+      console.log(
+        `parameters: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')}`,
+      );
       log(`written: ${o.out}`);
     });
 }
