@@ -99,10 +99,38 @@ TensorView Call::tensor(const char* name, Types types, Dims dims) {
     }
   if (!fits) {
     std::string expected = "[";
-    for (Dim* d : dims) expected += (expected.size() > 1 ? ", " : "") + std::string(d->name) + (d->value >= 0 ? "=" + std::to_string(d->value) : "");
+    for (Dim* d : dims) {
+      if (expected.size() > 1) expected += ", ";
+      expected += d->name;
+      if (d->value >= 0) expected += '=' + std::to_string(d->value);
+    }
     reject("ERR_LIBMOE_SHAPE", std::string(name) + " must be " + expected + "], got " + v.shape.text());
   }
   return v;
+}
+
+TensorView Call::matrix(const char* name, Types types, Dim& rows, Dim& width) {
+  TensorView v = tensor(name, types);
+  if (v.shape.rank == 0) reject("ERR_LIBMOE_SHAPE", std::string(name) + " must be [..., " + width.name + "], got a scalar");
+  const int64_t last = v.shape[-1];
+  int64_t others = 1;
+  for (int i = 0; i + 1 < v.shape.rank; ++i) others *= v.shape[i];
+  if (rows.value < 0) rows.value = others;
+  if (width.value < 0) width.value = last;
+  if (rows.value != others || width.value != last)
+    reject("ERR_LIBMOE_SHAPE", std::string(name) + " must be [..., " + width.name + "=" + std::to_string(width.value) + "] with " + std::to_string(rows.value) + " rows, got " +
+                                   v.shape.text());
+  v.shape = Shape{2, {others, last}};
+  return v;
+}
+
+TensorView Call::optional_matrix(const char* name, Types types, Dim& rows, Dim& width) {
+  const Napi::Value value = position_ < info_.Length() ? info_[position_] : info_.Env().Undefined();
+  if (value.IsNull() || value.IsUndefined()) {
+    ++position_;
+    return {};
+  }
+  return matrix(name, types, rows, width);
 }
 
 TensorView Call::optional(const char* name, Types types, Dims dims) {

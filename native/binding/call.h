@@ -39,6 +39,8 @@ class Call {
   // The next argument as a tensor handle. Every tensor of a call lives on one device.
   TensorView tensor(const char* name, Types types, Dims dims);
   TensorView tensor(const char* name, Types types);                  // any shape
+  TensorView matrix(const char* name, Types types, Dim& rows, Dim& width);  // [..., width] seen as [rows, width]
+  TensorView optional_matrix(const char* name, Types types, Dim& rows, Dim& width);
   TensorView optional(const char* name, Types types, Dims dims);     // null / undefined gives an absent view
 
   int64_t integer(const char* name, int64_t low, int64_t high);

@@ -12,8 +12,8 @@ Types statistics_of(const TensorView& x) { return x.dtype == Dtype::f64 ? kF64 :
 // norm(x, weight, bias, y, mean, inverse, epsilon)
 void norm(Call& call) {
   Dim rows("rows"), width("width");
-  const TensorView x = call.tensor("x", kFloats, {&rows, &width}), weight = call.tensor("weight", kFloats, {&width}), bias = call.optional("bias", kFloats, {&width}),
-                   y = call.tensor("y", kFloats, {&rows, &width}), mean = call.optional("mean", statistics_of(x), {&rows}),
+  const TensorView x = call.matrix("x", kFloats, rows, width), weight = call.tensor("weight", kFloats, {&width}), bias = call.optional("bias", kFloats, {&width}),
+                   y = call.matrix("y", kFloats, rows, width), mean = call.optional("mean", statistics_of(x), {&rows}),
                    inverse = call.tensor("inverse", statistics_of(x), {&rows});
   call.same_dtype("x", x, "weight", weight);
   call.same_dtype("x", x, "bias", bias);
@@ -27,9 +27,9 @@ void norm(Call& call) {
 // normBackward(x, weight, dy, mean, inverse, dx, dweight, accumulateWeight, dbias, accumulateBias)
 void norm_backward(Call& call) {
   Dim rows("rows"), width("width");
-  const TensorView x = call.tensor("x", kFloats, {&rows, &width}), weight = call.tensor("weight", kFloats, {&width}), dy = call.tensor("dy", kFloats, {&rows, &width}),
+  const TensorView x = call.matrix("x", kFloats, rows, width), weight = call.tensor("weight", kFloats, {&width}), dy = call.matrix("dy", kFloats, rows, width),
                    mean = call.optional("mean", statistics_of(x), {&rows}), inverse = call.tensor("inverse", statistics_of(x), {&rows}),
-                   dx = call.optional("dx", kFloats, {&rows, &width}), dweight = call.optional("dweight", statistics_of(x), {&width});
+                   dx = call.optional_matrix("dx", kFloats, rows, width), dweight = call.optional("dweight", statistics_of(x), {&width});
   const bool accumulate_weight = call.boolean("accumulateWeight");
   const TensorView dbias = call.optional("dbias", statistics_of(x), {&width});
   const bool accumulate_bias = call.boolean("accumulateBias");

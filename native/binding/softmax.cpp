@@ -10,7 +10,7 @@ const SoftmaxOps& ops(const Call& call) { return call.family(&Backend::softmax);
 // softmax(x, y, logarithm)
 void softmax(Call& call) {
   Dim rows("rows"), width("width");
-  const TensorView x = call.tensor("x", kFloats, {&rows, &width}), y = call.tensor("y", kFloats, {&rows, &width});
+  const TensorView x = call.matrix("x", kFloats, rows, width), y = call.matrix("y", kFloats, rows, width);
   call.same_dtype("x", x, "y", y);
   ops(call).softmax(x, y, call.boolean("logarithm"));
 }
@@ -18,7 +18,7 @@ void softmax(Call& call) {
 // softmaxBackward(y, dy, dx, logarithm)
 void softmax_backward(Call& call) {
   Dim rows("rows"), width("width");
-  const TensorView y = call.tensor("y", kFloats, {&rows, &width}), dy = call.tensor("dy", kFloats, {&rows, &width}), dx = call.tensor("dx", kFloats, {&rows, &width});
+  const TensorView y = call.matrix("y", kFloats, rows, width), dy = call.matrix("dy", kFloats, rows, width), dx = call.matrix("dx", kFloats, rows, width);
   call.same_dtype("y", y, "dy", dy);
   call.same_dtype("y", y, "dx", dx);
   ops(call).softmax_backward(y, dy, dx, call.boolean("logarithm"));

@@ -1,3 +1,16 @@
+import type { Handle } from './tensors.ts';
+
 /** native/binding/gemm.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface GemmNative {}
+export interface GemmNative {
+  gemm(
+    a: Handle,
+    b: Handle,
+    bias: Handle | null,
+    c: Handle,
+    transposeA: boolean,
+    transposeB: boolean,
+    accumulate: boolean,
+    batched: boolean,
+  ): void;
+  columnSums(x: Handle, y: Handle, accumulate: boolean): void;
+}

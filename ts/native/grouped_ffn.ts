@@ -1,3 +1,40 @@
+import type { Handle } from './tensors.ts';
+
+/** What forward and backward have in common, in the order of native/binding/grouped_ffn.cpp; `activation` counts as in native/ops/grouped_ffn.h. */
+export type GroupedFfnArguments = readonly [
+  activation: number,
+  gated: boolean,
+  x: Handle,
+  rows: Handle,
+  offsets: Handle,
+  inverse: Handle,
+  weights: Handle,
+  up: Handle,
+  upBias: Handle | null,
+  down: Handle,
+  downBias: Handle | null,
+];
+
+type Optional = Handle | null;
+
 /** native/binding/grouped_ffn.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface GroupedFfnNative {}
+export interface GroupedFfnNative {
+  groupedFfn(...args: readonly [...GroupedFfnArguments, z: Optional, out: Handle]): void;
+  groupedFfnBackward(
+    ...args: readonly [
+      ...GroupedFfnArguments,
+      z: Optional,
+      dOut: Handle,
+      dx: Optional,
+      dWeights: Optional,
+      dUp: Optional,
+      dUpBias: Optional,
+      dDown: Optional,
+      dDownBias: Optional,
+      addUp: boolean,
+      addUpBias: boolean,
+      addDown: boolean,
+      addDownBias: boolean,
+    ]
+  ): void;
+}

@@ -1,3 +1,14 @@
+import type { Handle } from './tensors.ts';
+
 /** native/binding/rotary.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface RotaryNative {}
+export interface RotaryNative {
+  rotary(
+    x: Handle,
+    cosine: Handle,
+    sine: Handle,
+    positions: Handle,
+    y: Handle,
+    interleaved: boolean,
+    inverse: boolean,
+  ): void;
+}

@@ -11,8 +11,6 @@ export interface LayerCache {
   /** Pools `[blocks, blockSize, keyValueHeads, headDim]`. */
   keys: Tensor;
   values: Tensor;
-  /** i32 `[tokens]`: the pool row (block · blockSize + offset) that each new token goes to. */
-  slots: Tensor;
   /** i32 `[sequences, blocks]`. */
   blockTable: Tensor;
   /** i32 `[sequences]`: tokens in the cache, the new ones included. */
@@ -96,9 +94,9 @@ export class SelfAttention extends Module {
         window: this.window,
       });
     } else {
-      const { keys, values, slots, blockTable, keyLengths } = step.cache;
-      cacheWrite(keys, key, slots);
-      cacheWrite(values, value, slots);
+      const { keys, values, blockTable, keyLengths } = step.cache;
+      cacheWrite(keys, key, blockTable, step.sequenceOffsets, keyLengths);
+      cacheWrite(values, value, blockTable, step.sequenceOffsets, keyLengths);
       mixed = attentionCached(query, keys, values, blockTable, step.sequenceOffsets, keyLengths, {
         scale,
         window: this.window,

@@ -1,6 +1,6 @@
 import { fail } from '../native/index.ts';
-import { type DeviceName, keep, type Tensor } from '../tensor/index.ts';
-import { rotary, rotaryTable } from '../tensor/rotary.ts';
+import { type DeviceName, type Dtype, keep, type Tensor } from '../tensor/index.ts';
+import { type RotaryTable, rotary, rotaryTable } from '../tensor/rotary.ts';
 
 /** Settings of the rotary position embedding: the first `dims` channels of a head turn, pair (j, j + dims/2) by position · base^(−2j/dims). */
 export interface RotaryOptions {
@@ -15,7 +15,7 @@ export interface RotaryOptions {
 export class Rotary {
   readonly dims: number;
   readonly base: number;
-  readonly #tables = new Map<DeviceName, { positions: number; table: { cos: Tensor; sin: Tensor } }>();
+  readonly #tables = new Map<string, { positions: number; table: RotaryTable }>();
 
   /** @throws ERR_LIBMOE_ARGUMENT unless dims is even and positive and base is more than 1 */
   constructor(options: RotaryOptions) {
@@ -28,15 +28,23 @@ export class Rotary {
     this.base = options.base;
   }
 
-  /** Makes sure that the table of `device` reaches `positions` positions. Call before {@link apply}; cheap when it already does. */
-  reserve(positions: number, device: DeviceName): void {
-    const known = this.#tables.get(device);
+  /** Makes sure that the table for such tensors reaches `positions` positions. Call before {@link apply}; cheap when it already does. */
+  reserve(positions: number, like: { device: DeviceName; dtype: Dtype }): void {
+    const key = keyOf(like);
+    const known = this.#tables.get(key);
     if (known !== undefined && known.positions >= positions) return;
     const size = Math.max(64, 2 ** Math.ceil(Math.log2(Math.max(1, positions))));
-    const table = rotaryTable({ dims: this.dims, base: this.base, positions: size, device });
+    const dtype = like.dtype === 'f64' ? 'f64' : 'f32';
+    const table = rotaryTable({
+      dims: this.dims,
+      base: this.base,
+      positions: size,
+      dtype,
+      device: like.device,
+    });
     keep(table.cos);
     keep(table.sin);
-    this.#tables.set(device, { positions: size, table });
+    this.#tables.set(key, { positions: size, table });
     known?.table.cos.dispose();
     known?.table.sin.dispose();
   }
@@ -47,11 +55,11 @@ export class Rotary {
    * @returns `[tokens, heads, headDim]`
    */
   apply(x: Tensor, positions: Tensor): Tensor {
-    const known = this.#tables.get(x.device);
+    const known = this.#tables.get(keyOf(x));
     if (known === undefined) {
       return fail(
         'ERR_LIBMOE_STATE',
-        `rotary: no table on ${x.device}; call reserve(positions, device) first`,
+        `rotary: no table for ${x.dtype} on ${x.device}; call reserve(positions, tensor) first`,
       );
     }
     return rotary(x, known.table, positions);
@@ -65,3 +73,6 @@ export class Rotary {
     this.#tables.clear();
   }
 }
+
+const keyOf = (like: { device: DeviceName; dtype: Dtype }): string =>
+  `${like.device}/${like.dtype === 'f64' ? 'f64' : 'f32'}`;

@@ -26,18 +26,6 @@ const formatDtypes: Record<string, { bytes: number; dtype?: Dtype }> = {
   F8_E8M0: { bytes: 1 },
 };
 
-/** Bytes of one element. */
-export const elementBytes: Record<Dtype, number> = {
-  f64: 8,
-  f32: 4,
-  f16: 2,
-  bf16: 2,
-  i64: 8,
-  i32: 4,
-  u8: 1,
-  bool: 1,
-};
-
 /** The format's name of one of our element types. */
 export function formatDtypeOf(dtype: Dtype): string {
   return Object.keys(formatDtypes).find((name) => formatDtypes[name]!.dtype === dtype)!;

@@ -1,10 +1,9 @@
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
-import type { Dtype, Tensor } from '../tensor/index.ts';
+import { bytesPerElement, type Tensor } from '../tensor/index.ts';
 import { writeFileAtomically, writeFully } from './atomic.ts';
-import { elementBytes, formatDtypeOf } from './safetensors-header.ts';
+import { formatDtypeOf } from './safetensors-header.ts';
 
-/** What a writer needs of a tensor; {@link Tensor} has it, and so has a lazily made one. */
 export type NamedTensors = ReadonlyMap<string, Tensor>;
 
 export interface SafetensorsWriteOptions {
@@ -28,13 +27,14 @@ export function writeSafetensors(
   }
   // Widest first: then every tensor is aligned to its element, which readers that map the file need.
   const order = [...tensors].sort(
-    ([nameA, a], [nameB, b]) => elementBytes[b.dtype] - elementBytes[a.dtype] || (nameA < nameB ? -1 : 1),
+    ([nameA, a], [nameB, b]) =>
+      bytesPerElement(b.dtype) - bytesPerElement(a.dtype) || (nameA < nameB ? -1 : 1),
   );
   const header: Record<string, unknown> = { __metadata__: metadata };
   let at = 0;
   for (const [name, { dtype, shape, size }] of order) {
     if (name === '__metadata__') fail('ERR_LIBMOE_ARGUMENT', 'a tensor cannot be named "__metadata__"');
-    const end = at + size * elementBytes[dtype];
+    const end = at + size * bytesPerElement(dtype);
     header[name] = { dtype: formatDtypeOf(dtype), shape, data_offsets: [at, end] };
     at = end;
   }
@@ -83,7 +83,10 @@ export function writeShardedSafetensors(
     writeSafetensors(join(folder, file), shard, { metadata });
     return file;
   });
-  const total = [...tensors.values()].reduce((sum, { dtype, size }) => sum + size * elementBytes[dtype], 0);
+  const total = [...tensors.values()].reduce(
+    (sum, { dtype, size }) => sum + size * bytesPerElement(dtype),
+    0,
+  );
   const index = { metadata: { total_size: total }, weight_map: weightMap };
   writeFileAtomically(join(folder, `${base}.safetensors.index.json`), `${JSON.stringify(index, null, 2)}\n`);
   return [...files, `${base}.safetensors.index.json`];
@@ -93,7 +96,7 @@ function divide(tensors: NamedTensors, maxShardBytes: number): Map<string, Tenso
   const shards = [new Map<string, Tensor>()];
   let bytes = 0;
   for (const [name, tensor] of tensors) {
-    const more = tensor.size * elementBytes[tensor.dtype as Dtype];
+    const more = tensor.size * bytesPerElement(tensor.dtype);
     if (bytes > 0 && bytes + more > maxShardBytes) {
       shards.push(new Map());
       bytes = 0;

@@ -1,11 +1,11 @@
 import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fail } from '../native/index.ts';
+import { fail, native } from '../native/index.ts';
 import {
-  cast,
   type DeviceName,
   type Dtype,
   empty,
+  emptyLike,
   type HostArray,
   scope,
   type Tensor,
@@ -74,7 +74,10 @@ export class Safetensors {
     return scope(() => {
       const stored = empty(entry.shape, { dtype, ...(options.device && { device: options.device }) });
       if (stored.size > 0) stored.write(readHost(entry, dtype));
-      return options.dtype === undefined || options.dtype === dtype ? stored : cast(stored, options.dtype);
+      if (options.dtype === undefined || options.dtype === dtype) return stored;
+      const converted = emptyLike(stored, { dtype: options.dtype });
+      native().cast(stored.handle, converted.handle);
+      return converted;
     });
   }
 }

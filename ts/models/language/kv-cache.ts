@@ -149,16 +149,11 @@ export class KvCache {
     const starts = states.map((state) => state.length);
     const width = Math.max(1, ...states.map((state) => state.blocks.length));
     const table = new Int32Array(states.length * width).fill(-1);
-    const slots: number[] = [];
     states.forEach((state, i) => {
       table.set(state.blocks, i * width);
-      for (let at = state.length; at < state.length + counts[i]!; at++) {
-        slots.push(state.blocks[Math.floor(at / this.blockSize)]! * this.blockSize + (at % this.blockSize));
-      }
     });
     const at = { dtype: 'i32', device: this.#device } as const;
     const shared = {
-      slots: tensor(slots, [slots.length], at),
       blockTable: tensor(table, [states.length, width], at),
       keyLengths: tensor(
         starts.map((start, i) => start + counts[i]!),

@@ -1,0 +1,87 @@
+#include "ops/grouped_ffn.h"
+
+#include "binding/families.h"
+
+namespace libmoe::binding {
+namespace {
+
+const GroupedFfnOps& ops(const Call& call) { return call.family(&Backend::grouped_ffn); }
+
+struct Sizes {
+  Dim tokens{"tokens"}, model{"d"}, experts{"experts"}, choices{"topK"}, slots{"tokens * topK"}, bounds{"experts + 1"}, hidden{"hidden"}, full{"up rows"};
+};
+
+// activation, gated, x, rows, offsets, inverse, weights, up, upBias | null, down, downBias | null
+GroupedFfn layer_of(Call& call, Sizes& s) {
+  GroupedFfn f;
+  f.activation = static_cast<Activation>(call.integer("activation", 0, int(Activation::quick_gelu)));
+  f.gated = call.boolean("gated");
+  f.x = call.tensor("x", kFloats, {&s.tokens, &s.model});
+  f.rows = call.tensor("rows", kI32, {&s.slots});
+  f.offsets = call.tensor("offsets", kI32, {&s.bounds});
+  s.experts.value = s.bounds - 1;
+  f.inverse = call.tensor("inverse", kI32, {&s.tokens, &s.choices});
+  f.weights = call.tensor("weights", kWide, {&s.tokens, &s.choices});
+  f.up = call.tensor("up", kFloats, {&s.experts, &s.full, &s.model});
+  f.up_bias = call.optional("upBias", kFloats, {&s.experts, &s.full});
+  f.down = call.tensor("down", kFloats, {&s.experts, &s.model, &s.hidden});
+  f.down_bias = call.optional("downBias", kFloats, {&s.experts, &s.model});
+  call.require(s.experts >= 1 && s.slots == s.tokens * s.choices, "ERR_LIBMOE_SHAPE", "the plan is for other numbers of tokens, choices or experts than x and weights");
+  call.require(s.full == (f.gated ? 2 : 1) * s.hidden, "ERR_LIBMOE_SHAPE",
+               "up must have " + std::string(f.gated ? "2 * hidden rows (gate, then up) because the experts are gated" : "hidden rows because the experts are not gated") + ": hidden is " +
+                   std::to_string(s.hidden) + ", got " + std::to_string(s.full));
+  call.require(s.hidden > 0 && s.model > 0, "ERR_LIBMOE_SHAPE", "d and hidden must be positive");
+  call.same_dtype("x", f.x, "up", f.up);
+  call.same_dtype("x", f.x, "upBias", f.up_bias);
+  call.same_dtype("x", f.x, "down", f.down);
+  call.same_dtype("x", f.x, "downBias", f.down_bias);
+  call.require((f.x.dtype == Dtype::f64) == (f.weights.dtype == Dtype::f64), "ERR_LIBMOE_DTYPE",
+               std::string("weights must be ") + (f.x.dtype == Dtype::f64 ? "f64 like x" : "f32") + ", got " + name_of(f.weights.dtype));
+  return f;
+}
+
+TensorView pre_activation(Call& call, const GroupedFfn& f, Sizes& s) {
+  const TensorView z = call.optional("z", kFloats, {&s.slots, &s.full});
+  call.same_dtype("x", f.x, "z", z);
+  return z;
+}
+
+// groupedFfn(…layer, z | null, out)
+void forward(Call& call) {
+  Sizes s;
+  const GroupedFfn f = layer_of(call, s);
+  const TensorView z = pre_activation(call, f, s), out = call.tensor("out", kFloats, {&s.tokens, &s.model});
+  call.same_dtype("x", f.x, "out", out);
+  ops(call).forward(f, z, out);
+}
+
+// groupedFfnBackward(…layer, z | null, dOut, dx, dWeights, dUp, dUpBias, dDown, dDownBias (each may be null), addUp, addUpBias, addDown, addDownBias)
+void backward(Call& call) {
+  Sizes s;
+  const GroupedFfn f = layer_of(call, s);
+  const TensorView z = pre_activation(call, f, s), d_out = call.tensor("dOut", kFloats, {&s.tokens, &s.model});
+  call.same_dtype("x", f.x, "dOut", d_out);
+  GroupedFfnGradients g;
+  g.dx = call.optional("dx", kFloats, {&s.tokens, &s.model});
+  call.same_dtype("x", f.x, "dx", g.dx);
+  g.weights = call.optional("dWeights", kWide, {&s.tokens, &s.choices});
+  g.up = call.optional("dUp", kWide, {&s.experts, &s.full, &s.model});
+  g.up_bias = call.optional("dUpBias", kWide, {&s.experts, &s.full});
+  g.down = call.optional("dDown", kWide, {&s.experts, &s.model, &s.hidden});
+  g.down_bias = call.optional("dDownBias", kWide, {&s.experts, &s.model});
+  for (const TensorView* t : {&g.weights, &g.up, &g.up_bias, &g.down, &g.down_bias}) call.same_dtype("weights", f.weights, "a gradient", *t);
+  g.add_up = call.boolean("addUp");
+  g.add_up_bias = call.boolean("addUpBias");
+  g.add_down = call.boolean("addDown");
+  g.add_down_bias = call.boolean("addDownBias");
+  ops(call).backward(f, z, d_out, g);
+}
+
+}  // namespace
+
+void bind_grouped_ffn(Napi::Object exports) {
+  expose(exports, "groupedFfn", forward);
+  expose(exports, "groupedFfnBackward", backward);
+}
+
+}  // namespace libmoe::binding

@@ -1,0 +1,200 @@
+"""Makes the golden files beside it: python make.py (torch, transformers, safetensors; CPU, fp32, one thread).
+
+Each folder holds config.json + model.safetensors as a user would have them, and expected.safetensors with ids, targets, offsets, logits, loss and
+gradients (named `gradient.<name in model.safetensors>`) computed by PyTorch.
+  llama, llama-tied, mixtral   tiny random models of transformers, saved by transformers
+  libmoe-dense, libmoe-moe     LibMoE's form, written here from its specification; names are libmoe's own
+"""
+import json
+import math
+import pathlib
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+
+HERE = pathlib.Path(__file__).parent
+torch.set_num_threads(1)
+
+
+def batch(vocab, lengths, seed):
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocab, (sum(lengths),), generator=g)
+    targets = torch.randint(0, vocab, (sum(lengths),), generator=g)
+    targets[3] = -1  # one position that is not predicted
+    offsets = [0]
+    for n in lengths:
+        offsets.append(offsets[-1] + n)
+    return ids, targets, offsets
+
+
+def write(folder, ids, targets, offsets, logits, loss, gradients, extra=None):
+    tensors = {
+        'ids': ids.int(), 'targets': targets.int(), 'offsets': torch.tensor(offsets, dtype=torch.int32),
+        'logits': logits.detach(), 'loss': loss.detach().reshape(1), **(extra or {}),
+    }
+    for name, g in gradients.items():
+        tensors['gradient.' + name] = g.contiguous().clone()
+    save_file(tensors, str(HERE / folder / 'expected.safetensors'))
+
+
+def hugging_face(folder, model, wanted, seed):
+    model.eval().float()
+    (HERE / folder).mkdir(exist_ok=True)
+    model.save_pretrained(str(HERE / folder), safe_serialization=True)
+    for extra in ('generation_config.json',):
+        (HERE / folder / extra).unlink(missing_ok=True)
+    ids, targets, offsets = batch(model.config.vocab_size, [7, 5, 1], seed)
+    logits = torch.cat([model(ids[a:b][None]).logits[0] for a, b in zip(offsets, offsets[1:])])
+    loss = F.cross_entropy(logits, targets, ignore_index=-1)
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    gradients = {}
+    for name in wanted:
+        if '.experts.' in name:  # transformers 5 keeps all experts in one tensor; the file has one per expert
+            layer, expert, which = name.split('.')[2], int(name.split('.')[5]), name.split('.')[6]
+            mlp = f'model.layers.{layer}.mlp.experts.'
+            fused = parameters[mlp + ('down_proj' if which == 'w2' else 'gate_up_proj')].grad[expert]
+            half = fused.shape[0] // 2
+            gradients[name] = fused if which == 'w2' else fused[:half] if which == 'w1' else fused[half:]
+        elif 'block_sparse_moe.gate' in name:
+            gradients[name] = parameters[name.replace('block_sparse_moe', 'mlp')].grad
+        else:
+            gradients[name] = parameters[name].grad
+    write(folder, ids, targets, offsets, logits, loss, gradients)
+
+
+def llamas():
+    torch.manual_seed(1)
+    config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=44, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                         max_position_embeddings=64, rms_norm_eps=1e-6, initializer_range=0.2, tie_word_embeddings=False, attn_implementation='eager',
+                         bos_token_id=None, eos_token_id=None)
+    hugging_face('llama', LlamaForCausalLM(config), [
+        'model.embed_tokens.weight', 'model.layers.0.self_attn.q_proj.weight', 'model.layers.0.self_attn.k_proj.weight',
+        'model.layers.1.mlp.gate_proj.weight', 'model.layers.1.mlp.up_proj.weight', 'model.layers.1.mlp.down_proj.weight',
+        'model.layers.0.input_layernorm.weight', 'model.norm.weight', 'lm_head.weight'], 11)
+    torch.manual_seed(2)
+    config = LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+                         head_dim=12, max_position_embeddings=64, rms_norm_eps=1e-5, initializer_range=0.2, tie_word_embeddings=True,
+                         attention_bias=True, rope_parameters={'rope_type': 'default', 'rope_theta': 500.0}, attn_implementation='eager',
+                         bos_token_id=None, eos_token_id=None)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith('bias'):
+                p.normal_(0, 0.3)
+    hugging_face('llama-tied', model, ['model.embed_tokens.weight', 'model.layers.0.self_attn.v_proj.bias',
+                                       'model.layers.1.self_attn.o_proj.weight'], 12)
+
+
+def mixtral():
+    torch.manual_seed(3)
+    config = MixtralConfig(vocab_size=61, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                           max_position_embeddings=64, num_local_experts=4, num_experts_per_tok=2, initializer_range=0.2, attn_implementation='eager',
+                           bos_token_id=None, eos_token_id=None)
+    moe = 'model.layers.0.block_sparse_moe.'
+    hugging_face('mixtral', MixtralForCausalLM(config), [
+        moe + 'gate.weight', moe + 'experts.0.w1.weight', moe + 'experts.1.w2.weight', moe + 'experts.3.w3.weight', 'lm_head.weight'], 13)
+
+
+def rotate(x, dims, base=10000.0):  # x [tokens, heads, head_dim]
+    half = dims // 2
+    angle = torch.arange(x.shape[0])[:, None] * base ** (-torch.arange(half) * 2 / dims)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    a, b, rest = x[..., :half], x[..., half:dims], x[..., dims:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+
+def libmoe(folder, experts):
+    d, heads, head_dim, layers, vocab, eps = 24, 2, 10, 2, 53, 1e-5
+    hidden, top_k = (6, 2) if experts else (20, 0)
+    rotary = 2 * (head_dim // 2 // 2)
+    torch.manual_seed(4 if experts else 5)
+    w = {'embedding.weight': torch.randn(vocab, d), 'output.weight': torch.randn(vocab, d) * 0.3, 'output.bias': torch.randn(vocab) * 0.3,
+         'finalNorm.weight': 1 + 0.1 * torch.randn(d), 'finalNorm.bias': 0.1 * torch.randn(d)}
+    for i in range(layers):
+        p = f'blocks.{i}.'
+        for norm in ('attentionNorm', 'feedForwardNorm'):
+            w[p + norm + '.weight'] = 1 + 0.1 * torch.randn(d)
+            w[p + norm + '.bias'] = 0.1 * torch.randn(d)
+        for name in ('query', 'key', 'value'):
+            w[p + f'attention.{name}.weight'] = torch.randn(heads * head_dim, d) * 0.3
+        w[p + 'attention.output.weight'] = torch.randn(d, heads * head_dim) * 0.3
+        if experts:
+            w[p + 'moe.router.weight'] = torch.randn(experts, d) * 0.5
+            w[p + 'moe.experts.up'] = torch.randn(experts, hidden, d) * 0.4
+            w[p + 'moe.experts.down'] = torch.randn(experts, d, hidden) * 0.4
+        else:
+            w[p + 'feedForward.up'] = torch.randn(hidden, d) * 0.3
+            w[p + 'feedForward.upBias'] = torch.randn(hidden) * 0.3
+            w[p + 'feedForward.down'] = torch.randn(d, hidden) * 0.3
+            w[p + 'feedForward.downBias'] = torch.randn(d) * 0.3
+    for t in w.values():
+        t.requires_grad_()
+    balance = []
+
+    def forward(ids, lengths):
+        x = w['embedding.weight'][ids]
+        for i in range(layers):
+            p = f'blocks.{i}.'
+            norm = lambda name, x: F.layer_norm(x, (d,), w[p + name + '.weight'], w[p + name + '.bias'], eps)
+            n = norm('attentionNorm', x)
+            out = []
+            for part in n.split(lengths):
+                q, k, v = ((part @ w[p + f'attention.{name}.weight'].T).reshape(len(part), heads, head_dim) for name in ('query', 'key', 'value'))
+                q, k = rotate(q, rotary), rotate(k, rotary)
+                score = torch.einsum('qhd,khd->hqk', q, k) * head_dim ** -0.5
+                score = score.masked_fill(~torch.ones(len(part), len(part), dtype=torch.bool).tril(), -math.inf)
+                out.append(torch.einsum('hqk,khd->qhd', score.softmax(-1), v).reshape(len(part), -1))
+            x = x + torch.cat(out) @ w[p + 'attention.output.weight'].T
+            n = norm('feedForwardNorm', x)
+            if experts:
+                probability = (n @ w[p + 'moe.router.weight'].T).softmax(-1)
+                top, chosen = probability.topk(top_k)
+                weight = top / (top.sum(-1, keepdim=True) + 1e-20)
+                y = torch.zeros_like(n)
+                for e in range(experts):
+                    share = (weight * (chosen == e)).sum(-1, keepdim=True)
+                    y = y + share * (F.relu(n @ w[p + 'moe.experts.up'][e].T) @ w[p + 'moe.experts.down'][e].T)
+                x = x + y
+                # LibMoE's `standard` regulariser, per sequence: sum_i f_i * mean_t s_i
+                per_sequence = []
+                for s, c in zip(probability.split(lengths), chosen.split(lengths)):
+                    f = F.one_hot(c, experts).float().sum((0, 1)) * experts / c.numel()
+                    per_sequence.append((f * s.mean(0)).sum())
+                balance.append(torch.stack(per_sequence).mean())
+            else:
+                x = x + F.linear(F.relu(F.linear(n, w[p + 'feedForward.up'], w[p + 'feedForward.upBias'])), w[p + 'feedForward.down'],
+                                 w[p + 'feedForward.downBias'])
+        x = F.layer_norm(x, (d,), w['finalNorm.weight'], w['finalNorm.bias'], eps)
+        return F.linear(x, w['output.weight'], w['output.bias'])
+
+    ids, targets, offsets = batch(vocab, [8, 8], 21)
+    logits = forward(ids, [8, 8])
+    loss = F.cross_entropy(logits, targets, ignore_index=-1)
+    extra = {}
+    total = loss
+    if experts:
+        regulariser = 0.01 * torch.stack(balance).sum()
+        total = loss + regulariser
+        extra['regulariser'] = regulariser.detach().reshape(1)
+    total.backward()
+    (HERE / folder).mkdir(exist_ok=True)
+    config = {'vocabularySize': vocab, 'dModel': d, 'layers': layers, 'heads': heads, 'headDim': head_dim, 'norm': 'layernorm', 'eps': eps,
+              'rotary': {'fraction': 0.5, 'base': 10000}, 'outputBias': True, 'maxPositions': 32, 'init': 'libmoe',
+              'feedForward': {'hidden': 20, 'activation': 'relu', 'gated': False, 'bias': True}}
+    if experts:
+        config['moe'] = {'experts': experts, 'topK': top_k, 'router': {'name': 'smoe'},
+                         'expert': {'hidden': hidden, 'activation': 'relu', 'gated': False, 'bias': False}}
+    (HERE / folder / 'config.json').write_text(json.dumps(
+        {'architectures': ['LibMoeForCausalLM'], 'model_type': 'libmoe', 'libmoe': {'version': 1, 'model': config}}, indent=1))
+    save_file({k: v.detach() for k, v in w.items()}, str(HERE / folder / 'model.safetensors'))
+    write(folder, ids, targets, offsets, logits, loss, {k: v.grad for k, v in w.items()}, extra)
+
+
+if __name__ == '__main__':
+    llamas()
+    mixtral()
+    libmoe('libmoe-dense', 0)
+    libmoe('libmoe-moe', 5)

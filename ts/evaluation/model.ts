@@ -1,0 +1,60 @@
+/** What evaluation needs of a tokenizer. Every tokenizer of ts/data fits through `evalTokenizer`. */
+export interface EvalTokenizer {
+  /** Goes into results and cache keys. */
+  readonly name: string;
+  /** Tokens of the text alone, without special tokens. */
+  encode(text: string): readonly number[];
+  readonly bos?: number;
+  readonly eos?: number;
+  /** Text of the BOS token, to notice that a context begins with it already. */
+  readonly bosText?: string;
+  /** Whether the tokenizer puts BOS before a text of its own accord. */
+  readonly addsBos: boolean;
+}
+
+/** One sum of log-probabilities that is wanted: `Σ_k log p(continuation_k | context, continuation_<k)`. */
+export interface TokenRequest {
+  kind: 'loglikelihood' | 'loglikelihood_rolling';
+  /** At least one token. */
+  context: readonly number[];
+  /** At least one token. */
+  continuation: readonly number[];
+}
+
+/** The answer to a {@link TokenRequest}. */
+export interface TokenScore {
+  /** Natural logarithm, summed in double precision in token order. */
+  sum: number;
+  /** Whether every continuation token was the model's first choice. */
+  greedy: boolean;
+}
+
+export interface ScoreOptions {
+  /** Aborting ends the work at the next batch; the promise then rejects with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/** Reports a finished request by its position, so that each answer can be kept at once. */
+export type EmitScore = (index: number, score: TokenScore) => void;
+
+/**
+ * A model as evaluation sees it: any engine can stand behind it. Answers may come in any order; an implementation gives
+ * the event loop a turn after every batch.
+ */
+export interface EvalModel {
+  readonly name: string;
+  readonly tokenizer: EvalTokenizer;
+  /** The most tokens the network takes at once. */
+  readonly maxLength: number;
+  /** Facts for the results file, e.g. parameters, dtype, device. */
+  readonly facts?: Readonly<Record<string, string | number | boolean>>;
+  /** Hash of weights, config, tokenizer and adapter version: part of every cache key, so two models never share answers. */
+  fingerprint(): string | Promise<string>;
+  loglikelihood(requests: readonly TokenRequest[], emit: EmitScore, options?: ScoreOptions): Promise<void>;
+  /** As loglikelihood, for texts that may be longer than `maxLength`: scored in disjoint windows. */
+  loglikelihoodRolling(
+    requests: readonly TokenRequest[],
+    emit: EmitScore,
+    options?: ScoreOptions,
+  ): Promise<void>;
+}

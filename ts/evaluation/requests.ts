@@ -1,0 +1,133 @@
+import { fail } from '../native/index.ts';
+import type { EvalTokenizer, TokenRequest } from './model.ts';
+import { stripEnd } from './python-text.ts';
+import type { TextPair } from './question.ts';
+import type { Task } from './task.ts';
+
+/** A request with what happened while its texts became tokens. */
+export interface EncodedPair {
+  request: TokenRequest;
+  /** The cut between context and continuation fell inside a token (evaluation specification §1.5). */
+  boundaryMerged: boolean;
+  /** BOS was put before the context by us. */
+  bosAdded: boolean;
+  /** The context's text begins with BOS already. */
+  templateHasBos: boolean;
+}
+
+/**
+ * Turns a pair of texts into tokens after the task's `pair` rules (§1.5, §1.18).
+ *
+ * joint: trailing white space moves from the context to the continuation, both are encoded together and cut at the
+ * context's token count; where the join changes a token before the cut, the cut moves back to the longest common prefix
+ * and is reported, so that a continuation is never empty.
+ * separate: both are encoded alone and concatenated (LibMoE).
+ *
+ * @throws ERR_LIBMOE_DATA for an empty continuation, ERR_LIBMOE_TOKENIZER when nothing can stand before an empty context
+ */
+export function encodePair(
+  pair: TextPair,
+  task: Pick<Task, 'pair' | 'output_type'>,
+  tokenizer: EvalTokenizer,
+): EncodedPair {
+  if (pair.continuation === '') fail('ERR_LIBMOE_DATA', 'nothing to score: the continuation is empty');
+  const { mode, bos, score } = task.pair;
+  const kind = task.output_type === 'loglikelihood_rolling' ? 'loglikelihood_rolling' : 'loglikelihood';
+  const { bosText } = tokenizer;
+  const templateHasBos = bosText !== undefined && bosText !== '' && pair.context.startsWith(bosText);
+  const bosAdded = bos !== 'never' && !templateHasBos && (bos === 'always' || tokenizer.addsBos);
+  if (bosAdded && tokenizer.bos === undefined)
+    fail('ERR_LIBMOE_TOKENIZER', `tokenizer ${tokenizer.name} has no BOS token: set pair.bos to never`);
+  const start = bosAdded ? [tokenizer.bos as number] : [];
+
+  let { context, continuation, boundaryMerged } =
+    mode === 'joint' && pair.context !== '' ? joint(pair, tokenizer) : separate(pair, tokenizer);
+  if (continuation.length === 0)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `nothing to score: the continuation ${JSON.stringify(pair.continuation)} has no tokens`,
+    );
+  context = [...start, ...context];
+
+  if (score === 'whole') {
+    continuation = [...context, ...continuation];
+    context = [];
+    if (bosAdded) [context, continuation] = [start, continuation.slice(1)];
+  }
+  if (context.length === 0) {
+    const prefix = bos === 'never' ? undefined : (tokenizer.bos ?? tokenizer.eos);
+    if (prefix === undefined && bos !== 'never')
+      fail(
+        'ERR_LIBMOE_TOKENIZER',
+        `tokenizer ${tokenizer.name} has neither BOS nor EOS to stand before a text: set pair.bos to never, which leaves the first token unscored`,
+      );
+    if (prefix !== undefined && continuation[0] !== prefix) context = [prefix];
+    else {
+      context = continuation.slice(0, 1);
+      continuation = continuation.slice(1);
+      if (continuation.length === 0)
+        fail(
+          'ERR_LIBMOE_DATA',
+          `nothing to score: ${JSON.stringify(pair.continuation)} is one token with nothing before it`,
+        );
+    }
+  }
+  return { request: { kind, context, continuation }, boundaryMerged, bosAdded, templateHasBos };
+}
+
+interface Cut {
+  context: readonly number[];
+  continuation: readonly number[];
+  boundaryMerged: boolean;
+}
+
+function separate(pair: TextPair, tokenizer: EvalTokenizer): Cut {
+  return {
+    context: pair.context === '' ? [] : tokenizer.encode(pair.context),
+    continuation: tokenizer.encode(pair.continuation),
+    boundaryMerged: false,
+  };
+}
+
+function joint(pair: TextPair, tokenizer: EvalTokenizer): Cut {
+  const head = stripEnd(pair.context);
+  const tail = pair.context.slice(head.length) + pair.continuation;
+  const whole = tokenizer.encode(head + tail);
+  const context = head === '' ? [] : tokenizer.encode(head);
+  let cut = 0;
+  while (cut < context.length && cut < whole.length - 1 && whole[cut] === context[cut]) cut++;
+  return {
+    context: whole.slice(0, cut),
+    continuation: whole.slice(cut),
+    boundaryMerged: cut !== context.length,
+  };
+}
+
+/** One forward pass over `input`, of which the last `scored` positions count against `targets`. */
+export interface Window {
+  /** At most maxLength tokens. */
+  input: readonly number[];
+  /** As many as scored positions: the tokens that follow them. */
+  targets: readonly number[];
+}
+
+/**
+ * Cuts a request into windows of at most `maxLength` input tokens. One window, its context cut on the left, when the
+ * continuation fits; else disjoint targets, each later window conditioned on as many earlier tokens as fit (§1.5).
+ */
+export function windowsOf(request: TokenRequest, maxLength: number): Window[] {
+  if (!Number.isInteger(maxLength) || maxLength < 1)
+    fail('ERR_LIBMOE_ARGUMENT', `maxLength must be a positive integer, got ${maxLength}`);
+  const all = [...request.context, ...request.continuation];
+  const windows: Window[] = [];
+  let done = request.context.length;
+  while (done < all.length) {
+    const end = Math.min(done + maxLength, all.length);
+    windows.push({
+      input: all.slice(Math.max(0, end - 1 - maxLength), end - 1),
+      targets: all.slice(done, end),
+    });
+    done = end;
+  }
+  return windows;
+}

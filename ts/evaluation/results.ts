@@ -1,0 +1,148 @@
+import { createHash } from 'node:crypto';
+import { writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { fail } from '../native/index.ts';
+import { readJsonObject, readText, writeFileAtomically } from '../storage/index.ts';
+import type { DocumentValue } from './compare.ts';
+import type { MetricValue, ScorerMode } from './metrics.ts';
+import type { Task } from './task.ts';
+
+/** `results.json`: lm-eval's shape, so that its viewers work, and a `libmoe` block (§1.12). */
+export interface Results {
+  /** Per task: `"<metric>,none"`, `"<metric>_stderr,none"` (or "N/A"), `alias`, `sample_len`. */
+  results: Record<string, Record<string, number | string>>;
+  group_subtasks: Record<string, string[]>;
+  configs: Record<string, Record<string, unknown>>;
+  versions: Record<string, number | string>;
+  'n-shot': Record<string, number>;
+  higher_is_better: Record<string, Record<string, boolean>>;
+  'n-samples': Record<string, { original: number; effective: number }>;
+  config: {
+    model: string;
+    model_args: string;
+    limit: number | null;
+    bootstrap_iters: number;
+    gen_kwargs: Record<string, unknown>;
+  } & Record<string, unknown>;
+  git_hash: string;
+  /** Seconds since 1970. */
+  date: number;
+  task_hashes: Record<string, string>;
+  total_evaluation_time_seconds: number;
+  libmoe: {
+    scorer_mode: ScorerMode;
+    fingerprint: string;
+    unparsed: Record<string, number>;
+    dataset_manifest: Record<string, { id: string; sha256: string; rows: number }>;
+    /** Questions whose best two choices are closer than the margin that rounding can turn. */
+    fragile_items: Record<string, number>;
+    boundary_merged: Record<string, number>;
+    /** Share that guessing gets right, for multiple-choice tasks. */
+    chance: Record<string, number>;
+    /** Questions with an answer that is no finite number; they count as wrong. */
+    not_finite: Record<string, number>;
+    bos: Record<string, { added: boolean; template_has_bos: boolean }>;
+    requests: { total: number; from_journal: number };
+  };
+}
+
+/** A line of `samples_<task>.jsonl`, lm-eval's keys and a `libmoe` block. */
+export interface Sample {
+  doc_id: number;
+  doc: Readonly<Record<string, unknown>>;
+  target: unknown;
+  arguments: Record<string, { arg_0: string; arg_1?: string }>;
+  resps: [string, string][][];
+  filtered_resps: [string, string][];
+  filter: 'none';
+  metrics: string[];
+  doc_hash: string;
+  prompt_hash: string;
+  target_hash: string;
+  libmoe: {
+    sums: (number | null)[];
+    tokens: number[];
+    chars: number[];
+    bytes: number[];
+    group?: string;
+  };
+  [metric: string]: unknown;
+}
+
+export function sha256(text: string): string {
+  return createHash('sha256').update(text, 'utf8').digest('hex');
+}
+
+/** The task as results files show it: inline documents give way to their count and hash. */
+export function taskRecord(task: Task): Record<string, unknown> {
+  const { documents, folder: _, ...rest } = task;
+  const kwargs = Object.fromEntries(
+    Object.entries(rest.dataset_kwargs).map(([key, value]) =>
+      Array.isArray(value) && JSON.stringify(value).length > 2000
+        ? [key, { count: value.length, sha256: sha256(JSON.stringify(value)) }]
+        : [key, value],
+    ),
+  );
+  return {
+    ...rest,
+    dataset_kwargs: kwargs,
+    ...(documents === undefined
+      ? {}
+      : { documents: { count: documents.length, sha256: sha256(JSON.stringify(documents)) } }),
+  };
+}
+
+/** Writes `samples_<task>.jsonl`, complete or not at all. */
+export function writeSamples(folder: string, task: string, samples: readonly Sample[]): void {
+  writeFileAtomically(join(folder, `samples_${task}.jsonl`), (descriptor) => {
+    // In pieces: the lines of a large task do not fit into one string.
+    for (const sample of samples) writeFully(descriptor, `${JSON.stringify(sample)}\n`);
+  });
+}
+
+function writeFully(descriptor: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
+}
+
+/** Writes `results.json`, complete or not at all. */
+export function writeResults(folder: string, results: Results): void {
+  writeFileAtomically(join(folder, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
+}
+
+/** Reads `results.json` of an evaluation folder. Throws ERR_LIBMOE_FILE. */
+export function readResults(folder: string): Results {
+  const path = join(folder, 'results.json');
+  const results = readJsonObject(path);
+  if (typeof results.results === 'object' && results.results !== null) return results as unknown as Results;
+  return fail('ERR_LIBMOE_FILE', `${path} is no results file: it has no "results"`);
+}
+
+/**
+ * What every document contributed to a metric, from `samples_<task>.jsonl`: the input of a paired comparison.
+ * @throws ERR_LIBMOE_FILE if the file is missing or does not have the metric
+ */
+export function readDocumentValues(folder: string, task: string, metric: string): DocumentValue[] {
+  const path = join(folder, `samples_${task}.jsonl`);
+  return readText(path)
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line, i) => {
+      let sample: Sample;
+      try {
+        sample = JSON.parse(line) as Sample;
+      } catch (cause) {
+        return fail('ERR_LIBMOE_FILE', `${path}:${i + 1} is not valid JSON`, cause);
+      }
+      const value = sample[metric];
+      const fits =
+        typeof value === 'number' ||
+        (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
+      if (!fits)
+        fail(
+          'ERR_LIBMOE_FILE',
+          `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`,
+        );
+      return { docId: sample.doc_id, docHash: sample.doc_hash, value: value as MetricValue };
+    });
+}

@@ -1,0 +1,57 @@
+import { fail } from '../../../native/index.ts';
+import { isJsonObject, type JsonObject, type JsonValue } from '../../../storage/json.ts';
+
+/** Reads the fields of a config.json and says which one is wrong. */
+export class Fields {
+  readonly #json: JsonObject;
+  readonly #source: string;
+
+  constructor(json: JsonObject, source: string) {
+    this.#json = json;
+    this.#source = source;
+  }
+
+  wrong(message: string): never {
+    return fail('ERR_LIBMOE_CONFIG', `${this.#source}: ${message}`);
+  }
+
+  /** The field, undefined when absent or null. */
+  get(name: string): JsonValue | undefined {
+    return this.#json[name] ?? undefined;
+  }
+
+  number(name: string, fallback?: number): number {
+    const value = this.get(name) ?? fallback;
+    return typeof value === 'number'
+      ? value
+      : this.wrong(`"${name}" must be a number, got ${JSON.stringify(value)}`);
+  }
+
+  optionalNumber(name: string): number | undefined {
+    return this.get(name) === undefined ? undefined : this.number(name);
+  }
+
+  boolean(name: string, fallback: boolean): boolean {
+    const value = this.get(name) ?? fallback;
+    return typeof value === 'boolean'
+      ? value
+      : this.wrong(`"${name}" must be true or false, got ${JSON.stringify(value)}`);
+  }
+
+  string(name: string, fallback: string): string {
+    const value = this.get(name) ?? fallback;
+    return typeof value === 'string'
+      ? value
+      : this.wrong(`"${name}" must be a string, got ${JSON.stringify(value)}`);
+  }
+
+  object(name: string): JsonObject | undefined {
+    const value = this.get(name);
+    return value === undefined || isJsonObject(value) ? value : this.wrong(`"${name}" must be an object`);
+  }
+
+  /** Refuses a model that needs something we would leave out. */
+  refuse(condition: boolean, what: string): void {
+    if (condition) this.wrong(`${what} is not supported; the weights would give wrong results without it`);
+  }
+}

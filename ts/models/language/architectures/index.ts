@@ -1,0 +1,37 @@
+import { fail } from '../../../native/index.ts';
+import type { JsonObject } from '../../../storage/json.ts';
+import type { LanguageModelConfig } from '../config.ts';
+import type { Architecture } from './architecture.ts';
+import { libmoe } from './libmoe.ts';
+import { llama } from './llama.ts';
+import { mixtral } from './mixtral.ts';
+
+export type { Architecture, FileTensor } from './architecture.ts';
+
+/** Every family that can be read and written; the first that describes a model is used to write it. */
+export const architectures: readonly Architecture[] = [llama, mixtral, libmoe];
+
+/** The family of a config.json. @throws ERR_LIBMOE_UNSUPPORTED naming the known ones */
+export function architectureOf(json: JsonObject, source: string): Architecture {
+  const named = Array.isArray(json.architectures) ? json.architectures[0] : undefined;
+  const found = architectures.find(
+    (candidate) =>
+      candidate.name === named || (named === undefined && candidate.modelType === json.model_type),
+  );
+  return (
+    found ??
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `${source}: the architecture ${JSON.stringify(named ?? json.model_type ?? null)} cannot be read; known are ${architectures.map((known) => known.name).join(', ')}`,
+    )
+  );
+}
+
+/** The family that describes a model, with its config.json fields. */
+export function describe(config: LanguageModelConfig): { architecture: Architecture; fields: JsonObject } {
+  for (const architecture of architectures) {
+    const fields = architecture.write(config);
+    if (fields !== undefined) return { architecture, fields };
+  }
+  return fail('ERR_LIBMOE_STATE', 'no architecture describes this model');
+}

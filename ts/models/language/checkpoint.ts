@@ -1,0 +1,167 @@
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fail } from '../../native/index.ts';
+import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
+import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
+import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
+import { openSafetensors, type Safetensors, writeShardedSafetensors } from '../../storage/safetensors.ts';
+import { type DeviceName, type Dtype, noGrad, scope, type Tensor, view } from '../../tensor/index.ts';
+import { type Architecture, architectureOf, describe } from './architectures/index.ts';
+import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
+import { loadLlama2c } from './llama2c.ts';
+import { LanguageModel } from './model.ts';
+
+export interface LoadOptions {
+  device?: DeviceName;
+  /** Default: the dtype that config.json names if it is f32 or bf16, else f32. */
+  dtype?: Dtype;
+}
+
+const dtypeNames: Partial<Record<Dtype, string>> = { f32: 'float32', bf16: 'bfloat16', f64: 'float64' };
+
+/** The configuration in a checkpoint folder, and the family of its files. @throws ERR_LIBMOE_FILE, _CONFIG, _UNSUPPORTED */
+export function readConfig(folder: string): {
+  config: LanguageModelConfig;
+  architecture: Architecture;
+  json: JsonObject;
+} {
+  const source = join(folder, 'config.json');
+  const json = readJsonObject(source);
+  const architecture = architectureOf(json, source);
+  const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
+  const config = resolveLanguageModelConfig(own ?? architecture.read(json, source));
+  return { config, architecture, json };
+}
+
+/**
+ * Loads a language model: a Hugging Face folder, one of ours, or a llama2.c `.bin` file. Everything is checked before a weight is read.
+ * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG, ERR_LIBMOE_UNSUPPORTED, or ERR_LIBMOE_CHECKPOINT naming missing, unexpected and mis-shaped tensors
+ */
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<LanguageModel> {
+  if (!existsSync(path)) recoverFolder(path);
+  if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
+  if (!statSync(path).isDirectory()) return loadLlama2c(path, options);
+  if (existsSync(join(path, checksumFile))) verifyFolder(path);
+  const { config, architecture, json } = readConfig(path);
+  const files = openSafetensors(path);
+  const dtype = options.dtype ?? storedDtype(json);
+  const model = new LanguageModel(config, { seed: 'later', dtype, device: options.device });
+  try {
+    readWeights(model, architecture, files, path);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return model;
+}
+
+/** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
+export function readModelWeights(model: LanguageModel, folder: string): void {
+  readWeights(model, readConfig(folder).architecture, openSafetensors(folder), folder);
+}
+
+function storedDtype(json: JsonObject): Dtype {
+  const name = json.dtype ?? json.torch_dtype;
+  return name === dtypeNames.bf16 ? 'bf16' : 'f32';
+}
+
+function readWeights(
+  model: LanguageModel,
+  architecture: Architecture,
+  files: Safetensors,
+  path: string,
+): void {
+  const targets: { target: Tensor; offset: number; name: string; shape: readonly number[] }[] = [];
+  for (const [name, target] of model.stateDict()) {
+    let offset = 0;
+    for (const part of architecture.fileTensors(name, target.shape, model.config)) {
+      targets.push({ target, offset, name: part.name, shape: part.shape });
+      offset += part.shape.reduce((a, b) => a * b, 1);
+    }
+  }
+  const wanted = new Set(targets.map(({ name }) => name));
+  const tied = (name: string): boolean => model.config.tieEmbeddings && name === 'lm_head.weight';
+  const missing = [...wanted].filter((name) => !files.has(name));
+  const unexpected = files
+    .names()
+    .filter((name) => !wanted.has(name) && !architecture.ignorable(name) && !tied(name));
+  const misshaped = targets
+    .filter(({ name, shape }) => files.has(name) && files.entry(name).shape.join() !== shape.join())
+    .map(
+      ({ name, shape }) =>
+        `${name} (expected [${shape.join(', ')}], got [${files.entry(name).shape.join(', ')}])`,
+    );
+  const problems = [
+    ['missing', missing],
+    ['unexpected', unexpected],
+    ['wrong shape', misshaped],
+  ].flatMap(([what, names]) => (names!.length > 0 ? [`${what}: ${shortList(names as string[])}`] : []));
+  if (problems.length > 0) {
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `${path} does not hold the model that its config.json describes; ${problems.join('; ')}`,
+    );
+  }
+  noGrad(() => {
+    for (const { target, offset, name, shape } of targets) {
+      scope(() => {
+        const values = files.read(name, { dtype: target.dtype });
+        view(target, shape, offset).write(values.readSync());
+      });
+    }
+  });
+}
+
+function shortList(names: readonly string[]): string {
+  const shown = names.slice(0, 8).join(', ');
+  return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
+}
+
+/** The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes. */
+export function configJson(model: LanguageModel): JsonObject {
+  const { architecture, fields } = describe(model.config);
+  return {
+    architectures: [architecture.name],
+    model_type: architecture.modelType,
+    ...fields,
+    dtype: dtypeNames[model.dtype] ?? 'float32',
+    torch_dtype: dtypeNames[model.dtype] ?? 'float32',
+    libmoe: { version: 1, model: model.config as unknown as JsonValue },
+  };
+}
+
+/** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names. */
+export function writeModelFiles(model: LanguageModel, folder: string): string[] {
+  const { architecture } = describe(model.config);
+  writeFileAtomically(join(folder, 'config.json'), `${JSON.stringify(configJson(model), null, 2)}\n`);
+  const files = scope(() => {
+    const tensors = new Map<string, Tensor>();
+    for (const [name, value] of model.stateDict()) {
+      let offset = 0;
+      for (const part of architecture.fileTensors(name, value.shape, model.config)) {
+        tensors.set(part.name, view(value, part.shape, offset));
+        offset += part.shape.reduce((a, b) => a * b, 1);
+      }
+    }
+    return writeShardedSafetensors(folder, tensors);
+  });
+  return ['config.json', ...files];
+}
+
+/**
+ * Saves a model as a folder in Hugging Face's layout, under the names of its family where one describes it. The folder appears whole or not at
+ * all, and replaces an older one.
+ * @param extra writes further files (a tokenizer) into the folder before it gets its name
+ * @throws ERR_LIBMOE_FILE
+ */
+export async function saveModel(
+  model: LanguageModel,
+  folder: string,
+  extra?: (folder: string) => void | Promise<void>,
+): Promise<void> {
+  await writeFolderAtomically(folder, async (temporary) => {
+    writeModelFiles(model, temporary);
+    await extra?.(temporary);
+    writeChecksums(temporary);
+  });
+}

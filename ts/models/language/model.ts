@@ -1,0 +1,223 @@
+import type { TokenBatch } from '../../data/batch.ts';
+import { checkBatch } from '../../data/batch-check.ts';
+import { ForwardContext } from '../../moe/context.ts';
+import { fail } from '../../native/index.ts';
+import type { AttentionStep } from '../../nn/attention.ts';
+import { Embedding } from '../../nn/embedding.ts';
+import { type LayerOptions, Linear } from '../../nn/linear.ts';
+import { Module } from '../../nn/module.ts';
+import { type Norm, newNorm } from '../../nn/norm.ts';
+import { Rotary } from '../../nn/rotary.ts';
+import { cast } from '../../tensor/elementwise.ts';
+import { linear } from '../../tensor/gemm.ts';
+import {
+  checkpoint,
+  type DeviceName,
+  type Dtype,
+  noGrad,
+  scope,
+  type Tensor,
+  tensor,
+} from '../../tensor/index.ts';
+import { linearCrossEntropy } from '../../tensor/loss.ts';
+import { gatherRows } from '../../tensor/shape.ts';
+import { Block } from './block.ts';
+import {
+  type LanguageModelConfig,
+  type LanguageModelOptions,
+  moeLayersOf,
+  resolveLanguageModelConfig,
+} from './config.ts';
+import { drawInitialValues } from './initial-values.ts';
+import type { CachedSequences, CacheStep } from './kv-cache.ts';
+
+export interface NewModelOptions {
+  /** Seeds every parameter's own random stream; default 0. `'later'`: zeros, for weights that are loaded next. */
+  seed?: number | 'later';
+  dtype?: Dtype;
+  device?: DeviceName;
+}
+
+/** What forward needs of a batch; targets only for the loss. */
+export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array };
+
+/**
+ * A decoder-only language model: LibMoE's form (LayerNorm, partial rotary, ReLU, output bias) and the Llama form (RMSNorm, SwiGLU, grouped KV heads)
+ * from one configuration, with a mixture of experts in any subset of layers. Batches are packed: sequences laid end to end, no padding.
+ */
+export class LanguageModel extends Module {
+  readonly config: LanguageModelConfig;
+  readonly embedding: Embedding;
+  readonly blocks: Block[];
+  readonly finalNorm: Norm;
+  /** Absent when the embedding is tied. */
+  readonly output?: Linear;
+  /** Recompute each block during backward instead of keeping its intermediate results. */
+  activationCheckpointing = false;
+  readonly #rotary: Rotary;
+
+  /** @throws ERR_LIBMOE_CONFIG */
+  constructor(config: LanguageModelOptions, options: NewModelOptions = {}) {
+    super();
+    this.config = resolveLanguageModelConfig(config);
+    const { vocabularySize, dModel, layers, norm, eps, outputBias } = this.config;
+    const layerOptions: LayerOptions = { dtype: options.dtype, device: options.device, values: 'later' };
+    const moeLayers = moeLayersOf(this.config);
+    this.embedding = new Embedding(vocabularySize, dModel, layerOptions);
+    this.blocks = Array.from(
+      { length: layers },
+      (_, layer) => new Block(this.config, layer, moeLayers.includes(layer), layerOptions),
+    );
+    this.finalNorm = newNorm(norm, dModel, { ...layerOptions, eps });
+    if (!this.config.tieEmbeddings) {
+      this.output = new Linear(dModel, vocabularySize, { ...layerOptions, bias: outputBias });
+    }
+    this.#rotary = new Rotary(this.config.rotary);
+    if (options.seed !== 'later') drawInitialValues(this, options.seed ?? 0);
+  }
+
+  get device(): DeviceName {
+    return this.embedding.weight.device;
+  }
+
+  get dtype(): Dtype {
+    return this.embedding.weight.dtype;
+  }
+
+  /**
+   * The hidden states after the last norm.
+   * @param context collects auxiliary losses and routing records; made anew when absent
+   * @param cached continue these sequences of a cache (`cache.at([…])`), one per sequence of the batch; nothing can be differentiated then
+   * @returns `[tokens, dModel]`
+   * @throws ERR_LIBMOE_DATA for a malformed batch, ERR_LIBMOE_ARGUMENT for positions from `maxPositions` on
+   */
+  forward(batch: ModelBatch, context?: ForwardContext, cached?: CachedSequences): Tensor {
+    checkBatch({ ...batch, targets: batch.targets ?? batch.ids }, this.config.vocabularySize);
+    return cached === undefined
+      ? scope(() => this.#run(batch, undefined, context))
+      : noGrad(() => scope(() => this.#runCached(batch, cached, context)));
+  }
+
+  /**
+   * Mean cross entropy of the tokens that have a target, in nats. The vocabulary projection is fused into it, so `[tokens, vocabulary]`
+   * never exists whole. Auxiliary losses are in the context.
+   * @returns a scalar, f32
+   */
+  loss(batch: TokenBatch, context?: ForwardContext): Tensor {
+    return scope(() => {
+      const hidden = this.forward(batch, context);
+      const targets = tensor(batch.targets, undefined, { device: this.device });
+      return linearCrossEntropy(hidden, this.outputWeight, this.output?.bias, targets);
+    });
+  }
+
+  /** @param hidden `[tokens, dModel]` @returns `[tokens, vocabulary]` f32 (f64 for an f64 model) */
+  logits(hidden: Tensor): Tensor {
+    return scope(() => {
+      const out = linear(hidden, this.outputWeight, this.output?.bias);
+      return out.dtype === 'bf16' ? cast(out, 'f32') : out;
+    });
+  }
+
+  /** The projection to the vocabulary, `[vocabulary, dModel]`: the embedding when tied. */
+  get outputWeight(): Tensor {
+    return this.output?.weight ?? this.embedding.weight;
+  }
+
+  #runCached(batch: ModelBatch, cached: CachedSequences, context?: ForwardContext): Tensor {
+    const { cache, sequences } = cached;
+    const counts = lengthsOf(batch.sequenceOffsets);
+    if (sequences.length !== counts.length) {
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `the batch has ${counts.length} sequences, the cache was given ${sequences.length}`,
+      );
+    }
+    const step = cache.begin(sequences, counts);
+    const hidden = this.#run(batch, step, context);
+    step.commit();
+    return hidden;
+  }
+
+  #run(batch: ModelBatch, cacheStep: CacheStep | undefined, given?: ForwardContext): Tensor {
+    const { device } = this;
+    const positions = batch.positions ?? countedPositions(batch.sequenceOffsets, cacheStep?.starts);
+    const last = positions.reduce((a, b) => Math.max(a, b), 0);
+    if (last >= this.config.maxPositions || positions.some((p) => p < 0)) {
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `positions must lie in 0…${this.config.maxPositions - 1} (maxPositions), got up to ${last}: cut the sequence`,
+      );
+    }
+    this.#rotary.reserve(last + 1, this.embedding.weight);
+    const ids = tensor(batch.ids, undefined, { device });
+    const positionsTensor = tensor(positions, undefined, { device });
+    const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
+    const context = given ?? new ForwardContext({ training: this.training, sequenceOffsets });
+    let x = this.embedding.forward(ids);
+    for (const [layer, block] of this.blocks.entries()) {
+      const step: AttentionStep = {
+        positions: positionsTensor,
+        sequenceOffsets,
+        rotary: this.#rotary,
+        cache: cacheStep?.layer(layer),
+      };
+      const before = x;
+      x = this.activationCheckpointing
+        ? this.#again(block, before, step, context)
+        : scope(() => block.forward(before, step, context));
+      before.dispose(); // the tape holds it if it needs it
+    }
+    return this.finalNorm.forward(x);
+  }
+
+  #again(block: Block, x: Tensor, step: AttentionStep, context: ForwardContext): Tensor {
+    return checkpoint(
+      (input, positions, sequenceOffsets) =>
+        block.forward(input!, { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! }, context),
+      [x, step.positions, step.sequenceOffsets],
+    );
+  }
+
+  override dispose(): void {
+    super.dispose();
+    this.#rotary.dispose();
+  }
+}
+
+function lengthsOf(offsets: Int32Array): number[] {
+  return Array.from({ length: offsets.length - 1 }, (_, i) => offsets[i + 1]! - offsets[i]!);
+}
+
+/** Positions that count from each sequence's start, or on from what the cache already holds of it. */
+function countedPositions(offsets: Int32Array, starts?: readonly number[]): Int32Array {
+  const positions = new Int32Array(offsets[offsets.length - 1]!);
+  lengthsOf(offsets).forEach((length, sequence) => {
+    const start = starts?.[sequence] ?? 0;
+    for (let i = 0; i < length; i++) positions[offsets[sequence]! + i] = start + i;
+  });
+  return positions;
+}
+
+/** A batch of plain token lists, without targets. @throws ERR_LIBMOE_DATA when there is none or one is empty */
+export function packSequences(sequences: readonly ArrayLike<number>[]): ModelBatch {
+  const offsets = new Int32Array(sequences.length + 1);
+  sequences.forEach((sequence, i) => {
+    if (sequence.length === 0)
+      fail('ERR_LIBMOE_DATA', `sequence ${i} is empty: every sequence needs a token`);
+    offsets[i + 1] = offsets[i]! + sequence.length;
+  });
+  if (sequences.length === 0) fail('ERR_LIBMOE_DATA', 'a batch needs at least one sequence');
+  const ids = new Int32Array(offsets[sequences.length]!);
+  sequences.forEach((sequence, i) => {
+    ids.set(Array.from(sequence), offsets[i]!);
+  });
+  return { ids, sequenceOffsets: offsets };
+}
+
+/** Some rows of hidden states, `[rows.length, dModel]`. Not differentiable. */
+export function rowsOf(hidden: Tensor, rows: readonly number[]): Tensor {
+  return noGrad(() =>
+    scope(() => gatherRows(hidden, tensor(rows, undefined, { dtype: 'i32', device: hidden.device }))),
+  );
+}

@@ -1,0 +1,158 @@
+import type { GatingArguments } from '../native/gating.ts';
+import { fail, native } from '../native/index.ts';
+import { record } from './autograd.ts';
+import { empty, type Tensor, view } from './tensor.ts';
+
+export interface GateOptions {
+  /** Choices per token, 1 … E. */
+  topK: number;
+  /** Default softmax. */
+  score?: 'softmax' | 'sigmoid' | undefined;
+  /**
+   * How weights come from the chosen scores s (default 'renormalise'): `scores` takes them as they are, `renormalise` s / (Σ s + epsilon),
+   * `activation` applies the score function to the k chosen logits alone (softmax over k; or each sigmoid).
+   */
+  weights?: 'scores' | 'renormalise' | 'activation' | undefined;
+  /** Default 0. */
+  epsilon?: number | undefined;
+  /** What `probabilitySums` and `probabilities` are made of (default softmax); `normalised-sigmoid` divides a row of sigmoids by its sum. */
+  probability?: 'softmax' | 'sigmoid' | 'normalised-sigmoid' | undefined;
+  /** [experts], dtype of the logits: added to the scores for choosing only; gets no gradient. */
+  selectionBias?: Tensor | undefined;
+  /** Group-limited selection (DeepSeek-V3): only the `kept` best of `count` equal blocks of experts; a block is worth its `top` (2) best scores. */
+  groups?: { count: number; kept: number; top?: number } | undefined;
+  /** i32 [tokens, topK]: the choices are given (a replayed pass, a swap): only their weights and the statistics are computed. */
+  experts?: Tensor | undefined;
+  /** bool [tokens]: false tokens choose nothing (experts −1, weight 0) and are counted nowhere. */
+  tokenMask?: Tensor | undefined;
+  /** i32 [sequences + 1]: statistics per sequence; default one. */
+  sequenceOffsets?: Tensor | undefined;
+  /** Also return dense probabilities [tokens, experts]. */
+  probabilities?: boolean | undefined;
+  /** Also return the entropy of each token's softmax [tokens]. */
+  entropy?: boolean | undefined;
+}
+
+/** What {@link gate} returns; floats have the dtype of the logits, S is the number of sequences. */
+export interface Gate {
+  /** i32 [tokens, topK], best first, ties to the lower index; −1 where the token is masked or every other logit is −∞. */
+  experts: Tensor;
+  /** [tokens, topK], differentiable. */
+  weights: Tensor;
+  /** [tokens], 0 for masked tokens, differentiable. */
+  logSumExp: Tensor;
+  /** [S, experts], differentiable. */
+  probabilitySums: Tensor;
+  /** i32 [S, experts] over all choices, and over first choices only. */
+  counts: Tensor;
+  firstCounts: Tensor;
+  /** [S, 5]: tokens counted, then sums over them of: entropy of the softmax (nats), entropy of the rescaled weights, w₁ − w₂, p₁ − p₂. */
+  summary: Tensor;
+  /** [tokens, experts], differentiable, when asked for. */
+  probabilities?: Tensor;
+  /** [tokens], differentiable, when asked for. */
+  entropy?: Tensor;
+}
+
+export const gateSummaryColumns = 5;
+const scores = ['softmax', 'sigmoid'] as const; // these three in the order of native/ops/gating.h
+const rules = ['scores', 'renormalise', 'activation'] as const;
+const kinds = ['softmax', 'sigmoid', 'normalised-sigmoid'] as const;
+
+function position<T extends string>(name: string, list: readonly T[], value: T): number {
+  const at = list.indexOf(value);
+  if (at < 0) fail('ERR_LIBMOE_ARGUMENT', `gate: ${name} must be one of ${list.join(', ')}, got ${value}`);
+  return at;
+}
+
+/**
+ * Chooses `topK` experts per token from logits [tokens, experts] (f32 or f64; cast bf16 first) and takes every statistic that losses and
+ * diagnostics need, in one pass. Throws ERR_LIBMOE_NOT_FINITE naming the token when its logits hold NaN or +∞, ERR_LIBMOE_ARGUMENT when
+ * topK exceeds the number of experts, ERR_LIBMOE_SHAPE for an empty batch.
+ */
+export function gate(logits: Tensor, options: GateOptions): Gate {
+  const { topK, selectionBias, tokenMask, sequenceOffsets, groups } = options;
+  const [tokens = 0, experts = 0] = logits.shape;
+  const like = { dtype: logits.dtype, device: logits.device };
+  const whole = { dtype: 'i32', device: logits.device } as const;
+  if (logits.rank !== 2 || tokens === 0 || experts === 0) {
+    const came = `[${logits.shape.join(', ')}]`;
+    fail('ERR_LIBMOE_SHAPE', `gate expects logits [tokens, experts] with at least one of each, got ${came}`);
+  }
+  if (!Number.isInteger(topK) || topK < 1 || topK > experts)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `gate: topK must be a whole number from 1 to ${experts} (the experts), got ${topK}`,
+    );
+  const args: GatingArguments = [
+    logits.handle,
+    selectionBias?.handle,
+    tokenMask?.handle,
+    sequenceOffsets?.handle,
+    topK,
+    position('score', scores, options.score ?? 'softmax'),
+    position('weights', rules, options.weights ?? 'renormalise'),
+    options.epsilon ?? 0,
+    position('probability', kinds, options.probability ?? 'softmax'),
+    groups?.count ?? 1,
+    groups?.kept ?? 1,
+    groups?.top ?? 2,
+    options.experts !== undefined,
+  ];
+  const sequences = sequenceOffsets ? Math.max(1, sequenceOffsets.size - 1) : 1;
+  const out: Gate = {
+    experts: options.experts ? view(options.experts, [tokens, topK]) : empty([tokens, topK], whole),
+    weights: empty([tokens, topK], like),
+    logSumExp: empty([tokens], like),
+    probabilitySums: empty([sequences, experts], like),
+    counts: empty([sequences, experts], whole),
+    firstCounts: empty([sequences, experts], whole),
+    summary: empty([sequences, gateSummaryColumns], like),
+  };
+  if (options.probabilities) out.probabilities = empty([tokens, experts], like);
+  if (options.entropy) out.entropy = empty([tokens], like);
+  try {
+    native().gateForward(
+      ...args,
+      out.experts.handle,
+      out.weights.handle,
+      out.logSumExp.handle,
+      out.probabilitySums.handle,
+      out.counts.handle,
+      out.firstCounts.handle,
+      out.summary.handle,
+      out.probabilities?.handle,
+      out.entropy?.handle,
+    );
+  } catch (error) {
+    for (const t of Object.values(out) as Tensor[]) t.dispose();
+    throw error;
+  }
+  const { experts: chosen, weights, logSumExp, probabilitySums, probabilities, entropy } = out;
+  const outputs = [weights, logSumExp, probabilitySums];
+  if (probabilities) outputs.push(probabilities);
+  if (entropy) outputs.push(entropy);
+  const saved = [logits, chosen, weights, selectionBias, tokenMask, sequenceOffsets].filter(
+    (t) => t !== undefined,
+  );
+  record({
+    name: 'gate',
+    inputs: [logits],
+    outputs,
+    saved,
+    backward: (gradients) => {
+      const dlogits = empty(logits.shape, like);
+      const of = (t: Tensor | undefined) => (t ? gradients[outputs.indexOf(t)]?.handle : undefined);
+      const given = [
+        of(weights),
+        of(logSumExp),
+        of(probabilitySums),
+        of(probabilities),
+        of(entropy),
+      ] as const;
+      native().gateBackward(...args, chosen.handle, weights.handle, ...given, dlogits.handle);
+      return [dlogits];
+    },
+  });
+  return out;
+}
