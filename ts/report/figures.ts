@@ -80,17 +80,21 @@ export interface Curve {
 const curvePoints = 400;
 
 /**
- * Exponential moving average with the start's bias taken out, so that the first values are not drawn towards 0.
- * @param weight of the past, in [0, 1)
+ * Centred moving average over up to `2 · radius + 1` values, fewer at both ends (always as many before as after), so that the
+ * curve neither lags nor bends at its ends.
  */
-export function smooth(values: readonly number[], weight: number): number[] {
-  let average = 0;
-  let mass = 0;
-  return values.map((value) => {
-    average = weight * average + (1 - weight) * value;
-    mass = weight * mass + (1 - weight);
-    return average / mass;
+export function smooth(values: readonly number[], radius: number): number[] {
+  const sums = [0];
+  for (const value of values) sums.push(sums.at(-1)! + value);
+  return values.map((_, i) => {
+    const reach = Math.min(radius, i, values.length - 1 - i);
+    return (sums[i + reach + 1]! - sums[i - reach]!) / (2 * reach + 1);
   });
+}
+
+/** About a twentieth of the points make up one smoothed value. */
+function radiusFor(count: number): number {
+  return Math.floor(count / 40);
 }
 
 function runColours(runs: readonly string[]): { domain: readonly string[]; range: string[] } {
@@ -103,7 +107,7 @@ export function lossFigure(curves: readonly Curve[]): Promise<string> {
     const finite = points.filter(({ loss }) => Number.isFinite(loss));
     const smoothed = smooth(
       finite.map(({ loss }) => loss),
-      finite.length > 60 ? 0.95 : 0.7,
+      radiusFor(finite.length),
     );
     const stride = Math.max(1, Math.ceil(finite.length / curvePoints));
     return finite.flatMap(({ tokens, loss }, i) =>
@@ -116,7 +120,14 @@ export function lossFigure(curves: readonly Curve[]): Promise<string> {
     field: 'run',
     type: 'nominal',
     scale: runColours(runs),
-    legend: { title: null, orient: 'top', columns: 4, symbolType: 'stroke', symbolSize: 220 },
+    legend: {
+      title: null,
+      orient: 'top',
+      columns: 4,
+      symbolType: 'stroke',
+      symbolSize: 220,
+      symbolOpacity: 1,
+    },
   };
   const x = {
     field: 'tokens',
@@ -194,7 +205,7 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
             scale: { domain: [0, 1, most], range: ['#0072B2', '#f7f7f7', '#D55E00'], interpolate: 'lab' },
             legend: {
               title: sameCount
-                ? ['share of tokens', `(1 = uniform = ${uniform.toFixed(uniform < 10 ? 1 : 0)} %)`]
+                ? ['share of tokens', `(1 = uniform = ${Number(uniform.toFixed(1))} %)`]
                 : ['share of tokens', '(1 = uniform)'],
               orient: 'right',
               values: [0, 0.5, 1, ...(most > 2.6 ? [(1 + most) / 2] : []), most],
@@ -214,7 +225,7 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
                 text: { field: 'label', type: 'nominal' },
                 color: {
                   condition: {
-                    test: `datum.relative < 0.35 || datum.relative > ${(0.72 * most).toFixed(3)}`,
+                    test: `datum.relative < 0.3 || datum.relative > ${(1 + 0.75 * (most - 1)).toFixed(3)}`,
                     value: '#ffffff',
                   },
                   value: ink,
@@ -231,8 +242,8 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
 export function confidenceFigure(layers: readonly LayerRouting[]): Promise<string> {
   const panels = [
     { key: 'entropy', title: 'Router entropy', unit: 'nats per token' },
-    { key: 'margin', title: 'Margin between last chosen and first unchosen', unit: 'probability' },
-    { key: 'balance', title: 'Load balance', unit: 'normalised load entropy (1 = uniform)' },
+    { key: 'margin', title: 'Margin, last chosen to first unchosen', unit: 'score' },
+    { key: 'balance', title: 'Load balance (1 = uniform)', unit: 'load entropy' },
   ] as const;
   const names = layers.map(({ layer }) => `layer ${layer}`);
   // Few layers: colours that are easy to tell apart. Many: an ordered ramp, since depth is an order.
@@ -242,7 +253,7 @@ export function confidenceFigure(layers: readonly LayerRouting[]): Promise<strin
       const series = layer[key].filter(({ value }) => Number.isFinite(value));
       const smoothed = smooth(
         series.map(({ value }) => value),
-        series.length > 60 ? 0.9 : 0.5,
+        radiusFor(series.length),
       );
       const stride = Math.max(1, Math.ceil(series.length / (curvePoints / 2)));
       return series.flatMap(({ step }, i) =>

@@ -163,7 +163,7 @@ function evaluationTable(runs: readonly RunFolder[]): Markup | undefined {
       ({ evaluation }, i) => {
         const value = values[i];
         const error = evaluation?.results.results[task]?.[`${metric}_stderr,none`];
-        return html`<td class="number${value === top ? ' best' : ''}">${typeof value === 'number' ? fixed(value, 4) : (value ?? missing)}${typeof error === 'number' ? ` ± ${fixed(error, 4)}` : ''}</td>`;
+        return html`<td class="number${value === top ? ' best' : ''}">${typeof value === 'number' ? measured(value) : (value ?? missing)}${typeof error === 'number' ? ` ± ${measured(error)}` : ''}</td>`;
       },
     )}</tr>`;
   })}</tbody></table></div>
@@ -176,4 +176,9 @@ function runSection(run: RunFolder, i: number): Markup {
 ${notes.map(note)}
 ${environment === undefined ? undefined : html`<details><summary>Environment</summary><dl>${Object.entries(environment).map(([key, value]) => html`<dt>${key}</dt><dd>${typeof value === 'object' ? JSON.stringify(value) : String(value)}</dd>`)}</dl></details>`}
 ${recipe === undefined ? undefined : html`<details><summary>Recipe</summary><pre>${recipe}</pre></details>`}`;
+}
+
+/** Four decimals for shares and bits, fewer for perplexities in the thousands. */
+function measured(value: number): string {
+  return fixed(value, Math.abs(value) >= 100 ? 1 : 4);
 }
