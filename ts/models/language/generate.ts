@@ -75,7 +75,10 @@ export function sampleToken(
     if (topP !== undefined) {
       const goal = topP * candidates.reduce((sum, { weight }) => sum + weight, 0);
       let sum = 0;
-      const last = candidates.findIndex(({ weight }) => (sum += weight) >= goal);
+      const last = candidates.findIndex(({ weight }) => {
+        sum += weight;
+        return sum >= goal;
+      });
       candidates = candidates.slice(0, last < 0 ? candidates.length : last + 1);
     }
   }
