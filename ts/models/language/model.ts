@@ -14,12 +14,13 @@ import {
   checkpoint,
   type DeviceName,
   type Dtype,
+  isGradEnabled,
   noGrad,
   scope,
   type Tensor,
   tensor,
 } from '../../tensor/index.ts';
-import { linearCrossEntropy } from '../../tensor/loss.ts';
+import { linearCrossEntropy, linearLogits } from '../../tensor/loss.ts';
 import { gatherRows } from '../../tensor/shape.ts';
 import { Block } from './block.ts';
 import {
@@ -111,8 +112,14 @@ export class LanguageModel extends Module {
     });
   }
 
-  /** @param hidden `[tokens, dModel]` @returns `[tokens, vocabulary]` f32 (f64 for an f64 model) */
+  /**
+   * Logits in full precision: a bf16 model's are not rounded to bf16, unless they are to be differentiated.
+   * @param hidden `[tokens, dModel]`
+   * @returns `[tokens, vocabulary]` f32 (f64 for an f64 model)
+   */
   logits(hidden: Tensor): Tensor {
+    if (!isGradEnabled() || !hidden.requiresGrad)
+      return linearLogits(hidden, this.outputWeight, this.output?.bias);
     return scope(() => {
       const out = linear(hidden, this.outputWeight, this.output?.bias);
       return out.dtype === 'bf16' ? cast(out, 'f32') : out;
