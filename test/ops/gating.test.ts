@@ -308,6 +308,31 @@ describe('gate', () => {
     });
   });
 
+  it('weighs given experts as it weighs its own choice', () => {
+    scope(() => {
+      const logits = tensor(golden(6), [6, 6]);
+      const own = gate(logits, { topK: 3 });
+      const again = gate(logits, { topK: 3, experts: own.experts });
+      for (const key of [
+        'experts',
+        'weights',
+        'counts',
+        'firstCounts',
+        'probabilitySums',
+        'summary',
+      ] as const)
+        expect(again[key].toArray(), key).toEqual(own[key].toArray());
+      const given = tensor(Int32Array.from([-1, 4, 0]), [1, 3]);
+      const one = gate(tensor([1, 2, 3, 4, 2], [1, 5]), { topK: 3, experts: given });
+      expect(one.weights.toArray()[0]).toBe(0);
+      expect(one.weights.toArray()[1]).toBeCloseTo(1 / (1 + Math.exp(-1)), 6);
+      expect(() => gate(tensor([1, 2], [1, 2]), { topK: 3, experts: given })).toThrow(/topK/);
+      expect(() => gate(tensor([1, 2, 3, 4], [1, 4]), { topK: 3, experts: given })).toThrow(
+        /got 4 for token 0/,
+      );
+    });
+  });
+
   it('summarises entropy and margins', () => {
     scope(() => {
       const g = gate(tensor([Math.log(0.6), Math.log(0.3), Math.log(0.1)], [1, 3]), { topK: 2 });

@@ -37,6 +37,8 @@ export interface Results {
     /** Questions whose best two choices are closer than the margin that rounding can turn. */
     fragile_items: Record<string, number>;
     boundary_merged: Record<string, number>;
+    /** Share that guessing gets right, for multiple-choice tasks. */
+    chance: Record<string, number>;
     /** Questions with an answer that is no finite number; they count as wrong. */
     not_finite: Record<string, number>;
     bos: Record<string, { added: boolean; template_has_bos: boolean }>;

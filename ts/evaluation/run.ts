@@ -233,6 +233,7 @@ function emptyResults(
       dataset_manifest: {},
       fragile_items: {},
       boundary_merged: {},
+      chance: {},
       not_finite: {},
       bos: {},
       requests,

@@ -103,6 +103,8 @@ export async function scoreTask(
   libmoe.dataset_manifest[name] = { id: task.dataset_path ?? 'inline', sha256: dataHash, rows: original };
   libmoe.fragile_items[name] =
     task.output_type === 'multiple_choice' ? scored.filter(({ sums }) => isFragile(sums)).length : 0;
+  if (task.output_type === 'multiple_choice')
+    libmoe.chance[name] = mean(questions.map(({ gold, choices }) => gold.length / choices.length));
   libmoe.boundary_merged[name] = pairs.filter(({ boundaryMerged }) => boundaryMerged).length;
   libmoe.not_finite[name] = scored.filter(({ sums }) => !sums.every(Number.isFinite)).length;
   libmoe.bos[name] = {

@@ -2,9 +2,11 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
+import { languageModelConfigSchema } from '../models/language/config.ts';
 import { explainIssues } from '../models/language/config-errors.ts';
-import { languageModelConfigSchema, layerSelectionSchema } from '../models/language/config.ts';
 import { fail } from '../native/index.ts';
+import { optimizerOptions, scheduleOptions } from '../training/index.ts';
+import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
 
 const count = z.number().int().positive();
@@ -25,54 +27,29 @@ const sourceSchema = z.union([
 ]);
 export type Source = z.output<typeof sourceSchema>;
 
-const scheduleSchema = z.strictObject({
-  name: z.enum(['cosine', 'linear', 'constant', 'noam', 'step']).default('cosine'),
-  warmup: z.number().int().nonnegative().default(0),
-  /** The last learning rate as a share of the first (cosine, linear). */
-  minimum: z.number().min(0).max(1).default(0.1),
-  /** `libmoe`: the cosine's period is all steps, warm-up included in the count only once (spec §4.5). */
-  compat: z.enum(['fixed', 'libmoe']).default('fixed'),
-  /** Steps at which `step` multiplies by `gamma`. */
-  milestones: z.array(count).optional(),
-  gamma: z.number().positive().default(0.1),
-});
-
-const optimizerSchema = z.strictObject({
-  name: z.enum(['adamw', 'sgd']).default('adamw'),
-  learningRate: z.number().positive().default(3e-4),
-  beta1: z.number().min(0).lt(1).default(0.9),
-  beta2: z.number().min(0).lt(1).default(0.999),
-  epsilon: z.number().positive().default(1e-8),
-  momentum: z.number().min(0).lt(1).default(0.9),
-  weightDecay: z.number().min(0).default(0.01),
-  /** Parameters whose names match (regular expressions) are not decayed. LibMoE decays all. */
-  excludeFromDecay: z.array(z.string()).default([]),
-});
-
-const upcycleSchema = z.strictObject({
-  experts: count,
-  topK: count,
-  router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
-  layers: layerSelectionSchema.default('all'),
-  initStd: z.number().min(0).optional(),
-  seed: z.number().int().optional(),
-  capacityFactor: z.number().positive().optional(),
-  dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
-  compat: z.enum(['fixed', 'libmoe', 'original']).optional(),
-});
-
 /** A training run. Every key has a default or is required; unknown keys are errors. */
 export const recipeSchema = z.strictObject({
-  name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
+  name: z
+    .string()
+    .regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
   seed: z.number().int().nonnegative().default(42),
-  device: z.string().regex(/^(cpu|cuda:\d+)$/).default('cpu'),
+  device: z
+    .string()
+    .regex(/^(cpu|cuda:\d+)$/)
+    .default('cpu'),
   /** bf16: bf16 parameters and activations, fp32 master weights. */
   precision: z.enum(['f32', 'bf16']).default('f32'),
   /** A tokenizer.json (or its folder), or how to train one. Default: the checkpoint's. */
   tokenizer: z
     .union([
       z.string(),
-      z.strictObject({ train: z.strictObject({ vocabularySize: count, splitDigits: z.boolean().default(true), byteFallback: z.boolean().default(false) }) }),
+      z.strictObject({
+        train: z.strictObject({
+          vocabularySize: count,
+          splitDigits: z.boolean().default(true),
+          byteFallback: z.boolean().default(false),
+        }),
+      }),
     ])
     .optional(),
   data: z.strictObject({
@@ -92,15 +69,15 @@ export const recipeSchema = z.strictObject({
   /** A new model; vocabularySize defaults to the tokenizer's. Give either this or `start`. */
   model: languageModelConfigSchema.partial({ vocabularySize: true }).optional(),
   /** A checkpoint to go on from, upcycled first if asked. */
-  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleSchema.optional() }).optional(),
+  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleOptionsSchema.optional() }).optional(),
   training: z.strictObject({
     steps: count,
     /** Micro-batches per step: gradients accumulate, memory shrinks, the result stays within rounding. */
     microBatches: count.default(1),
-    optimizer: optimizerSchema.prefault({}),
-    schedule: scheduleSchema.prefault({}),
+    optimizer: optimizerOptions.prefault({ name: 'adamw' }),
+    schedule: scheduleOptions.prefault({ name: 'cosine', learningRate: 3e-4 }),
     /** Largest global norm of the gradient; null: no clipping. */
-    gradientClip: z.number().positive().nullable().default(1),
+    clipNorm: z.number().positive().nullable().default(1),
     activationCheckpointing: z.boolean().default(false),
     checkpointEvery: count.default(500),
     keepCheckpoints: count.default(3),
@@ -111,6 +88,8 @@ export const recipeSchema = z.strictObject({
     .strictObject({
       /** Task names or files, besides the held-out texts. */
       tasks: z.array(z.string()).default([]),
+      /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
+      wordOrder: z.strictObject({ source: sourceSchema, pairs: count.default(200) }).optional(),
       limit: z.number().positive().optional(),
       scorer: z.enum(['libmoe', 'fixed']).default('fixed'),
     })
@@ -129,16 +108,26 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   const where = typeof source === 'string' ? source : 'the recipe';
   const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
-  if (!parsed.success) fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
   const recipe = parsed.data;
   if ((recipe.model === undefined) === (recipe.start === undefined)) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`,
+    );
   }
   if (recipe.model && recipe.tokenizer === undefined) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }`,
+    );
   }
   if (recipe.data.batchSequences % recipe.training.microBatches !== 0) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: data.batchSequences ${recipe.data.batchSequences} is not a multiple of training.microBatches ${recipe.training.microBatches}`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: data.batchSequences ${recipe.data.batchSequences} is not a multiple of training.microBatches ${recipe.training.microBatches}`,
+    );
   }
   return recipe;
 }
@@ -149,7 +138,8 @@ function readYaml(file: string): Record<string, unknown> {
   const first = document.errors[0];
   if (first) fail('ERR_LIBMOE_RECIPE', `${file} is not YAML: ${first.message.split('\n')[0]}`);
   const tree: unknown = document.toJS();
-  if (tree === null || typeof tree !== 'object' || Array.isArray(tree)) fail('ERR_LIBMOE_RECIPE', `${file}: expected keys and values at the top, such as "name: my-run"`);
+  if (tree === null || typeof tree !== 'object' || Array.isArray(tree))
+    fail('ERR_LIBMOE_RECIPE', `${file}: expected keys and values at the top, such as "name: my-run"`);
   return tree as Record<string, unknown>;
 }
 

@@ -44,7 +44,7 @@ export interface GroupedFfnOptions {
  * pre-activation are kept). Results do not depend on the number of threads, those of a token not on other tokens.
  *
  * @param x [tokens, d] f32, bf16 or f64.
- * @param plan from dispatchPlan(), alive until backward has run.
+ * @param plan from dispatchPlan(); may be disposed before backward runs.
  * @param weights [tokens, topK] f32 (f64 for f64), any sign.
  * @throws ERR_LIBMOE_SHAPE, ERR_LIBMOE_DTYPE for tensors that do not fit together; ERR_LIBMOE_ARGUMENT for an unknown activation or a plan
  * that contradicts itself.
