@@ -1,6 +1,6 @@
 import type { TokenBatch } from '../../data/batch.ts';
 import { checkBatch } from '../../data/batch-check.ts';
-import { ForwardContext } from '../../moe/context.ts';
+import { checkpointed, ForwardContext } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import type { AttentionStep } from '../../nn/attention.ts';
 import { Embedding } from '../../nn/embedding.ts';
@@ -11,7 +11,6 @@ import { Rotary } from '../../nn/rotary.ts';
 import { cast } from '../../tensor/elementwise.ts';
 import { linear } from '../../tensor/gemm.ts';
 import {
-  checkpoint,
   type DeviceName,
   type Dtype,
   isGradEnabled,
@@ -160,7 +159,7 @@ export class LanguageModel extends Module {
     const ids = tensor(batch.ids, undefined, { device });
     const positionsTensor = tensor(positions, undefined, { device });
     const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
-    const context = given ?? new ForwardContext({ training: this.training, sequenceOffsets });
+    const context = (given ?? new ForwardContext({ training: this.training })).with({ sequenceOffsets });
     let x = this.embedding.forward(ids);
     for (const [layer, block] of this.blocks.entries()) {
       const step: AttentionStep = {
@@ -175,13 +174,20 @@ export class LanguageModel extends Module {
         : scope(() => block.forward(before, step, context));
       before.dispose(); // the tape holds it if it needs it
     }
+    if (given === undefined) context.dispose();
     return this.finalNorm.forward(x);
   }
 
   #again(block: Block, x: Tensor, step: AttentionStep, context: ForwardContext): Tensor {
-    return checkpoint(
-      (input, positions, sequenceOffsets) =>
-        block.forward(input!, { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! }, context),
+    // What the recomputation needs goes in as inputs, which the tape keeps until then.
+    return checkpointed(
+      context,
+      (inner, input, positions, sequenceOffsets) =>
+        block.forward(
+          input!,
+          { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
+          inner.with({ sequenceOffsets }),
+        ),
       [x, step.positions, step.sequenceOffsets],
     );
   }
