@@ -67,7 +67,7 @@ void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
       const G* g = t.gradient.as<G>();
       A *m = t.first_moment.as<A>(), *v = t.second_moment.as<A>();
       const V scale(A(o.gradient_scale)), decay(A(1 - o.learning_rate * t.weight_decay)), take1(A(1 - o.beta1)), keep2(A(o.beta2)), take2(A(1 - o.beta2)),
-          root(A(correction2)), epsilon(A(o.epsilon)), rate(A(-(o.learning_rate / correction1)));
+          root{A(correction2)}, epsilon(A(o.epsilon)), rate(A(-(o.learning_rate / correction1)));
       for_vectors<A>(piece.end - piece.begin, [&](int64_t k, int count) {
         const int64_t i = piece.begin + k;
         const V gradient = load_count(g + i, count) * scale, m0 = load_count(m + i, count);

@@ -59,9 +59,7 @@ describe.each(Object.entries(unaries))('%s', (_, [op, reference, positive]) => {
         const expected = x.toArray().map(reference);
         const actual = op(x).toArray();
         expected.forEach((e, i) => {
-          expect(Math.abs(actual[i]! - e)).toBeLessThanOrEqual(
-            tolerance[dtype]! * Math.max(1, Math.abs(e)),
-          );
+          expect(Math.abs(actual[i]! - e)).toBeLessThanOrEqual(tolerance[dtype]! * Math.max(1, Math.abs(e)));
         });
       }
     });

@@ -53,7 +53,12 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const out = path.resolve(options.out ?? path.join('runs', 'demo'));
   const log = options.log ?? (() => {});
   const runs: RunResult[] = [];
-  const go = async (recipe: string, name: string, title: string, changes: Record<string, unknown> = {}): Promise<RunResult> => {
+  const go = async (
+    recipe: string,
+    name: string,
+    title: string,
+    changes: Record<string, unknown> = {},
+  ): Promise<RunResult> => {
     const folder = path.join(out, name);
     const all = {
       ...changes,
@@ -72,7 +77,11 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
       ...(options.signal && { signal: options.signal }),
       ...(options.command && { command: options.command }),
     });
-    if (!result.training.completed) fail('ERR_LIBMOE_STOPPED', `stopped at step ${result.training.step} of ${name}; the same command continues`);
+    if (!result.training.completed)
+      fail(
+        'ERR_LIBMOE_STOPPED',
+        `stopped at step ${result.training.step} of ${name}; the same command continues`,
+      );
     runs.push(result);
     return result;
   };
@@ -115,5 +124,8 @@ function refuseOther(folder: string, recipe: string): void {
     rmSync(folder, { recursive: true }); // it never came to a checkpoint
     return;
   }
-  fail('ERR_LIBMOE_STATE', `${folder} holds a run of another recipe or seed: delete it or choose another --out`);
+  fail(
+    'ERR_LIBMOE_STATE',
+    `${folder} holds a run of another recipe or seed: delete it or choose another --out`,
+  );
 }

@@ -22,7 +22,9 @@ export interface Environment {
 
 /** What a later reader needs to judge or repeat a run: versions, machine, seed, command line. */
 export function environment(seed: number, command: readonly string[] = []): Environment {
-  const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
+    version: string;
+  };
   const { instructionSet, threads } = native().cpuInfo();
   return {
     libmoe: version,
@@ -44,7 +46,11 @@ export function environment(seed: number, command: readonly string[] = []): Envi
 /** The checkout's commit, `-dirty` when files differ from it; null outside a checkout. */
 export function commitOf(folder: string): string | null {
   try {
-    const options: ExecFileSyncOptionsWithStringEncoding = { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] };
+    const options: ExecFileSyncOptionsWithStringEncoding = {
+      cwd: folder,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    };
     const top = execFileSync('git', ['rev-parse', '--show-toplevel'], options).trim();
     if (path.resolve(top) !== path.resolve(folder)) return null;
     return execFileSync('git', ['describe', '--always', '--dirty', '--abbrev=12'], options).trim();

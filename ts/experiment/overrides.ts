@@ -2,7 +2,8 @@ import { parse } from 'yaml';
 import { fail } from '../native/index.ts';
 
 type Tree = { [key: string]: unknown };
-const isTree = (value: unknown): value is Tree => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isTree = (value: unknown): value is Tree =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** `base` with every leaf of `changes` laid over it; lists replace lists. Neither argument is changed. */
 export function merged(base: Tree, changes: Tree): Tree {
@@ -32,7 +33,10 @@ export function parseOverrides(texts: readonly string[]): Tree {
     } catch (cause) {
       fail('ERR_LIBMOE_RECIPE', `--set ${text}: the value is not YAML (quote it if it is text)`, cause);
     }
-    tree = merged(tree, path.reduceRight<Tree>((inner, key, i) => ({ [key]: i === path.length - 1 ? value : inner }), {}));
+    tree = merged(
+      tree,
+      path.reduceRight<Tree>((inner, key, i) => ({ [key]: i === path.length - 1 ? value : inner }), {}),
+    );
   }
   return tree;
 }

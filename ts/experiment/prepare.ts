@@ -68,7 +68,10 @@ export async function prepareData(recipe: Recipe, out: string, log: Log): Promis
   const { data, seed } = recipe;
   const tokenizerFolder = await prepareTokenizer(recipe, out, log);
   const tokenizer = loadTokenizer(tokenizerFolder);
-  const key = createHash('sha256').update(JSON.stringify([data.train, tokenizer.hash])).digest('hex').slice(0, 16);
+  const key = createHash('sha256')
+    .update(JSON.stringify([data.train, tokenizer.hash]))
+    .digest('hex')
+    .slice(0, 16);
   const shards = path.join(data.cache ?? path.join(path.dirname(out), 'cache'), key);
   let shown = 0;
   const manifest = await writeShards(documentsOf(data.train), {

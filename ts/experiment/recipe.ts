@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
-import { explainIssues } from '../models/language/config-errors.ts';
 import { languageModelConfigSchema } from '../models/language/config.ts';
+import { explainIssues } from '../models/language/config-errors.ts';
 import { fail } from '../native/index.ts';
 import { optimizerOptions, scheduleOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
@@ -29,16 +29,27 @@ export type Source = z.output<typeof sourceSchema>;
 
 /** A training run. Every key has a default or is required; unknown keys are errors. */
 export const recipeSchema = z.strictObject({
-  name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
+  name: z
+    .string()
+    .regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
   seed: z.number().int().nonnegative().default(42),
-  device: z.string().regex(/^(cpu|cuda:\d+)$/).default('cpu'),
+  device: z
+    .string()
+    .regex(/^(cpu|cuda:\d+)$/)
+    .default('cpu'),
   /** bf16: bf16 parameters and activations, fp32 master weights. */
   precision: z.enum(['f32', 'bf16']).default('f32'),
   /** A tokenizer.json (or its folder), or how to train one. Default: the checkpoint's. */
   tokenizer: z
     .union([
       z.string(),
-      z.strictObject({ train: z.strictObject({ vocabularySize: count, splitDigits: z.boolean().default(true), byteFallback: z.boolean().default(false) }) }),
+      z.strictObject({
+        train: z.strictObject({
+          vocabularySize: count,
+          splitDigits: z.boolean().default(true),
+          byteFallback: z.boolean().default(false),
+        }),
+      }),
     ])
     .optional(),
   data: z.strictObject({
@@ -97,16 +108,26 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   const where = typeof source === 'string' ? source : 'the recipe';
   const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
-  if (!parsed.success) fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
   const recipe = parsed.data;
   if ((recipe.model === undefined) === (recipe.start === undefined)) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`,
+    );
   }
   if (recipe.model && recipe.tokenizer === undefined) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }`,
+    );
   }
   if (recipe.data.batchSequences % recipe.training.microBatches !== 0) {
-    fail('ERR_LIBMOE_RECIPE', `${where}: data.batchSequences ${recipe.data.batchSequences} is not a multiple of training.microBatches ${recipe.training.microBatches}`);
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: data.batchSequences ${recipe.data.batchSequences} is not a multiple of training.microBatches ${recipe.training.microBatches}`,
+    );
   }
   return recipe;
 }
@@ -117,7 +138,8 @@ function readYaml(file: string): Record<string, unknown> {
   const first = document.errors[0];
   if (first) fail('ERR_LIBMOE_RECIPE', `${file} is not YAML: ${first.message.split('\n')[0]}`);
   const tree: unknown = document.toJS();
-  if (tree === null || typeof tree !== 'object' || Array.isArray(tree)) fail('ERR_LIBMOE_RECIPE', `${file}: expected keys and values at the top, such as "name: my-run"`);
+  if (tree === null || typeof tree !== 'object' || Array.isArray(tree))
+    fail('ERR_LIBMOE_RECIPE', `${file}: expected keys and values at the top, such as "name: my-run"`);
   return tree as Record<string, unknown>;
 }
 

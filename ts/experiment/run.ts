@@ -1,28 +1,28 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
+import type { Tokenizer } from '../data/index.ts';
 import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } from '../evaluation/index.ts';
 import { languageAdapter } from '../evaluation/language-adapter.ts';
-import type { Tokenizer } from '../data/index.ts';
 import { readModelWeights, writeModelFiles } from '../models/language/checkpoint.ts';
 import { LanguageModel, loadModel, parameterReport } from '../models/language/index.ts';
-import { resolveCheckpoint } from './checkpoint-path.ts';
 import { fail } from '../native/index.ts';
 import { writeFileAtomically } from '../storage/index.ts';
 import {
   type Callback,
   checkpointEvery,
   evaluateEvery,
-  metricsLogger,
   optimizer as makeOptimizer,
-  schedule,
-  type StepReport,
-  statusLine,
+  metricsLogger,
   type StatusOutput,
-  tensorboardLogger,
+  type StepReport,
+  schedule,
+  statusLine,
   type TrainingSummary,
+  tensorboardLogger,
   train,
 } from '../training/index.ts';
 import { upcycleWithReport } from '../upcycling/index.ts';
+import { resolveCheckpoint } from './checkpoint-path.ts';
 import { environment } from './environment.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
 import { loadRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
@@ -70,7 +70,8 @@ export async function runRecipe(source: string | RecipeInput, options: RunOption
   const recipe = loadRecipe(source, options.changes);
   const out = path.resolve(options.out ?? path.join('runs', recipe.name));
   const log = options.log ?? (() => {});
-  if (recipe.device !== 'cpu') fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${recipe.device}`);
+  if (recipe.device !== 'cpu')
+    fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${recipe.device}`);
   mkdirSync(out, { recursive: true });
   writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(recipe));
   writeFileAtomically(path.join(out, 'environment.json'), json(environment(recipe.seed, options.command)));
@@ -87,12 +88,19 @@ export async function runRecipe(source: string | RecipeInput, options: RunOption
 
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-async function makeModel(recipe: Recipe, tokenizer: Tokenizer, log: (line: string) => void): Promise<LanguageModel> {
+async function makeModel(
+  recipe: Recipe,
+  tokenizer: Tokenizer,
+  log: (line: string) => void,
+): Promise<LanguageModel> {
   const dtype = recipe.precision;
   if (recipe.model) {
     const vocabularySize = recipe.model.vocabularySize ?? tokenizer.vocabularySize;
     if (vocabularySize < tokenizer.vocabularySize) {
-      fail('ERR_LIBMOE_RECIPE', `model.vocabularySize ${vocabularySize} is less than the tokenizer's ${tokenizer.vocabularySize}: leave it out`);
+      fail(
+        'ERR_LIBMOE_RECIPE',
+        `model.vocabularySize ${vocabularySize} is less than the tokenizer's ${tokenizer.vocabularySize}: leave it out`,
+      );
     }
     return new LanguageModel({ ...recipe.model, vocabularySize }, { seed: recipe.seed, dtype });
   }
@@ -115,7 +123,12 @@ async function makeModel(recipe: Recipe, tokenizer: Tokenizer, log: (line: strin
 async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
   const texts: Task[] = [];
   for (const [name, source] of Object.entries(recipe.data.heldOut)) {
-    texts.push(heldOutTextTask(name, (await collect(source)).map(({ id, text }) => ({ id, text }))));
+    texts.push(
+      heldOutTextTask(
+        name,
+        (await collect(source)).map(({ id, text }) => ({ id, text })),
+      ),
+    );
   }
   if (recipe.evaluation.wordOrder) {
     const { source, pairs } = recipe.evaluation.wordOrder;
@@ -125,7 +138,14 @@ async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
   return [...texts, ...recipe.evaluation.tasks];
 }
 
-async function evaluateInto(model: LanguageModel, tokenizer: Tokenizer, recipe: Recipe, folder: string, tasks: (Task | string)[], signal?: AbortSignal): Promise<Results> {
+async function evaluateInto(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  recipe: Recipe,
+  folder: string,
+  tasks: (Task | string)[],
+  signal?: AbortSignal,
+): Promise<Results> {
   mkdirSync(folder, { recursive: true });
   model.eval();
   const steps = evaluate(languageAdapter(model, { tokenizer, name: recipe.name }), {
@@ -151,25 +171,45 @@ export function headlines(results: Results): Record<string, number> {
   return out;
 }
 
-async function trainAndEvaluate(recipe: Recipe, options: RunOptions, out: string, log: (line: string) => void, prepared: Prepared, model: LanguageModel): Promise<RunResult> {
+async function trainAndEvaluate(
+  recipe: Recipe,
+  options: RunOptions,
+  out: string,
+  log: (line: string) => void,
+  prepared: Prepared,
+  model: LanguageModel,
+): Promise<RunResult> {
   const { training } = recipe;
   const { tokenizer, tokenizerFolder, loader } = prepared;
   model.activationCheckpointing = training.activationCheckpointing;
   const report = parameterReport(model.config, recipe.data.sequenceLength);
-  log(`model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`);
+  log(
+    `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
+  );
   const tasks = await tasksOf(recipe);
 
   const callbacks: Callback[] = [];
   if (training.evaluateEvery !== null) {
     callbacks.push(
       evaluateEvery(training.evaluateEvery, async ({ step }) => {
-        const results = await evaluateInto(model, tokenizer, recipe, path.join(out, 'eval', String(step)), tasks);
+        const results = await evaluateInto(
+          model,
+          tokenizer,
+          recipe,
+          path.join(out, 'eval', String(step)),
+          tasks,
+        );
         return headlines(results);
       }),
     );
   }
-  callbacks.push(metricsLogger(path.join(out, 'metrics.jsonl')), tensorboardLogger(out), checkpointEvery(training.checkpointEvery));
-  if (options.status !== null) callbacks.push(statusLine({ label: recipe.name, ...(options.status && { output: options.status }) }));
+  callbacks.push(
+    metricsLogger(path.join(out, 'metrics.jsonl')),
+    tensorboardLogger(out),
+    checkpointEvery(training.checkpointEvery),
+  );
+  if (options.status !== null)
+    callbacks.push(statusLine({ label: recipe.name, ...(options.status && { output: options.status }) }));
 
   const started = performance.now();
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
@@ -220,12 +260,21 @@ async function trainAndEvaluate(recipe: Recipe, options: RunOptions, out: string
       ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
     };
     if (summary.completed && tasks.length > 0) {
-      result.evaluation = await evaluateInto(model, tokenizer, recipe, path.join(out, 'eval', 'final'), tasks, options.signal);
+      result.evaluation = await evaluateInto(
+        model,
+        tokenizer,
+        recipe,
+        path.join(out, 'eval', 'final'),
+        tasks,
+        options.signal,
+      );
     }
     writeFileAtomically(
       path.join(out, 'summary.json'),
       json({
-        model: model.config.moe ? `${model.config.moe.experts} experts, top ${model.config.moe.topK}, ${model.config.moe.router.name}` : 'dense',
+        model: model.config.moe
+          ? `${model.config.moe.experts} experts, top ${model.config.moe.topK}, ${model.config.moe.router.name}`
+          : 'dense',
         parameters: report.total,
         activeParameters: report.active,
         tokens: summary.tokens,

@@ -2,9 +2,9 @@ import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
 import {
+  isJsonObject,
   type JsonObject,
   type JsonValue,
-  isJsonObject,
   readJson,
   readJsonObject,
   verifyFolder,
@@ -116,7 +116,10 @@ export async function readCheckpoint(
     return typeof value === 'number' ? value : fail(code, `${join(path, file)} has no number "${key}"`);
   };
   if (trainer.format !== 1) {
-    fail(code, `${join(path, 'trainer.json')} has the format ${JSON.stringify(trainer.format)}, this version reads 1`);
+    fail(
+      code,
+      `${join(path, 'trainer.json')} has the format ${JSON.stringify(trainer.format)}, this version reads 1`,
+    );
   }
   const state: TrainingState = {
     step: number(trainer, 'trainer.json', 'step'),

@@ -14,7 +14,11 @@ export function assertFinite(
   gradNorm: number,
   parameters: ReadonlyMap<string, Tensor>,
 ): void {
-  if (Number.isFinite(gradNorm) && Number.isFinite(crossEntropy) && terms.every((term) => Number.isFinite(term.value))) {
+  if (
+    Number.isFinite(gradNorm) &&
+    Number.isFinite(crossEntropy) &&
+    terms.every((term) => Number.isFinite(term.value))
+  ) {
     return;
   }
   const where = locate(crossEntropy, terms, gradNorm, parameters);
@@ -36,11 +40,13 @@ function locate(
   if (parameter >= 0) return `parameter ${names[parameter]} holds a NaN or an infinity already`;
   const term = terms.find(({ value }) => !Number.isFinite(value));
   if (term) return `the ${term.name} loss of layer ${term.layer} is ${term.value}`;
-  if (!Number.isFinite(crossEntropy)) return `the cross entropy is ${crossEntropy} although all parameters are finite`;
+  if (!Number.isFinite(crossEntropy))
+    return `the cross entropy is ${crossEntropy} although all parameters are finite`;
   // Gradients run from the last layer to the first, so what is wrong began at the last parameter that shows it.
   const withGradient = names.filter((name) => parameters.get(name)!.grad);
   for (const name of withGradient.reverse()) {
-    if (nonFinite([parameters.get(name)!.grad!]) === 0) return `the loss is finite, but the gradient of ${name} is not`;
+    if (nonFinite([parameters.get(name)!.grad!]) === 0)
+      return `the loss is finite, but the gradient of ${name} is not`;
   }
   return `the norm of the gradients is ${gradNorm}: their squares overflow`;
 }

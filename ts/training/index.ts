@@ -9,7 +9,7 @@ export {
   writeCheckpoint,
 } from './checkpoint.ts';
 export { metricsLogger, tensorboardLogger } from './loggers.ts';
-export { type BatchSource, type TrainOptions, type Training, train } from './loop.ts';
+export { type BatchSource, type Training, type TrainOptions, train } from './loop.ts';
 export { type BatchKind, tokenBatches } from './micro-batches.ts';
 export type { AfterStep, TrainableModel } from './micro-step.ts';
 export {

@@ -9,7 +9,7 @@ import { assertFinite } from './finite.ts';
 import { type BatchKind, tokenBatches } from './micro-batches.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { Optimizer } from './optimizer.ts';
-import { openRun, type OpenRun } from './run-folder.ts';
+import { type OpenRun, openRun } from './run-folder.ts';
 import type { Schedule } from './schedule.ts';
 import { forwardBackward } from './step.ts';
 import type { StepReport, TrainingSummary } from './step-report.ts';
@@ -66,7 +66,10 @@ export interface Training extends AsyncGenerator<StepReport, TrainingSummary, vo
  * Throws ERR_LIBMOE_NOT_FINITE (a NaN; the step is not applied), ERR_LIBMOE_STATE (`out` holds a run already), ERR_LIBMOE_CHECKPOINT,
  * and what the data, the model and the callbacks throw.
  */
-export function train<Batch = TokenBatch>(model: TrainableModel<Batch>, options: TrainOptions<Batch>): Training {
+export function train<Batch = TokenBatch>(
+  model: TrainableModel<Batch>,
+  options: TrainOptions<Batch>,
+): Training {
   checkOptions(options);
   const stopping = new AbortController();
   const training = run(model, options, stopping) as Training;
@@ -160,7 +163,10 @@ function checkOptions<Batch>(options: TrainOptions<Batch>): void {
   const names = (options.callbacks ?? []).map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) {
-    fail('ERR_LIBMOE_ARGUMENT', `train: two callbacks are named "${twice}"; names must differ, states are kept by them`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `train: two callbacks are named "${twice}"; names must differ, states are kept by them`,
+    );
   }
 }
 

@@ -1,7 +1,7 @@
+import type { ForwardContext } from '../moe/context.ts';
 import { fail } from '../native/index.ts';
-import { ForwardContext } from '../moe/context.ts';
-import { scope, type Tensor } from '../tensor/index.ts';
 import { add, scale } from '../tensor/elementwise.ts';
+import { scope, type Tensor } from '../tensor/index.ts';
 
 /** What the loop asks of a model: a language model has it, and so has a toy of five lines. */
 export interface TrainableModel<Batch> {
@@ -60,7 +60,8 @@ export function microStep<Batch>(
     }
     const terms = context.losses();
     for (const { dtype } of [crossEntropy, ...terms.map(({ value }) => value)]) {
-      if (dtype !== 'f32' && dtype !== 'f64') fail('ERR_LIBMOE_DTYPE', `losses must be f32 or f64, got ${dtype}`);
+      if (dtype !== 'f32' && dtype !== 'f64')
+        fail('ERR_LIBMOE_DTYPE', `losses must be f32 or f64, got ${dtype}`);
     }
     let total = weight === 1 ? crossEntropy : scale(crossEntropy, weight);
     for (const { value, coefficient } of terms) total = add(total, scale(value, weight * coefficient));

@@ -48,7 +48,9 @@ export function writeOptimizerState(folder: string, optimizer: Optimizer, shard 
  * anything is written. Throws ERR_LIBMOE_CHECKPOINT naming what is missing, unexpected or of another shape.
  */
 export function readOptimizerState(folder: string, optimizer: Optimizer): void {
-  const files = readdirSync(folder).filter((name) => /^optimizer-\d+\.safetensors$/.test(name)).sort();
+  const files = readdirSync(folder)
+    .filter((name) => /^optimizer-\d+\.safetensors$/.test(name))
+    .sort();
   if (files.length === 0) fail('ERR_LIBMOE_CHECKPOINT', `${folder} has no optimizer-*.safetensors`);
   const pieces = new Map<string, Piece[]>();
   const steps = new Map<string, number>();
@@ -87,17 +89,27 @@ interface Piece {
   range: [number, number];
 }
 
-function collect(path: string, optimizer: Optimizer, pieces: Map<string, Piece[]>, steps: Map<string, number>): void {
+function collect(
+  path: string,
+  optimizer: Optimizer,
+  pieces: Map<string, Piece[]>,
+  steps: Map<string, number>,
+): void {
   const source = openSafetensors(path);
   const { optimizer: name } = source.metadata;
   if (name !== optimizer.name) {
-    fail('ERR_LIBMOE_CHECKPOINT', `${path} holds the state of the optimizer "${name}", this run uses "${optimizer.name}"`);
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `${path} holds the state of the optimizer "${name}", this run uses "${optimizer.name}"`,
+    );
   }
   const layout = objectOf(path, source, 'layout');
-  for (const [parameter, count] of Object.entries(objectOf(path, source, 'steps'))) steps.set(parameter, Number(count));
+  for (const [parameter, count] of Object.entries(objectOf(path, source, 'steps')))
+    steps.set(parameter, Number(count));
   for (const entry of source.names()) {
     const place = layout[entry];
-    if (!isPlacement(place)) fail('ERR_LIBMOE_CHECKPOINT', `${path} does not say where its tensor "${entry}" belongs`);
+    if (!isPlacement(place))
+      fail('ERR_LIBMOE_CHECKPOINT', `${path} does not say where its tensor "${entry}" belongs`);
     const whole = `${place.slot}/${place.parameter}`;
     const piece = { source, entry, shape: place.shape, range: place.range };
     pieces.set(whole, [...(pieces.get(whole) ?? []), piece]);
@@ -106,7 +118,9 @@ function collect(path: string, optimizer: Optimizer, pieces: Map<string, Piece[]
 
 function objectOf(path: string, source: Safetensors, key: string): JsonObject {
   const value = parseJson(source.metadata[key] ?? '', `${path} (metadata "${key}")`, 'ERR_LIBMOE_CHECKPOINT');
-  return isJsonObject(value) ? value : fail('ERR_LIBMOE_CHECKPOINT', `${path}: metadata "${key}" is not an object`);
+  return isJsonObject(value)
+    ? value
+    : fail('ERR_LIBMOE_CHECKPOINT', `${path}: metadata "${key}" is not an object`);
 }
 
 function isPlacement(value: unknown): value is Placement {
@@ -127,11 +141,17 @@ function checkCover(folder: string, name: string, tensor: Tensor, pieces: Piece[
     }
     const count = source.entry(entry).shape.reduce((a, b) => a * b, 1);
     if (range[0] !== at || range[1] - range[0] !== count) {
-      fail('ERR_LIBMOE_CHECKPOINT', `the shards of ${name} in ${folder} overlap or leave a gap at element ${at}`);
+      fail(
+        'ERR_LIBMOE_CHECKPOINT',
+        `the shards of ${name} in ${folder} overlap or leave a gap at element ${at}`,
+      );
     }
     at = range[1];
   }
   if (at !== tensor.size) {
-    fail('ERR_LIBMOE_CHECKPOINT', `the shards of ${name} in ${folder} end at element ${at} of ${tensor.size}: one is missing`);
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `the shards of ${name} in ${folder} end at element ${at} of ${tensor.size}: one is missing`,
+    );
   }
 }

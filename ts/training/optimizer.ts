@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
-import { isFloat, keep, noGrad, scope, type Tensor, zeros } from '../tensor/index.ts';
 import { cast } from '../tensor/elementwise.ts';
+import { isFloat, keep, noGrad, scope, type Tensor, zeros } from '../tensor/index.ts';
 import { adamwStep, sgdStep } from '../tensor/optimizer.ts';
 import { type ParameterSettings, parameterGroupOptions, settingsOf } from './parameter-groups.ts';
 
@@ -56,7 +56,8 @@ export function optimizer(parameters: ReadonlyMap<string, Tensor>, options: Opti
   const parsed = optimizerOptions.safeParse(options);
   if (!parsed.success) fail('ERR_LIBMOE_CONFIG', `optimizer: ${z.prettifyError(parsed.error)}`, parsed.error);
   const trained = new Map([...parameters].filter(([, tensor]) => tensor.requiresGrad));
-  if (trained.size === 0) fail('ERR_LIBMOE_ARGUMENT', 'no parameter wants a gradient: there is nothing to train');
+  if (trained.size === 0)
+    fail('ERR_LIBMOE_ARGUMENT', 'no parameter wants a gradient: there is nothing to train');
   for (const [name, tensor] of trained) {
     if (!isFloat(tensor.dtype) || tensor.dtype === 'f16') {
       fail('ERR_LIBMOE_DTYPE', `parameter ${name} has dtype ${tensor.dtype}: train in f32, bf16 or f64`);
@@ -112,7 +113,12 @@ abstract class StatefulOptimizer implements Optimizer {
         slots: group.names.map((name) => this.slots.get(name)!),
       };
       const weightDecay = group.names.map((name) => this.#settings.get(name)!.weightDecay);
-      this.update(tensors, { learningRate: group.learningRate, weightDecay, gradientScale, step: group.step });
+      this.update(tensors, {
+        learningRate: group.learningRate,
+        weightDecay,
+        gradientScale,
+        step: group.step,
+      });
       for (const name of group.names) this.steps.set(name, group.step);
     }
   }

@@ -89,7 +89,9 @@ export async function openRun<Batch>(
 /** A new run must not mix with an old one. */
 function refuseUsed(out: string, root: string): void {
   const metrics = join(out, 'metrics.jsonl');
-  const used = listCheckpoints(root)[0]?.path ?? (existsSync(metrics) && statSync(metrics).size > 0 ? metrics : undefined);
+  const used =
+    listCheckpoints(root)[0]?.path ??
+    (existsSync(metrics) && statSync(metrics).size > 0 ? metrics : undefined);
   if (used === undefined) return;
   fail('ERR_LIBMOE_STATE', `${out} holds a run already (${used}): resume it, or choose another folder`);
 }
@@ -104,7 +106,10 @@ function modelFiles<Batch>(model: TrainableModel<Batch>, options: TrainOptions<B
   }
   if (saveModel && loadModel) return { save: saveModel, load: loadModel };
   if (!model.stateDict || !model.loadStateDict) {
-    fail('ERR_LIBMOE_ARGUMENT', 'train: this model has no stateDict and loadStateDict, so give saveModel and loadModel');
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      'train: this model has no stateDict and loadStateDict, so give saveModel and loadModel',
+    );
   }
   return {
     save: (folder) => {

@@ -20,7 +20,12 @@ export interface StatusLineOptions {
 
 /** One line, rewritten in place: step, loss, tokens per second, time left. Where the output is no terminal, a plain line now and then. */
 export function statusLine(options: StatusLineOptions = {}): Callback {
-  const { output = process.stderr, label = 'train', plainEvery = 10, now = () => performance.now() / 1000 } = options;
+  const {
+    output = process.stderr,
+    label = 'train',
+    plainEvery = 10,
+    now = () => performance.now() / 1000,
+  } = options;
   const interval = output.isTTY ? 0.1 : plainEvery;
   let started = 0;
   let firstStep = 0;

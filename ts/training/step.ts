@@ -27,7 +27,10 @@ export async function forwardBackward<Batch>(
   const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
   const targets = microBatches.map((batch) => kind.targets(batch));
   const tokens = microBatches.map((batch) => kind.tokens(batch));
-  const [allTokens, allTargets] = (await strategy.reduceCounts([sum(tokens), sum(targets)])) as [number, number];
+  const [allTokens, allTargets] = (await strategy.reduceCounts([sum(tokens), sum(targets)])) as [
+    number,
+    number,
+  ];
   if (allTargets === 0) {
     fail('ERR_LIBMOE_DATA', `the batch of step ${at.step + 1} has no token that counts in the loss`);
   }
@@ -35,7 +38,12 @@ export async function forwardBackward<Batch>(
   try {
     for (const [index, batch] of microBatches.entries()) {
       if (targets[index] === 0) continue;
-      const context = new ForwardContext({ training: true, step: at.step, totalSteps: at.totalSteps, seed: at.seed });
+      const context = new ForwardContext({
+        training: true,
+        step: at.step,
+        totalSteps: at.totalSteps,
+        seed: at.seed,
+      });
       results.push(microStep(model, batch, context, targets[index]! / allTargets));
       await at.turn();
     }
