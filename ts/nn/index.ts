@@ -20,6 +20,7 @@ export {
   kaimingUniform,
   normal,
   onesInitialiser,
+  partOf,
   type RandomSource,
   rescaledTruncatedNormal,
   uniformWithin,

@@ -1,9 +1,9 @@
-import { MoeLayer } from '../../moe/layer.ts';
 import {
   type FeedForwardConfig,
   type LanguageModelConfig,
   type LanguageModelOptions,
   moeLayersOf,
+  oneRouter,
   resolveLanguageModelConfig,
 } from './config.ts';
 
@@ -105,15 +105,10 @@ function moeSize(config: LanguageModelConfig): {
   };
 }
 
-/** The parameters of one layer's router: made with the smallest possible experts around it, and counted. */
+/** The parameters of one layer's router: made and counted. */
 function routerSize(config: LanguageModelConfig): number {
-  const { layers: _, shared: __, sharedMix: ___, ...moe } = config.moe!;
-  using layer = new MoeLayer({
-    ...moe,
-    dModel: config.dModel,
-    expert: { ...moe.expert, hidden: 1 },
-  });
-  return layer.router.parameterCount();
+  using router = oneRouter(config.moe!, config.dModel, config.layers);
+  return router.parameterCount();
 }
 
 /** All parameters of a configuration. @throws ERR_LIBMOE_CONFIG */
