@@ -7,6 +7,8 @@ export interface BenchCase {
   bytes: number;
   /** Makes inputs outside the timed part. */
   setup(): { run(): void; dispose(): void };
+  /** Measure how far one call raises the process's resident memory, on both sides. */
+  memory?: boolean;
   /** The same work in PyTorch: a script in bench/peers and what it is told. */
   peer?: { script: string; request: unknown };
 }

@@ -4,7 +4,8 @@ import { createInterface, type Interface } from 'node:readline';
 
 /**
  * The PyTorch side of a comparison: a Python process that answers one JSON line per request, kept alive so that its caches stay as warm as ours.
- * `{"setup": request}` prepares a case and answers `{"ready": true}` or `{"error": text}`; `{"run": n}` times n calls and answers `{"seconds": s}`.
+ * `{"setup": request}` prepares a case and answers `{"ready": true}` or `{"error": text}`; `{"run": n}` times n calls and answers `{"seconds": s}`; `{"memory": true}`
+ * answers `{"bytes": b}`.
  */
 export class Peer {
   readonly #child: ChildProcess;
@@ -40,6 +41,11 @@ export class Peer {
   /** Seconds of one call, averaged over `calls`. */
   async time(calls: number): Promise<number> {
     return Number((await this.#ask({ run: calls })).seconds) / calls;
+  }
+
+  /** Bytes by which one call raises the resident memory of the peer. */
+  async memory(): Promise<number> {
+    return Number((await this.#ask({ memory: true })).bytes);
   }
 
   end(): void {

@@ -8,6 +8,7 @@ import Benchmark from 'benchmark';
 import { native } from '../ts/native/index.ts';
 import type { BenchCase } from './case.ts';
 import { Peer } from './peer.ts';
+import { residentGrowth } from './resident-memory.ts';
 import { medianRatio, type Summary, summarise } from './statistics.ts';
 
 export interface BenchOptions {
@@ -30,7 +31,9 @@ export interface BenchResult extends Summary {
   gflops: number;
   gigabytes: number;
   /** By mode of the peer: its median and the paired ratio peer / ours (above 1: ours is faster). */
-  peers: Record<string, { median: number; ratio: number } | { error: string }>;
+  peers: Record<string, { median: number; ratio: number; memory?: number } | { error: string }>;
+  /** Growth of resident memory by one call, where the case asks for it. */
+  memory?: number;
 }
 
 export interface BenchFile {
@@ -74,6 +77,8 @@ async function measure(c: BenchCase, options: BenchOptions): Promise<BenchResult
   const theirs: Record<string, number[]> = {};
   const errors: Record<string, string> = {};
   const peers = new Map<string, Peer>();
+  const theirMemory: Record<string, number> = {};
+  let memory: number | undefined;
   const work = c.setup();
   try {
     work.run(); // pools and caches fill
@@ -96,6 +101,10 @@ async function measure(c: BenchCase, options: BenchOptions): Promise<BenchResult
       ours.push(seconds);
       for (const [mode, peer] of peers) theirs[mode]!.push(await peer.time(calls));
     }
+    if (c.memory) {
+      memory = residentGrowth(() => work.run());
+      for (const [mode, peer] of peers) theirMemory[mode] = await peer.memory();
+    }
   } finally {
     work.dispose();
     for (const peer of peers.values()) peer.end();
@@ -103,7 +112,11 @@ async function measure(c: BenchCase, options: BenchOptions): Promise<BenchResult
   const summary = summarise(ours);
   const compared: BenchResult['peers'] = {};
   for (const [mode, seconds] of Object.entries(theirs)) {
-    compared[mode] = { median: summarise(seconds).median, ratio: medianRatio(seconds, ours) };
+    compared[mode] = {
+      median: summarise(seconds).median,
+      ratio: medianRatio(seconds, ours),
+      ...(theirMemory[mode] !== undefined && { memory: theirMemory[mode] }),
+    };
   }
   for (const [mode, error] of Object.entries(errors)) compared[mode] = { error };
   return {
@@ -114,11 +127,13 @@ async function measure(c: BenchCase, options: BenchOptions): Promise<BenchResult
     gflops: c.flops / summary.median / 1e9,
     gigabytes: c.bytes / summary.median / 1e9,
     peers: compared,
+    ...(memory !== undefined && { memory }),
   };
 }
 
 const line = (cells: readonly string[], widths: readonly number[]) =>
   cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');
+const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
 const milliseconds = (s: number) => (s * 1e3 >= 100 ? (s * 1e3).toFixed(1) : (s * 1e3).toPrecision(3));
 
 export async function bench(options: BenchOptions): Promise<BenchFile> {
@@ -161,8 +176,14 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
         widths,
       ),
     );
-    for (const [mode, peer] of Object.entries(r.peers))
+    for (const [mode, peer] of Object.entries(r.peers)) {
       if ('error' in peer) options.log(`    ${mode}: ${peer.error}`);
+      else if (peer.memory !== undefined && r.memory !== undefined) {
+        options.log(
+          `    resident memory of one call: ours ${megabytes(r.memory)}, ${mode} torch ${megabytes(peer.memory)} (${(r.memory / peer.memory).toFixed(2)}×)`,
+        );
+      }
+    }
   }
   let commit = 'unknown';
   try {

@@ -5,7 +5,9 @@ import { describe, expect, it } from 'vitest';
 const root = path.resolve(import.meta.dirname, '..');
 // A room may import from those after it.
 const rooms =
-  'cli experiment report analysis evaluation training upcycling models data moe nn distributed storage tensor native'.split(' ');
+  'cli experiment report analysis evaluation training upcycling models data moe nn distributed storage tensor native'.split(
+    ' ',
+  );
 
 function files(folder: string, ending: RegExp): string[] {
   return readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
@@ -30,18 +32,23 @@ describe('the house', () => {
       for (const [, target] of text(file).matchAll(/(?:from|import\()\s*'(\.{1,2}\/[^']+)'/g)) {
         const resolved = path.join(path.dirname(file), target!);
         if (!resolved.startsWith('ts')) wrong.push(`${file} leaves ts/: ${target}`);
-        else if (path.dirname(resolved) !== 'ts' && rooms.indexOf(roomOf(resolved)) < from) wrong.push(`${file} → ${resolved}`);
+        else if (path.dirname(resolved) !== 'ts' && rooms.indexOf(roomOf(resolved)) < from)
+          wrong.push(`${file} → ${resolved}`);
       }
     }
     expect(wrong).toEqual([]);
   });
 
   it('reaches the addon through ts/native alone', () => {
-    expect(sources.filter((f) => roomOf(f) !== 'native' && /node-gyp-build|\.node['"]/.test(text(f)))).toEqual([]);
+    expect(
+      sources.filter((f) => roomOf(f) !== 'native' && /node-gyp-build|\.node['"]/.test(text(f))),
+    ).toEqual([]);
   });
 
   it('ends the process and reads its arguments in ts/cli alone', () => {
-    const wrong = sources.filter((f) => roomOf(f) !== 'cli' && /process\.(argv|exit\b|exitCode)/.test(text(f)));
+    const wrong = sources.filter(
+      (f) => roomOf(f) !== 'cli' && /process\.(argv|exit\b|exitCode)/.test(text(f)),
+    );
     expect(wrong).toEqual([]);
   });
 
@@ -63,7 +70,8 @@ describe('the house', () => {
         for (const [, target] of text(file).matchAll(/#include "([^"]+)"/g)) {
           if (!pattern.test(target!)) wrong.push(`${file} → ${target}`);
         }
-        if (folder !== 'native/binding' && /<napi\.h>|<node_api\.h>/.test(text(file))) wrong.push(`${file} sees Node`);
+        if (folder !== 'native/binding' && /<napi\.h>|<node_api\.h>/.test(text(file)))
+          wrong.push(`${file} sees Node`);
       }
     }
     expect(wrong).toEqual([]);
@@ -72,7 +80,13 @@ describe('the house', () => {
   it('calls an op family the same through all walls', () => {
     const families = files('native/ops', /\.h$/).map((f) => path.basename(f, '.h'));
     expect(families.length).toBeGreaterThan(10);
-    const walls = (f: string) => [`native/cpu/${f}.cpp`, `native/binding/${f}.cpp`, `ts/native/${f}.ts`, `ts/tensor/${f}.ts`, `test/ops/${f}.test.ts`];
+    const walls = (f: string) => [
+      `native/cpu/${f}.cpp`,
+      `native/binding/${f}.cpp`,
+      `ts/native/${f}.ts`,
+      `ts/tensor/${f}.ts`,
+      `test/ops/${f}.test.ts`,
+    ];
     const missing = families.flatMap(walls).filter((file) => {
       try {
         return text(file).length === 0;

@@ -11,7 +11,7 @@ struct Arguments {
   GatingOptions options;
 };
 
-// logits, bias?, mask?, sequenceOffsets?, topK, score, rule, epsilon, probability, groups, keptGroups, groupTop
+// logits, bias?, mask?, sequenceOffsets?, topK, score, rule, epsilon, probability, groups, keptGroups, groupTop, given
 void read(Call& call, Arguments& a) {
   a.in.logits = call.tensor("logits", kWide, {&a.tokens, &a.experts});
   a.in.bias = call.optional("bias", kWide, {&a.experts});
@@ -33,6 +33,7 @@ void read(Call& call, Arguments& a) {
   o.groups = call.integer("groups", 1, 1024);
   o.kept_groups = call.integer("keptGroups", 1, o.groups);
   o.group_top = call.integer("groupTop", 1, 1024);
+  o.given = call.boolean("given");
   call.require(o.epsilon >= 0, "ERR_LIBMOE_ARGUMENT", "epsilon must be at least 0");
   call.require(a.experts % o.groups == 0, "ERR_LIBMOE_ARGUMENT",
                "groups must divide the number of experts, " + std::to_string(a.experts.value) + ", got " + std::to_string(o.groups));

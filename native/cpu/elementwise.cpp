@@ -67,8 +67,8 @@ template <Binary F, class A> inline Vec<A> combine(Vec<A> a, Vec<A> b) {
   if constexpr (F == Binary::subtract) return a - b;
   if constexpr (F == Binary::multiply) return a * b;
   if constexpr (F == Binary::divide) return a / b;
-  if constexpr (F == Binary::maximum) return max(a, b);
-  if constexpr (F == Binary::minimum) return min(a, b);
+  if constexpr (F == Binary::maximum) return select<A>((a.v > b.v) | (a.v != a.v), a, b);  // a NaN wins
+  if constexpr (F == Binary::minimum) return select<A>((a.v < b.v) | (a.v != a.v), a, b);
   if constexpr (F == Binary::greater) return select<A>(a.v > b.v, one, zero);
   if constexpr (F == Binary::greater_equal) return select<A>(a.v >= b.v, one, zero);
   if constexpr (F == Binary::equal) return select<A>(a.v == b.v, one, zero);
@@ -189,9 +189,12 @@ void cast(const TensorView& x, const TensorView& y) {
     with_any(y.dtype, [&]<class To>() {
       const From* in = x.as<From>();
       To* out = y.as<To>();
-      parallel_ranges(x.elements(), kPiece, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) out[i] = convert<To, From>(in[i]);
-      });
+      constexpr bool vectors = (std::is_same_v<From, float> && std::is_same_v<To, bf16>) || (std::is_same_v<From, bf16> && std::is_same_v<To, float>);
+      if constexpr (vectors) each_vector<float>(x.elements(), [&](int64_t i, int count) { store_count(out + i, load_count(in + i, count), count); });
+      else
+        parallel_ranges(x.elements(), kPiece, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) out[i] = convert<To, From>(in[i]);
+        });
     });
   });
 }

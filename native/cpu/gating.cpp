@@ -111,23 +111,24 @@ template <class A> void limit_groups(A* value, int64_t n, const GatingOptions& o
     if (worth[i / size] == 0) value[i] = -kInfinity<A>;
 }
 
-// Weights of the chosen, from their logits and scores.
+// Weights of the chosen, from their logits and scores; a place without expert gets 0.
 template <class A> void weigh(const A* logits, const A* scores, const int32_t* chosen, int64_t k, const GatingOptions& o, A* w) {
-  int64_t have = 0;
-  while (have < k && chosen[have] >= 0) ++have;
-  std::fill(w, w + k, A(0));
-  for (int64_t j = 0; j < have; ++j) w[j] = o.rule == WeightRule::activation && o.score == Score::sigmoid ? scalar_sigmoid(logits[chosen[j]]) : scores[chosen[j]];
   const bool softmax_of_k = o.score == Score::softmax && (o.rule == WeightRule::activation || (o.rule == WeightRule::renormalise && o.epsilon == 0));
-  if (softmax_of_k) {  // the same as dividing the probabilities by their sum, but it cannot underflow
-    A top = -kInfinity<A>, sum = 0;
-    for (int64_t j = 0; j < have; ++j) top = std::max(top, logits[chosen[j]]);
-    for (int64_t j = 0; j < have; ++j) sum += w[j] = scalar_exp(logits[chosen[j]] - top);
-    for (int64_t j = 0; j < have; ++j) w[j] /= sum;
-  } else if (o.rule == WeightRule::renormalise) {
-    A sum = 0;
-    for (int64_t j = 0; j < have; ++j) sum += w[j];
-    for (int64_t j = 0; j < have; ++j) w[j] = sum > 0 ? w[j] / (sum + A(o.epsilon)) : A(1) / A(have);
+  A top = -kInfinity<A>, sum = 0;
+  int64_t have = 0;
+  if (softmax_of_k)  // the same as dividing the probabilities by their sum, but it cannot underflow
+    for (int64_t j = 0; j < k; ++j)
+      if (chosen[j] >= 0) top = std::max(top, logits[chosen[j]]);
+  for (int64_t j = 0; j < k; ++j) {
+    w[j] = 0;
+    if (chosen[j] < 0) continue;
+    w[j] = softmax_of_k ? scalar_exp(logits[chosen[j]] - top) : scores[chosen[j]];
+    sum += w[j];
+    ++have;
   }
+  if (!softmax_of_k && o.rule != WeightRule::renormalise) return;
+  for (int64_t j = 0; j < k; ++j)
+    if (chosen[j] >= 0) w[j] = sum > 0 ? w[j] / (sum + (softmax_of_k ? A(0) : A(o.epsilon))) : A(1) / A(have);
 }
 
 // Adds the diagnostics of one token to its summary.
@@ -186,6 +187,10 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
   A* partial = scratch_of<A>(1, std::max<int64_t>(1, pieces.count()) * width);
   int32_t* partial_counts = scratch_of<int32_t>(2, std::max<int64_t>(1, pieces.count()) * 2 * n);
   std::atomic<int64_t> bad{tokens};
+  if (o.given)
+    for (int64_t i = 0; i < tokens * k; ++i)
+      if (const int32_t e = out.experts.as<int32_t>()[i]; e < -1 || e >= n)
+        fail("ERR_LIBMOE_ARGUMENT", "given experts must be -1 or 0 to " + std::to_string(n - 1) + ", got " + std::to_string(e) + " for token " + std::to_string(i / k));
 
   parallel_for(pieces.count(), [&](int64_t piece) {
     const int64_t s = pieces.sequence_of(piece), begin = pieces.begin_of(s) + (piece - pieces.first[s]) * kPiece, end = std::min(begin + kPiece, pieces.end_of(s));
@@ -199,7 +204,7 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
       int32_t* chosen = out.experts.as<int32_t>() + t * k;
       A *w = out.weights.as<A>() + t * k, *dense = out.probabilities ? out.probabilities.as<A>() + t * n : nullptr;
       if (mask && !mask[t]) {
-        std::fill(chosen, chosen + k, -1);
+        if (!o.given) std::fill(chosen, chosen + k, -1);
         std::fill(w, w + k, A(0));
         out.lse.as<A>()[t] = 0;
         if (dense) std::fill(dense, dense + n, A(0));
@@ -216,7 +221,8 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
       if (out.entropy) out.entropy.as<A>()[t] = entropy;
       if (o.score == Score::sigmoid || o.probability != Probability::softmax) sigmoid_row(x, sigmoids, n);
       const A* scores = o.score == Score::softmax ? p : sigmoids;
-      if (!bias && o.groups == 1) choose(x, n, k, chosen);  // by the logit: saturated scores would tie
+      if (o.given) {  // nothing to choose
+      } else if (!bias && o.groups == 1) choose(x, n, k, chosen);  // by the logit: saturated scores would tie
       else {
         for (int64_t i = 0; i < n; ++i) value[i] = x[i] == -kInfinity<A> ? x[i] : scores[i] + (bias ? bias[i] : A(0));
         if (o.groups > 1) limit_groups(value, n, o);
@@ -262,27 +268,25 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
 
 // Gradient of the weights of the chosen: into d (dense row) by the logit where that is sparse, else into `score_gradient` (by the chosen).
 // Returns whether score_gradient was filled.
-template <class A> bool weigh_backward(const A* logits, const A* scores, const int32_t* chosen, const A* w, const A* g, int64_t have, const GatingOptions& o, A* d,
-                                       A* score_gradient) {
-  A mean = 0;
-  for (int64_t j = 0; j < have; ++j) mean += w[j] * g[j];
-  const bool softmax_of_k = o.score == Score::softmax && (o.rule == WeightRule::activation || (o.rule == WeightRule::renormalise && o.epsilon == 0));
-  if (softmax_of_k) {
-    for (int64_t j = 0; j < have; ++j) d[chosen[j]] += w[j] * (g[j] - mean);
-    return false;
+template <class A> bool weigh_backward(const A* scores, const int32_t* chosen, const A* w, const A* g, int64_t k, const GatingOptions& o, A* d, A* score_gradient) {
+  A mean = 0, sum = 0;
+  for (int64_t j = 0; j < k; ++j) {
+    if (chosen[j] < 0) continue;
+    mean += w[j] * g[j];
+    sum += scores[chosen[j]];
   }
-  A sum = 0;
-  for (int64_t j = 0; j < have; ++j) sum += scores[chosen[j]];
-  for (int64_t j = 0; j < have; ++j) {
+  const bool softmax_of_k = o.score == Score::softmax && (o.rule == WeightRule::activation || (o.rule == WeightRule::renormalise && o.epsilon == 0));
+  for (int64_t j = 0; j < k; ++j) {
+    if (chosen[j] < 0) continue;
+    if (softmax_of_k) {
+      d[chosen[j]] += w[j] * (g[j] - mean);
+      continue;
+    }
     if (o.rule == WeightRule::renormalise) score_gradient[j] = sum > 0 ? (g[j] - mean) / (sum + A(o.epsilon)) : A(0);
     else score_gradient[j] = g[j];
+    if (o.score == Score::sigmoid) d[chosen[j]] += score_gradient[j] * scores[chosen[j]] * (A(1) - scores[chosen[j]]);
   }
-  if (o.score == Score::softmax) return true;
-  for (int64_t j = 0; j < have; ++j) {
-    const A s = scalar_sigmoid(logits[chosen[j]]);
-    d[chosen[j]] += score_gradient[j] * s * (A(1) - s);
-  }
-  return false;
+  return o.score == Score::softmax && !softmax_of_k;
 }
 
 template <class A> void backward_typed(const GatingInputs& in, const GatingOptions& o, const TensorView& experts, const TensorView& weights, const GatingGradients& gradients,
@@ -323,14 +327,14 @@ template <class A> void backward_typed(const GatingInputs& in, const GatingOptio
       }
       if (gradients.weights) {
         const int32_t* chosen = experts.as<int32_t>() + t * k;
-        int64_t have = 0;
-        while (have < k && chosen[have] >= 0) ++have;
         const A *w = weights.as<A>() + t * k, *g = gradients.weights.as<A>() + t * k;
-        if (weigh_backward(x, o.score == Score::softmax ? p : sigmoids, chosen, w, g, have, o, d, score_gradient)) {
+        if (weigh_backward(o.score == Score::softmax ? p : sigmoids, chosen, w, g, k, o, d, score_gradient)) {
           A mean = 0;
-          for (int64_t j = 0; j < have; ++j) mean += p[chosen[j]] * score_gradient[j];
+          for (int64_t j = 0; j < k; ++j)
+            if (chosen[j] >= 0) mean += p[chosen[j]] * score_gradient[j];
           for_vectors<A>(n, [&](int64_t i, int count) { store_count(d + i, load_count(d + i, count) - load_count(p + i, count) * V(mean), count); });
-          for (int64_t j = 0; j < have; ++j) d[chosen[j]] += p[chosen[j]] * score_gradient[j];
+          for (int64_t j = 0; j < k; ++j)
+            if (chosen[j] >= 0) d[chosen[j]] += p[chosen[j]] * score_gradient[j];
         }
       }
       if (gradients.lse) {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/memory_pool.h"
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
+#include "cpu/pooled.h"
 #include "cpu/simd/row_reduce.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
@@ -16,20 +16,6 @@ namespace {
 constexpr int64_t kPiece = 16384;   // elements per thread item, about
 constexpr int64_t kRowChunk = 64;   // rows that are summed in the accumulator's type when the inner axis is kept
 constexpr int64_t kColumns = 512;   // columns per item there
-
-// Memory of one call, from the pool.
-template <class T> class Block {
- public:
-  explicit Block(int64_t count) : bytes_(size_t(std::max<int64_t>(1, count)) * sizeof(T)), data_(pool_allocate(bytes_)) {}
-  ~Block() { pool_release(data_, bytes_); }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  T* get() const { return static_cast<T*>(data_); }
-
- private:
-  size_t bytes_;
-  void* data_;
-};
 
 template <class T> T narrow(double x) {
   if constexpr (std::is_same_v<T, bf16>) return bf16(float(x));
@@ -62,7 +48,7 @@ template <bool Max, class T, class Out> void reduce_rows(const T* in, int64_t ou
     return;
   }
   // Few long rows: the same chunks, but spread over the threads.
-  Block<A> partials(outer * chunks);
+  Pooled<A> partials(outer * chunks);
   parallel_ranges(outer * chunks, kPiece / kSumChunk, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t o = i / chunks, c = i % chunks;
@@ -77,7 +63,7 @@ template <bool Max, class T, class Out> void reduce_columns(const T* in, int64_t
   using A = Accumulator<T>;
   constexpr int L = Vec<A>::lanes;
   const int64_t chunks = (n + kRowChunk - 1) / kRowChunk, tiles = (width + kColumns - 1) / kColumns;
-  Block<A> partials(outer * chunks * width);
+  Pooled<A> partials(outer * chunks * width);
   parallel_ranges(outer * chunks * tiles, std::max<int64_t>(1, kPiece / (kRowChunk * std::min(width, kColumns))), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t tile = item % tiles, c = item / tiles % chunks, o = item / tiles / chunks;
@@ -148,7 +134,7 @@ template <bool Max, class T, class Out> void reduce_all(const T* in, Groups g, O
   if (at < 0) return reduce_group<Max>(in, width, 1, 1, out, scale);  // nothing to reduce: a copy
   const int64_t n = g.sizes[size_t(at)];
   if (at < 2) return reduce_group<Max>(in, outer, n, width, out, scale);
-  Block<A> middle(outer * width);
+  Pooled<A> middle(outer * width);
   reduce_group<Max>(in, outer, n, width, middle.get(), 1.0);
   g.sizes.erase(g.sizes.begin() + at);
   g.reduced.erase(g.reduced.begin() + at);

@@ -21,6 +21,8 @@ struct GatingOptions {
   // Group-limited selection (DeepSeek-V3): experts form `groups` equal blocks; only the `kept_groups` best blocks may be chosen from, a block
   // being worth the sum of its `group_top` best (biased) scores. groups = 1: off.
   int64_t groups = 1, kept_groups = 1, group_top = 2;
+  // `experts` already holds the choices (a replayed forward pass): only weights and statistics are computed. -1 may stand anywhere then.
+  bool given = false;
 };
 
 // Columns of `summary`, all but the first summed over tokens: number of tokens; entropy of the softmax in nats; entropy of the mixing weights
@@ -51,7 +53,8 @@ struct GatingGradients {
 };
 
 struct GatingOps {
-  // Sums run over fixed pieces of each sequence. Throws ERR_LIBMOE_NOT_FINITE naming the first row with NaN, +inf or only -inf.
+  // Sums run over fixed pieces of each sequence. Throws ERR_LIBMOE_NOT_FINITE naming the first row with NaN, +inf or only -inf,
+  // ERR_LIBMOE_ARGUMENT for a given expert out of range.
   void (*forward)(const GatingInputs& in, const GatingOptions& options, const GatingOutputs& out);
   // dlogits [T, E], overwritten. experts and weights as forward made them.
   void (*backward)(const GatingInputs& in, const GatingOptions& options, const TensorView& experts, const TensorView& weights, const GatingGradients& gradients,

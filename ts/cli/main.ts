@@ -5,8 +5,16 @@ import { Command, CommanderError } from 'commander';
 import { codeOf, packageRoot } from '../native/index.ts';
 import { benchCommand } from './bench.ts';
 import { buildCommand } from './build.ts';
+import { dataCommand } from './data.ts';
+import { demoCommand } from './demo.ts';
+import { evalCommand } from './eval.ts';
+import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
+import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
+import { tokenizerCommand } from './tokenizer.ts';
+import { trainCommand } from './train.ts';
+import { upcycleCommand } from './upcycle.ts';
 
 const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
   version: string;
@@ -32,8 +40,25 @@ const program = new Command('libmoe')
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ERR_LIBMOE_ARGUMENT: ')) })
   .exitOverride();
 
-for (const command of [inspectCommand, runCommand, buildCommand, benchCommand])
-  program.addCommand(command().exitOverride().copyInheritedSettings(program));
+const commands = [
+  demoCommand,
+  trainCommand,
+  upcycleCommand,
+  evalCommand,
+  generateCommand,
+  reportCommand,
+  tokenizerCommand,
+  dataCommand,
+  runCommand,
+  inspectCommand,
+  buildCommand,
+  benchCommand,
+];
+for (const make of commands) {
+  const command = make();
+  for (const each of [command, ...command.commands]) each.copyInheritedSettings(program).exitOverride();
+  program.addCommand(command);
+}
 
 try {
   await program.parseAsync();

@@ -1,5 +1,4 @@
-/** Anything JSON can hold; what a loader's state is made of. */
-export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue };
+import type { JsonValue } from '../storage/json.ts';
 
 /**
  * A training batch on the host: sequences laid end to end, no padding. `tokens` = sum of the sequence lengths.

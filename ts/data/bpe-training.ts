@@ -1,11 +1,11 @@
 import { Buffer } from 'node:buffer';
-import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fail } from '../native/index.ts';
-import { writeFileAtomically } from './atomic-file.ts';
-import { type CountedWord, compareCodePoints, learnMerges } from './bpe-merges.ts';
-import { jsonNormalizer, type Normalization, normalizedWords, wordMark } from './sentence-normalization.ts';
-import { quoted, wordSplit } from './word-encoder.ts';
+import { writeFileAtomically } from '../storage/atomic.ts';
+import { type CountedWord, learnMerges } from './bpe-merges.ts';
+import { type Normalization, normalizedWords, wordMark } from './sentence-normalization.ts';
+import { type SpecialPiece, tokenizerJson } from './tokenizer-json.ts';
+import { quoted } from './word-encoder.ts';
 
 /** Options of {@link trainTokenizer}; the defaults are SentencePiece's, with digits split as LibMoE does. */
 export interface TokenizerTrainingOptions {
@@ -135,7 +135,7 @@ export async function trainTokenizer(
   ];
   return {
     pieces,
-    json: tokenizerJson(pieces, special, merged, settings),
+    json: tokenizerJson(pieces, special, merged, { ...settings, unknown }),
     config: {
       tokenizer_class: 'PreTrainedTokenizerFast',
       bos_token: begin,
@@ -159,26 +159,17 @@ export async function trainTokenizer(
  * Writes tokenizer.json (to `path` itself when it ends in .json, else into the folder `path`) and tokenizer_config.json beside it.
  * Returns the path of tokenizer.json.
  */
-export async function writeTokenizer(
-  path: string,
-  trained: Pick<TrainedTokenizer, 'json' | 'config'>,
-): Promise<string> {
+export function writeTokenizer(path: string, trained: Pick<TrainedTokenizer, 'json' | 'config'>): string {
   const file = path.endsWith('.json') ? path : join(path, 'tokenizer.json');
-  await mkdir(dirname(file), { recursive: true });
-  await writeFileAtomically(
+  writeFileAtomically(
     join(dirname(file), 'tokenizer_config.json'),
     `${JSON.stringify(trained.config, null, 2)}\n`,
   );
-  await writeFileAtomically(file, `${JSON.stringify(trained.json, null, 1)}\n`);
+  writeFileAtomically(file, `${JSON.stringify(trained.json, null, 1)}\n`);
   return file;
 }
 
 type Settings = Required<TokenizerTrainingOptions>;
-
-interface SpecialPiece {
-  text: string;
-  kind: 'control' | 'symbol' | 'byte';
-}
 
 function checked(options: TokenizerTrainingOptions): Settings {
   const settings: Settings = {
@@ -282,68 +273,4 @@ function requiredCharacters(
     alphabet.push(point);
   }
   return { alphabet, characters };
-}
-
-function tokenizerJson(
-  pieces: readonly string[],
-  special: readonly SpecialPiece[],
-  merged: readonly string[],
-  settings: Settings,
-): Record<string, unknown> {
-  const ids = new Map(pieces.map((piece, id) => [piece, id]));
-  const merges: [string, string][] = [];
-  for (const piece of merged) {
-    // SentencePiece joins whatever gives the piece, so every way to make it gets a rule, ways of frequent parts first.
-    const characters = Array.from(piece);
-    const ways: [string, string][] = [];
-    for (let cut = 1; cut < characters.length; ++cut) {
-      const left = characters.slice(0, cut).join('');
-      const right = characters.slice(cut).join('');
-      if (ids.has(left) && ids.has(right)) ways.push([left, right]);
-    }
-    ways.sort((a, b) => ids.get(a[0])! - ids.get(b[0])! || compareCodePoints(a[1], b[1]));
-    merges.push(...ways);
-  }
-  const decoder: Record<string, unknown>[] = [
-    { type: 'Replace', pattern: { String: wordMark }, content: ' ' },
-    ...(settings.byteFallback ? [{ type: 'ByteFallback' }] : []),
-    { type: 'Fuse' },
-  ];
-  if (settings.addDummyPrefix) decoder.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
-  return {
-    version: '1.0',
-    truncation: null,
-    padding: null,
-    added_tokens: special.flatMap((piece, id) =>
-      piece.kind === 'byte'
-        ? []
-        : [
-            {
-              id,
-              content: piece.text,
-              single_word: false,
-              lstrip: false,
-              rstrip: false,
-              normalized: false,
-              special: piece.kind === 'control',
-            },
-          ],
-    ),
-    normalizer: jsonNormalizer(settings.normalization, settings.addDummyPrefix),
-    pre_tokenizer: wordSplit,
-    post_processor: null,
-    decoder: { type: 'Sequence', decoders: decoder },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: unknown,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: true,
-      byte_fallback: settings.byteFallback,
-      ignore_merges: false,
-      vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
-      merges,
-    },
-  };
 }

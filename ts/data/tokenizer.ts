@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { fail } from '../native/index.ts';
+import { readJsonObject } from '../storage/json.ts';
 import { readLlama2cTokenizer } from './llama2c-tokenizer.ts';
 import { wordEncoder } from './word-encoder.ts';
 
@@ -49,8 +50,8 @@ export function loadTokenizer(path: string): Tokenizer {
   const config = join(dirname(file), 'tokenizer_config.json');
   const name = path === file ? basename(file) : basename(path);
   return huggingFace(
-    parseObject(file, content.toString('utf8')),
-    existsSync(config) ? parseObject(config, readFileSync(config, 'utf8')) : {},
+    readJsonObject(file, 'ERR_LIBMOE_TOKENIZER'),
+    existsSync(config) ? readJsonObject(config, 'ERR_LIBMOE_TOKENIZER') : {},
     { file, name, hash },
   );
 }
@@ -83,19 +84,6 @@ function tokenizerFile(path: string): string {
     );
   }
   return file;
-}
-
-function parseObject(file: string, text: string): JsonObject {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    fail('ERR_LIBMOE_TOKENIZER', `${file} is not JSON: ${(error as Error).message}`, error);
-  }
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    fail('ERR_LIBMOE_TOKENIZER', `${file} must hold a JSON object`);
-  }
-  return value as JsonObject;
 }
 
 const modelTypes = ['BPE', 'Unigram', 'WordPiece', 'WordLevel'];

@@ -40,7 +40,12 @@ export function comparePaired(
   const metric = metricNamed(metricName);
   const key = (item: DocumentValue): string => `${item.docId}:${item.docHash}`;
   const other = new Map(b.map((item) => [key(item), item.value]));
-  if (a.length === 0 || a.length !== b.length || other.size !== b.length || !a.every((item) => other.has(key(item))))
+  if (
+    a.length === 0 ||
+    a.length !== b.length ||
+    other.size !== b.length ||
+    !a.every((item) => other.has(key(item)))
+  )
     fail(
       'ERR_LIBMOE_DATA',
       `a paired comparison of ${metricName} needs two runs over the same documents, got ${a.length} and ${b.length} documents of which ${a.filter((item) => other.has(key(item))).length} agree`,
@@ -54,7 +59,8 @@ export function comparePaired(
   });
   const differences = differencesOf(valuesA, valuesB, metricName);
   const better = metric.higherIsBetter ? 1 : -1;
-  const winner = low * better > 0 && high * better > 0 ? 'a' : low * better < 0 && high * better < 0 ? 'b' : undefined;
+  const winner =
+    low * better > 0 && high * better > 0 ? 'a' : low * better < 0 && high * better < 0 ? 'b' : undefined;
   return {
     metric: metricName,
     documents: a.length,
@@ -64,7 +70,9 @@ export function comparePaired(
     confidence,
     higherIsBetter: metric.higherIsBetter,
     ...(winner === undefined ? {} : { winner }),
-    ...(differences === undefined || differences.length < 2 ? {} : { t: mean(differences) / meanStandardError(differences) }),
+    ...(differences === undefined || differences.length < 2
+      ? {}
+      : { t: mean(differences) / meanStandardError(differences) }),
   };
 }
 
@@ -96,7 +104,11 @@ function differenceOf(
 }
 
 /** Differences per document of a metric that is a plain mean. */
-function differencesOf(a: readonly MetricValue[], b: readonly MetricValue[], metricName: string): number[] | undefined {
+function differencesOf(
+  a: readonly MetricValue[],
+  b: readonly MetricValue[],
+  metricName: string,
+): number[] | undefined {
   if (metricName === 'perplexity' || typeof a[0] !== 'number') return undefined;
   return a.map((x, i) => (x as number) - (b[i] as number));
 }
@@ -113,11 +125,18 @@ function bitsPerByte(pairs: Float64Array, drawn: Int32Array): number {
 }
 
 /** Bits per byte of one run with its bootstrap interval over documents. */
-export function bitsPerByteInterval(documents: readonly DocumentValue[], options?: { resamples?: number; seed?: number }): Interval {
+export function bitsPerByteInterval(
+  documents: readonly DocumentValue[],
+  options?: { resamples?: number; seed?: number },
+): Interval {
   const pairs = Float64Array.from(documents.flatMap((document) => document.value));
   if (pairs.length !== 2 * documents.length)
     fail('ERR_LIBMOE_DATA', 'bits per byte need a log-likelihood and a byte count per document');
-  const { value, low, high } = bootstrapInterval(documents.length, (drawn) => bitsPerByte(pairs, drawn), options);
+  const { value, low, high } = bootstrapInterval(
+    documents.length,
+    (drawn) => bitsPerByte(pairs, drawn),
+    options,
+  );
   return { value, low, high };
 }
 

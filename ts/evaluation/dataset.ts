@@ -60,7 +60,10 @@ async function fromDataset(task: Task, dataFolder: string | undefined): Promise<
     );
   const options = dataset.options.safeParse(task.dataset_kwargs);
   if (!options.success)
-    fail('ERR_LIBMOE_CONFIG', `task ${task.task}: dataset_kwargs of "${name}": ${z.prettifyError(options.error)}`);
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `task ${task.task}: dataset_kwargs of "${name}": ${z.prettifyError(options.error)}`,
+    );
   const split = task.test_split ?? task.validation_split ?? undefined;
   return dataset.load(options.data, {
     ...(split === undefined ? {} : { split }),
@@ -71,7 +74,9 @@ async function fromDataset(task: Task, dataFolder: string | undefined): Promise<
 function find(file: string, task: Task, dataFolder: string | undefined): string {
   const tried = isAbsolute(file)
     ? [file]
-    : [dataFolder, task.folder ?? '.'].filter((folder) => folder !== undefined).map((folder) => resolve(folder, file));
+    : [dataFolder, task.folder ?? '.']
+        .filter((folder) => folder !== undefined)
+        .map((folder) => resolve(folder, file));
   const found = tried.find((path) => existsSync(path));
   return (
     found ??
@@ -83,16 +88,28 @@ function find(file: string, task: Task, dataFolder: string | undefined): string 
 }
 
 /** One file, several, or files by split name. */
-const dataFiles = z.union([z.string(), z.array(z.string()), z.record(z.string(), z.union([z.string(), z.array(z.string())]))]);
+const dataFiles = z.union([
+  z.string(),
+  z.array(z.string()),
+  z.record(z.string(), z.union([z.string(), z.array(z.string())])),
+]);
 
 function filesOf(files: z.output<typeof dataFiles>, context: DatasetContext): string[] {
   let chosen: string | string[] | undefined;
   if (typeof files === 'string' || Array.isArray(files)) chosen = files;
   else {
     const splits = Object.keys(files);
-    chosen = context.split !== undefined ? files[context.split] : splits.length === 1 ? files[splits[0]!] : undefined;
+    chosen =
+      context.split !== undefined
+        ? files[context.split]
+        : splits.length === 1
+          ? files[splits[0]!]
+          : undefined;
     if (chosen === undefined)
-      fail('ERR_LIBMOE_CONFIG', `data_files has the splits ${splits.join(', ')}; the task evaluates "${context.split ?? '(none named)'}"`);
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `data_files has the splits ${splits.join(', ')}; the task evaluates "${context.split ?? '(none named)'}"`,
+      );
   }
   return (Array.isArray(chosen) ? chosen : [chosen]).map((file) => context.find(file));
 }
@@ -100,17 +117,20 @@ function filesOf(files: z.output<typeof dataFiles>, context: DatasetContext): st
 /** Rows of a `.jsonl` file, or of a `.json` file that holds a list. Throws ERR_LIBMOE_DATA naming the line. */
 export function readRows(path: string): Row[] {
   const source = readFileSync(path, 'utf8');
-  const isRow = (value: unknown): value is Row => typeof value === 'object' && value !== null && !Array.isArray(value);
+  const isRow = (value: unknown): value is Row =>
+    typeof value === 'object' && value !== null && !Array.isArray(value);
   if (/\.json$/.test(path)) {
     const rows: unknown = parseJson(source, path);
-    if (!Array.isArray(rows) || !rows.every(isRow)) return fail('ERR_LIBMOE_DATA', `${path} must hold a list of objects`);
+    if (!Array.isArray(rows) || !rows.every(isRow))
+      return fail('ERR_LIBMOE_DATA', `${path} must hold a list of objects`);
     return rows;
   }
   const rows: Row[] = [];
   for (const [i, line] of source.split('\n').entries()) {
     if (line.trim() === '') continue;
     const row = parseJson(line, `${path}:${i + 1}`);
-    if (!isRow(row)) return fail('ERR_LIBMOE_DATA', `${path}:${i + 1} must hold an object, got ${line.slice(0, 60)}`);
+    if (!isRow(row))
+      return fail('ERR_LIBMOE_DATA', `${path}:${i + 1} must hold an object, got ${line.slice(0, 60)}`);
     rows.push(row);
   }
   return rows;
@@ -137,7 +157,10 @@ registerDataset('text', {
     const rows: Row[] = [];
     for (const path of filesOf(options.data_files, context)) {
       const files = statSync(path).isDirectory()
-        ? (await readdir(path)).filter((name) => name.endsWith('.txt')).sort().map((name) => join(path, name))
+        ? (await readdir(path))
+            .filter((name) => name.endsWith('.txt'))
+            .sort()
+            .map((name) => join(path, name))
         : [path];
       for (const file of files) rows.push({ id: basename(file), text: readFileSync(file, 'utf8') });
     }

@@ -1,4 +1,10 @@
-export { bitsPerByteInterval, type Comparison, comparePaired, type DocumentValue, verdict } from './compare.ts';
+export {
+  bitsPerByteInterval,
+  type Comparison,
+  comparePaired,
+  type DocumentValue,
+  verdict,
+} from './compare.ts';
 export { type Dataset, type DatasetContext, datasetNames, readRows, registerDataset } from './dataset.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
@@ -13,7 +19,7 @@ export {
 } from './metrics.ts';
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
 export type { EmitScore, EvalModel, EvalTokenizer, ScoreOptions, TokenRequest, TokenScore } from './model.ts';
-export { readDocumentValues, readResults, type Results, type Sample } from './results.ts';
+export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {
   bootstrapInterval,
@@ -28,6 +34,14 @@ export {
   standardDeviation,
 } from './statistics.ts';
 export { printTable } from './table.ts';
-export { defineTask, type OutputType, outputTypes, type Row, registerTask, type Task, type TaskInput } from './task.ts';
+export {
+  defineTask,
+  type OutputType,
+  outputTypes,
+  type Row,
+  registerTask,
+  type Task,
+  type TaskInput,
+} from './task.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';

@@ -29,7 +29,8 @@ export class ScoreJournal {
     if (path === undefined) return;
     const entries = existsSync(path) ? readJournal(path) : [];
     for (const { key, sum, greedy } of entries)
-      if (typeof key === 'string' && typeof sum === 'number' && typeof greedy === 'boolean') this.known.set(key, { sum, greedy });
+      if (typeof key === 'string' && typeof sum === 'number' && typeof greedy === 'boolean')
+        this.known.set(key, { sum, greedy });
     this.file = new Journal(path, { syncEvery: 256 });
   }
 

@@ -28,7 +28,11 @@ export interface Metric {
   item(scored: ScoredQuestion, outputType: OutputType): MetricValue;
   aggregate(values: readonly MetricValue[], mode: ScorerMode): number;
   /** Undefined where no standard error is defined ("N/A" in the results). */
-  standardError(values: readonly MetricValue[], mode: ScorerMode, resamples: number): number | undefined | Promise<number | undefined>;
+  standardError(
+    values: readonly MetricValue[],
+    mode: ScorerMode,
+    resamples: number,
+  ): number | undefined | Promise<number | undefined>;
 }
 
 const metrics = new Map<string, Metric>();
@@ -44,7 +48,9 @@ export function metricNames(): string[] {
 
 /** Throws ERR_LIBMOE_CONFIG for an unknown name. */
 export function metricNamed(name: string): Metric {
-  return metrics.get(name) ?? fail('ERR_LIBMOE_CONFIG', `no metric "${name}"; known: ${metricNames().join(', ')}`);
+  return (
+    metrics.get(name) ?? fail('ERR_LIBMOE_CONFIG', `no metric "${name}"; known: ${metricNames().join(', ')}`)
+  );
 }
 
 /** Metrics of a task that lists none (§1.1). */
@@ -57,7 +63,8 @@ export const defaultMetrics: Readonly<Record<OutputType, readonly string[]>> = {
 /** Position of the first largest value; NaN never wins; −1 if nothing is a number. */
 export function argmax(values: readonly number[]): number {
   let best = -1;
-  for (const [i, value] of values.entries()) if (!Number.isNaN(value) && (best < 0 || value > values[best]!)) best = i;
+  for (const [i, value] of values.entries())
+    if (!Number.isNaN(value) && (best < 0 || value > values[best]!)) best = i;
   return best;
 }
 
@@ -78,10 +85,16 @@ export function isFragile(sums: readonly number[]): boolean {
 const number = (value: MetricValue): number =>
   typeof value === 'number' ? value : fail('ERR_LIBMOE_STATE', 'this metric takes one number per document');
 const pair = (value: MetricValue): readonly [number, number] =>
-  typeof value === 'number' ? fail('ERR_LIBMOE_STATE', 'this metric takes a log-likelihood with its weight') : value;
+  typeof value === 'number'
+    ? fail('ERR_LIBMOE_STATE', 'this metric takes a log-likelihood with its weight')
+    : value;
 
 /** The plain mean of a number per document, with s/√n. */
-export function meanMetric(item: Metric['item'], appliesTo: readonly OutputType[], higherIsBetter = true): Metric {
+export function meanMetric(
+  item: Metric['item'],
+  appliesTo: readonly OutputType[],
+  higherIsBetter = true,
+): Metric {
   return {
     higherIsBetter,
     appliesTo,
@@ -118,8 +131,14 @@ registerMetric('acc', {
       ? Number(scored.greedy[0])
       : Number(scored.question.gold.includes(argmax(scored.sums))),
 });
-registerMetric('acc_norm', picked((scored, i) => scored.sums[i]! / codePoints(scored.question.choices[i]!)));
-registerMetric('acc_bytes', picked((scored, i) => scored.sums[i]! / utf8Bytes(scored.question.choices[i]!)));
+registerMetric(
+  'acc_norm',
+  picked((scored, i) => scored.sums[i]! / codePoints(scored.question.choices[i]!)),
+);
+registerMetric(
+  'acc_bytes',
+  picked((scored, i) => scored.sums[i]! / utf8Bytes(scored.question.choices[i]!)),
+);
 registerMetric('acc_token', strict(byTokens));
 registerMetric('acc_sum', strict(sumOf));
 
@@ -150,12 +169,19 @@ registerMetric('perplexity', {
   standardError: (values, mode, resamples) => {
     const sums = values.map(number);
     if (mode === 'libmoe') return meanStandardError(sums.map(Math.exp));
-    return bootstrapStandardError(sums.length, (drawn) => Math.exp(-(total(sums, drawn) / drawn.length)), resamples);
+    return bootstrapStandardError(
+      sums.length,
+      (drawn) => Math.exp(-(total(sums, drawn) / drawn.length)),
+      resamples,
+    );
   },
 });
 
 /** A function of Σ log-likelihood / Σ weight over all documents, the weight being words, bytes or tokens. */
-function ratioMetric(weigh: (scored: ScoredQuestion) => number, finish: (logLikelihoodPerUnit: number) => number): Metric {
+function ratioMetric(
+  weigh: (scored: ScoredQuestion) => number,
+  finish: (logLikelihoodPerUnit: number) => number,
+): Metric {
   return {
     higherIsBetter: false,
     appliesTo: ['loglikelihood_rolling'],
@@ -167,7 +193,11 @@ function ratioMetric(weigh: (scored: ScoredQuestion) => number, finish: (logLike
     standardError: (values, _mode, resamples) => {
       const sums = values.map((value) => pair(value)[0]);
       const weights = values.map((value) => pair(value)[1]);
-      return bootstrapStandardError(sums.length, (drawn) => finish(total(sums, drawn) / total(weights, drawn)), resamples);
+      return bootstrapStandardError(
+        sums.length,
+        (drawn) => finish(total(sums, drawn) / total(weights, drawn)),
+        resamples,
+      );
     },
   };
 }
@@ -179,7 +209,31 @@ function total(values: readonly number[], drawn: Int32Array): number {
 }
 
 const textOf = (scored: ScoredQuestion): string => scored.question.pairs[0]!.continuation;
-registerMetric('word_perplexity', ratioMetric((scored) => wordCount(textOf(scored)), (mean) => Math.exp(-mean)));
-registerMetric('byte_perplexity', ratioMetric((scored) => utf8Bytes(textOf(scored)), (mean) => Math.exp(-mean)));
-registerMetric('token_perplexity', ratioMetric((scored) => scored.tokens[0]!, (mean) => Math.exp(-mean)));
-registerMetric('bits_per_byte', ratioMetric((scored) => utf8Bytes(textOf(scored)), (mean) => -mean / Math.LN2));
+registerMetric(
+  'word_perplexity',
+  ratioMetric(
+    (scored) => wordCount(textOf(scored)),
+    (mean) => Math.exp(-mean),
+  ),
+);
+registerMetric(
+  'byte_perplexity',
+  ratioMetric(
+    (scored) => utf8Bytes(textOf(scored)),
+    (mean) => Math.exp(-mean),
+  ),
+);
+registerMetric(
+  'token_perplexity',
+  ratioMetric(
+    (scored) => scored.tokens[0]!,
+    (mean) => Math.exp(-mean),
+  ),
+);
+registerMetric(
+  'bits_per_byte',
+  ratioMetric(
+    (scored) => utf8Bytes(textOf(scored)),
+    (mean) => -mean / Math.LN2,
+  ),
+);

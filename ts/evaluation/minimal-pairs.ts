@@ -34,9 +34,13 @@ export interface WordOrderOptions {
  */
 export function wordOrderPairs(documents: readonly string[], options: WordOrderOptions): WordOrderPair[] {
   const { pairs, seed = 1234, minWords = 6, maxWords = 25 } = options;
-  if (!Number.isInteger(pairs) || pairs < 1) fail('ERR_LIBMOE_ARGUMENT', `pairs must be a positive integer, got ${pairs}`);
+  if (!Number.isInteger(pairs) || pairs < 1)
+    fail('ERR_LIBMOE_ARGUMENT', `pairs must be a positive integer, got ${pairs}`);
   if (!(minWords >= 4 && maxWords >= minWords))
-    fail('ERR_LIBMOE_ARGUMENT', `a swap inside a sentence needs 4 <= minWords <= maxWords, got ${minWords} and ${maxWords}`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `a swap inside a sentence needs 4 <= minWords <= maxWords, got ${minWords} and ${maxWords}`,
+    );
   const candidates: { sentence: string[]; document: number; places: number[] }[] = [];
   const seen = new Set<string>();
   for (const [document, text] of documents.entries())
@@ -48,7 +52,10 @@ export function wordOrderPairs(documents: readonly string[], options: WordOrderO
       if (places.length > 0) candidates.push({ sentence: words, document, places });
     }
   if (candidates.length === 0)
-    fail('ERR_LIBMOE_DATA', `no sentence of ${minWords} to ${maxWords} words with two plain words to swap in ${documents.length} documents`);
+    fail(
+      'ERR_LIBMOE_DATA',
+      `no sentence of ${minWords} to ${maxWords} words with two plain words to swap in ${documents.length} documents`,
+    );
   const random = new MersenneTwister(seed);
   random.shuffle(candidates);
   return candidates.slice(0, pairs).map(({ sentence, document, places }) => {
@@ -64,7 +71,12 @@ export function wordOrderPairs(documents: readonly string[], options: WordOrderO
 function sentences(text: string): string[] {
   return text
     .split(/\n\s*\n/)
-    .flatMap((paragraph) => paragraph.replace(/\s+/g, ' ').trim().split(/(?<=[.!?]["”’']?) (?=["“‘']?\p{Lu})/u))
+    .flatMap((paragraph) =>
+      paragraph
+        .replace(/\s+/g, ' ')
+        .trim()
+        .split(/(?<=[.!?]["”’']?) (?=["“‘']?\p{Lu})/u),
+    )
     .filter((sentence) => /^["“‘']?\p{Lu}.*[.!?]["”’']?$/u.test(sentence));
 }
 
@@ -86,10 +98,20 @@ registerDataset('word-order', {
     min_words: z.int().default(6),
     max_words: z.int().default(25),
   }),
-  load: ({ documents, data_files: files, pairs, seed, min_words: minWords, max_words: maxWords }, context) => {
+  load: (
+    { documents, data_files: files, pairs, seed, min_words: minWords, max_words: maxWords },
+    context,
+  ) => {
     if ((documents === undefined) === (files === undefined))
-      fail('ERR_LIBMOE_CONFIG', 'data set word-order takes either documents (texts) or data_files (text files)');
-    const texts = documents ?? (Array.isArray(files) ? files : [files as string]).map((file) => readFileSync(context.find(file), 'utf8'));
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        'data set word-order takes either documents (texts) or data_files (text files)',
+      );
+    const texts =
+      documents ??
+      (Array.isArray(files) ? files : [files as string]).map((file) =>
+        readFileSync(context.find(file), 'utf8'),
+      );
     return wordOrderPairs(texts, { pairs, seed, minWords, maxWords });
   },
 });

@@ -52,5 +52,9 @@ export interface EvalModel {
   fingerprint(): string | Promise<string>;
   loglikelihood(requests: readonly TokenRequest[], emit: EmitScore, options?: ScoreOptions): Promise<void>;
   /** As loglikelihood, for texts that may be longer than `maxLength`: scored in disjoint windows. */
-  loglikelihoodRolling(requests: readonly TokenRequest[], emit: EmitScore, options?: ScoreOptions): Promise<void>;
+  loglikelihoodRolling(
+    requests: readonly TokenRequest[],
+    emit: EmitScore,
+    options?: ScoreOptions,
+  ): Promise<void>;
 }

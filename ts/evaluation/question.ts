@@ -64,7 +64,12 @@ export class QuestionMaker {
     if (task.output_type === 'loglikelihood_rolling')
       return { pairs: [{ context: '', continuation: target }], choices: [], gold: [], target };
     const context = task.description + this.text('doc_to_text', doc);
-    return { pairs: [{ context, continuation: task.target_delimiter + target }], choices: [target], gold: [], target };
+    return {
+      pairs: [{ context, continuation: task.target_delimiter + target }],
+      choices: [target],
+      gold: [],
+      target,
+    };
   }
 
   private text(key: 'doc_to_text' | 'doc_to_target', doc: Row): string {
@@ -78,7 +83,8 @@ export class QuestionMaker {
   private choose(doc: Row): Omit<Question, 'docId' | 'doc' | 'group'> {
     const { task } = this;
     const choices = this.choices(doc);
-    const rawText = typeof task.doc_to_text === 'number' ? task.doc_to_text : this.field(task.doc_to_text, doc);
+    const rawText =
+      typeof task.doc_to_text === 'number' ? task.doc_to_text : this.field(task.doc_to_text, doc);
     const inputIndex = asIndex(rawText);
     if (inputIndex !== undefined && task.doc_to_text !== '') {
       // Several contexts, one continuation (lm-eval's WinoGrande): the choices are contexts, the text names the right one.
@@ -90,9 +96,11 @@ export class QuestionMaker {
         target: inputIndex,
       };
     }
-    if (typeof rawText !== 'string') return fail('ERR_LIBMOE_DATA', `doc_to_text must give text, got ${JSON.stringify(rawText)}`);
+    if (typeof rawText !== 'string')
+      return fail('ERR_LIBMOE_DATA', `doc_to_text must give text, got ${JSON.stringify(rawText)}`);
     const context = task.description + rawText;
-    const target = typeof task.doc_to_target === 'number' ? task.doc_to_target : this.field(task.doc_to_target, doc);
+    const target =
+      typeof task.doc_to_target === 'number' ? task.doc_to_target : this.field(task.doc_to_target, doc);
     return {
       pairs: choices.map((choice) => ({ context, continuation: task.target_delimiter + choice })),
       choices,
@@ -110,7 +118,10 @@ export class QuestionMaker {
           ? source.map((choice) => compileTemplate(choice)(doc))
           : Object.values(source).map((choice) => compileTemplate(choice)(doc));
     if (!Array.isArray(value) || value.length < 2 || !value.every((choice) => typeof choice === 'string'))
-      return fail('ERR_LIBMOE_DATA', `doc_to_choice must give a list of at least two texts, got ${JSON.stringify(value)}`);
+      return fail(
+        'ERR_LIBMOE_DATA',
+        `doc_to_choice must give a list of at least two texts, got ${JSON.stringify(value)}`,
+      );
     return value;
   }
 
@@ -119,7 +130,10 @@ export class QuestionMaker {
     return golds.map((gold) => {
       const index = asIndex(gold) ?? (typeof gold === 'string' ? choices.indexOf(gold) : -1);
       if (index < 0 || index >= choices.length)
-        fail('ERR_LIBMOE_DATA', `doc_to_target must be one of the choices or its index below ${choices.length}, got ${JSON.stringify(gold)}`);
+        fail(
+          'ERR_LIBMOE_DATA',
+          `doc_to_target must be one of the choices or its index below ${choices.length}, got ${JSON.stringify(gold)}`,
+        );
       return index;
     });
   }

@@ -25,7 +25,12 @@ export interface EncodedPair {
  *
  * @throws ERR_LIBMOE_DATA for an empty continuation, ERR_LIBMOE_TOKENIZER when nothing can stand before an empty context
  */
-export function encodePair(pair: TextPair, task: Pick<Task, 'pair' | 'output_type'>, tokenizer: EvalTokenizer): EncodedPair {
+export function encodePair(
+  pair: TextPair,
+  task: Pick<Task, 'pair' | 'output_type'>,
+  tokenizer: EvalTokenizer,
+): EncodedPair {
+  if (pair.continuation === '') fail('ERR_LIBMOE_DATA', 'nothing to score: the continuation is empty');
   const { mode, bos, score } = task.pair;
   const kind = task.output_type === 'loglikelihood_rolling' ? 'loglikelihood_rolling' : 'loglikelihood';
   const { bosText } = tokenizer;
@@ -37,7 +42,11 @@ export function encodePair(pair: TextPair, task: Pick<Task, 'pair' | 'output_typ
 
   let { context, continuation, boundaryMerged } =
     mode === 'joint' && pair.context !== '' ? joint(pair, tokenizer) : separate(pair, tokenizer);
-  if (continuation.length === 0) fail('ERR_LIBMOE_DATA', `nothing to score: the continuation ${JSON.stringify(pair.continuation)} has no tokens`);
+  if (continuation.length === 0)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `nothing to score: the continuation ${JSON.stringify(pair.continuation)} has no tokens`,
+    );
   context = [...start, ...context];
 
   if (score === 'whole') {
@@ -48,13 +57,19 @@ export function encodePair(pair: TextPair, task: Pick<Task, 'pair' | 'output_typ
   if (context.length === 0) {
     const prefix = bos === 'never' ? undefined : (tokenizer.bos ?? tokenizer.eos);
     if (prefix === undefined && bos !== 'never')
-      fail('ERR_LIBMOE_TOKENIZER', `tokenizer ${tokenizer.name} has neither BOS nor EOS to stand before a text: set pair.bos to never, which leaves the first token unscored`);
+      fail(
+        'ERR_LIBMOE_TOKENIZER',
+        `tokenizer ${tokenizer.name} has neither BOS nor EOS to stand before a text: set pair.bos to never, which leaves the first token unscored`,
+      );
     if (prefix !== undefined && continuation[0] !== prefix) context = [prefix];
     else {
       context = continuation.slice(0, 1);
       continuation = continuation.slice(1);
       if (continuation.length === 0)
-        fail('ERR_LIBMOE_DATA', `nothing to score: ${JSON.stringify(pair.continuation)} is one token with nothing before it`);
+        fail(
+          'ERR_LIBMOE_DATA',
+          `nothing to score: ${JSON.stringify(pair.continuation)} is one token with nothing before it`,
+        );
     }
   }
   return { request: { kind, context, continuation }, boundaryMerged, bosAdded, templateHasBos };
@@ -81,7 +96,11 @@ function joint(pair: TextPair, tokenizer: EvalTokenizer): Cut {
   const context = head === '' ? [] : tokenizer.encode(head);
   let cut = 0;
   while (cut < context.length && cut < whole.length - 1 && whole[cut] === context[cut]) cut++;
-  return { context: whole.slice(0, cut), continuation: whole.slice(cut), boundaryMerged: cut !== context.length };
+  return {
+    context: whole.slice(0, cut),
+    continuation: whole.slice(cut),
+    boundaryMerged: cut !== context.length,
+  };
 }
 
 /** One forward pass over `input`, of which the last `scored` positions count against `targets`. */
@@ -104,7 +123,10 @@ export function windowsOf(request: TokenRequest, maxLength: number): Window[] {
   let done = request.context.length;
   while (done < all.length) {
     const end = Math.min(done + maxLength, all.length);
-    windows.push({ input: all.slice(Math.max(0, end - 1 - maxLength), end - 1), targets: all.slice(done, end) });
+    windows.push({
+      input: all.slice(Math.max(0, end - 1 - maxLength), end - 1),
+      targets: all.slice(done, end),
+    });
     done = end;
   }
   return windows;

@@ -37,6 +37,8 @@ export interface Results {
     /** Questions whose best two choices are closer than the margin that rounding can turn. */
     fragile_items: Record<string, number>;
     boundary_merged: Record<string, number>;
+    /** Share that guessing gets right, for multiple-choice tasks. */
+    chance: Record<string, number>;
     /** Questions with an answer that is no finite number; they count as wrong. */
     not_finite: Record<string, number>;
     bos: Record<string, { added: boolean; template_has_bos: boolean }>;
@@ -84,7 +86,9 @@ export function taskRecord(task: Task): Record<string, unknown> {
   return {
     ...rest,
     dataset_kwargs: kwargs,
-    ...(documents === undefined ? {} : { documents: { count: documents.length, sha256: sha256(JSON.stringify(documents)) } }),
+    ...(documents === undefined
+      ? {}
+      : { documents: { count: documents.length, sha256: sha256(JSON.stringify(documents)) } }),
   };
 }
 
@@ -132,8 +136,13 @@ export function readDocumentValues(folder: string, task: string, metric: string)
       }
       const value = sample[metric];
       const fits =
-        typeof value === 'number' || (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
-      if (!fits) fail('ERR_LIBMOE_FILE', `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`);
+        typeof value === 'number' ||
+        (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
+      if (!fits)
+        fail(
+          'ERR_LIBMOE_FILE',
+          `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`,
+        );
       return { docId: sample.doc_id, docHash: sample.doc_hash, value: value as MetricValue };
     });
 }

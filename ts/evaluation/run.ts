@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
 import { loadDocuments } from './dataset.ts';
-import { ScoreJournal, requestKey } from './journal.ts';
-import type { EvalModel, TokenRequest, TokenScore } from './model.ts';
+import { requestKey, ScoreJournal } from './journal.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
+import type { EvalModel, TokenRequest, TokenScore } from './model.ts';
 import { QuestionMaker } from './question.ts';
 import { encodePair } from './requests.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
@@ -47,7 +47,10 @@ export interface EvalProgress {
  *
  * @throws ERR_LIBMOE_CONFIG for unknown or invalid tasks, ERR_LIBMOE_DATA for their data, before the model runs at all
  */
-export async function* evaluate(model: EvalModel, options: EvaluateOptions): AsyncGenerator<EvalProgress, Results> {
+export async function* evaluate(
+  model: EvalModel,
+  options: EvaluateOptions,
+): AsyncGenerator<EvalProgress, Results> {
   const started = performance.now();
   const mode = options.scorer ?? 'libmoe';
   checkOptions(options, mode);
@@ -62,12 +65,15 @@ export async function* evaluate(model: EvalModel, options: EvaluateOptions): Asy
     yield { stage: 'prepare', task: task.task, done: prepared.length, total: tasks.length, fromJournal: 0 };
   }
 
-  using journal = new ScoreJournal(options.out === undefined ? undefined : join(options.out, 'journal.jsonl'));
+  using journal = new ScoreJournal(
+    options.out === undefined ? undefined : join(options.out, 'journal.jsonl'),
+  );
   const fingerprint = await model.fingerprint();
   const all = prepared.flatMap(({ encoded }) => encoded.flat().map(({ request }) => request));
   const keys = all.map((request) => requestKey(fingerprint, request));
   const open = new Map<string, TokenRequest>();
-  for (const [i, request] of all.entries()) if (journal.get(keys[i]!) === undefined) open.set(keys[i]!, request);
+  for (const [i, request] of all.entries())
+    if (journal.get(keys[i]!) === undefined) open.set(keys[i]!, request);
   const unique = new Set(keys).size;
   const known = unique - open.size;
   yield { stage: 'score', done: known, total: unique, fromJournal: known };
@@ -80,7 +86,13 @@ export async function* evaluate(model: EvalModel, options: EvaluateOptions): Asy
     const scores = item.encoded.map((pairs) => pairs.map(() => journal.get(keys[at++]!) as TokenScore));
     const samples = await scoreTask(item, scores, mode, results, options.bootstrapResamples ?? 100_000);
     if (options.out !== undefined) writeSamples(options.out, item.task.task, samples);
-    yield { stage: 'aggregate', task: item.task.task, done: i + 1, total: prepared.length, fromJournal: known };
+    yield {
+      stage: 'aggregate',
+      task: item.task.task,
+      done: i + 1,
+      total: prepared.length,
+      fromJournal: known,
+    };
   }
   results.total_evaluation_time_seconds = (performance.now() - started) / 1000;
   if (options.out !== undefined) writeResults(options.out, results);
@@ -91,11 +103,17 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
   const { limit, tasks, bootstrapResamples = 1000 } = options;
   if (tasks.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'evaluate needs at least one task, got none');
   if (limit !== undefined && !(limit > 0 && (limit < 1 || Number.isInteger(limit))))
-    fail('ERR_LIBMOE_ARGUMENT', `limit must be a whole number of documents or a share between 0 and 1, got ${limit}`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `limit must be a whole number of documents or a share between 0 and 1, got ${limit}`,
+    );
   if (!(scorerModes as readonly string[]).includes(mode))
     fail('ERR_LIBMOE_ARGUMENT', `scorer must be ${scorerModes.join(' or ')}, got "${mode}"`);
   if (!Number.isInteger(bootstrapResamples) || bootstrapResamples < 2)
-    fail('ERR_LIBMOE_ARGUMENT', `bootstrapResamples must be a whole number above 1, got ${bootstrapResamples}`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `bootstrapResamples must be a whole number above 1, got ${bootstrapResamples}`,
+    );
 }
 
 async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): Promise<PreparedTask> {
@@ -111,7 +129,11 @@ async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): 
       encoded.push(question.pairs.map((pair) => encodePair(pair, task, model.tokenizer)));
     } catch (cause) {
       const { message, code } = cause as Error & { code?: 'ERR_LIBMOE_DATA' };
-      fail(code ?? 'ERR_LIBMOE_DATA', `task ${task.task}, document ${docId}: ${message.replace(/^ERR_\w+: /, '')}`, cause);
+      fail(
+        code ?? 'ERR_LIBMOE_DATA',
+        `task ${task.task}, document ${docId}: ${message.replace(/^ERR_\w+: /, '')}`,
+        cause,
+      );
     }
     questions.push(question);
     if (docId % 256 === 255) await new Promise((resolve) => setImmediate(resolve));
@@ -143,7 +165,8 @@ async function* score(
       if (kind === 'loglikelihood') await model.loglikelihood(requests, emit, { signal });
       else await model.loglikelihoodRolling(requests, emit, { signal });
       const missing = keys.filter((key) => journal.get(key) === undefined).length;
-      if (missing > 0) fail('ERR_LIBMOE_STATE', `model ${model.name} left ${missing} of ${keys.length} requests unanswered`);
+      if (missing > 0)
+        fail('ERR_LIBMOE_STATE', `model ${model.name} left ${missing} of ${keys.length} requests unanswered`);
     }
   };
   let ended = false;
@@ -210,6 +233,7 @@ function emptyResults(
       dataset_manifest: {},
       fragile_items: {},
       boundary_merged: {},
+      chance: {},
       not_finite: {},
       bos: {},
       requests,

@@ -1,10 +1,18 @@
 import { fail } from '../native/index.ts';
-import { defaultMetrics, isFragile, type Metric, type MetricValue, metricNamed, type ScoredQuestion, type ScorerMode } from './metrics.ts';
+import {
+  defaultMetrics,
+  isFragile,
+  type Metric,
+  type MetricValue,
+  metricNamed,
+  type ScoredQuestion,
+  type ScorerMode,
+} from './metrics.ts';
 import type { TokenScore } from './model.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';
-import { type Results, type Sample, sha256, taskRecord } from './results.ts';
 import type { Question } from './question.ts';
 import type { EncodedPair } from './requests.ts';
+import { type Results, type Sample, sha256, taskRecord } from './results.ts';
 import { mean } from './statistics.ts';
 import type { Task } from './task.ts';
 
@@ -28,7 +36,10 @@ export function taskMetrics(task: Task): Map<string, Metric> {
     names.map((name) => {
       const metric = metricNamed(name);
       if (!metric.appliesTo.includes(task.output_type))
-        fail('ERR_LIBMOE_CONFIG', `task ${task.task}: metric ${name} is for ${metric.appliesTo.join(', ')}, the task is ${task.output_type}`);
+        fail(
+          'ERR_LIBMOE_CONFIG',
+          `task ${task.task}: metric ${name} is for ${metric.appliesTo.join(', ')}, the task is ${task.output_type}`,
+        );
       return [name, metric];
     }),
   );
@@ -53,28 +64,47 @@ export async function scoreTask(
     }),
   );
   const values = new Map<string, MetricValue[]>();
-  for (const [metricName, metric] of metrics) values.set(metricName, scored.map((item) => metric.item(item, task.output_type)));
+  for (const [metricName, metric] of metrics)
+    values.set(
+      metricName,
+      scored.map((item) => metric.item(item, task.output_type)),
+    );
 
-  const row: Record<string, number | string> = { alias: task.task_alias ?? name, sample_len: questions.length };
+  const row: Record<string, number | string> = {
+    alias: task.task_alias ?? name,
+    sample_len: questions.length,
+  };
   for (const [metricName, metric] of metrics) {
     const all = values.get(metricName)!;
     row[`${metricName},none`] = orMissing(metric.aggregate(all, mode));
     row[`${metricName}_stderr,none`] = orMissing(await metric.standardError(all, mode, resamples));
   }
-  if (task.group_by !== undefined) addGroups(row, metrics, values, questions.map(({ group }) => group ?? ''), mode);
+  if (task.group_by !== undefined)
+    addGroups(
+      row,
+      metrics,
+      values,
+      questions.map(({ group }) => group ?? ''),
+      mode,
+    );
 
   results.results[name] = row;
   results.group_subtasks[name] = [];
   results.configs[name] = taskRecord(task);
   results.versions[name] = task.metadata.version ?? 'Yaml';
   results['n-shot'][name] = 0;
-  results.higher_is_better[name] = Object.fromEntries([...metrics].map(([key, metric]) => [key, metric.higherIsBetter]));
+  results.higher_is_better[name] = Object.fromEntries(
+    [...metrics].map(([key, metric]) => [key, metric.higherIsBetter]),
+  );
   results['n-samples'][name] = { original, effective: questions.length };
   const { libmoe } = results;
   const pairs = encoded.flat();
   libmoe.unparsed[name] = 0;
   libmoe.dataset_manifest[name] = { id: task.dataset_path ?? 'inline', sha256: dataHash, rows: original };
-  libmoe.fragile_items[name] = task.output_type === 'multiple_choice' ? scored.filter(({ sums }) => isFragile(sums)).length : 0;
+  libmoe.fragile_items[name] =
+    task.output_type === 'multiple_choice' ? scored.filter(({ sums }) => isFragile(sums)).length : 0;
+  if (task.output_type === 'multiple_choice')
+    libmoe.chance[name] = mean(questions.map(({ gold, choices }) => gold.length / choices.length));
   libmoe.boundary_merged[name] = pairs.filter(({ boundaryMerged }) => boundaryMerged).length;
   libmoe.not_finite[name] = scored.filter(({ sums }) => !sums.every(Number.isFinite)).length;
   libmoe.bos[name] = {
@@ -84,7 +114,9 @@ export async function scoreTask(
   const samples = scored.map((item, i) =>
     sampleOf(item, [...metrics.keys()], (metricName) => values.get(metricName)![i]!),
   );
-  results.task_hashes[name] = sha256(samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''));
+  results.task_hashes[name] = sha256(
+    samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''),
+  );
   return samples;
 }
 
@@ -98,7 +130,12 @@ function addGroups(
 ): void {
   const names = [...new Set(groups)].sort();
   for (const [metricName, metric] of metrics) {
-    const perGroup = names.map((name) => metric.aggregate(values.get(metricName)!.filter((_, i) => groups[i] === name), mode));
+    const perGroup = names.map((name) =>
+      metric.aggregate(
+        values.get(metricName)!.filter((_, i) => groups[i] === name),
+        mode,
+      ),
+    );
     for (const [i, name] of names.entries()) row[`${metricName}/${name},none`] = orMissing(perGroup[i]);
     row[`${metricName}/group_average,none`] = orMissing(mean(perGroup));
   }
@@ -108,10 +145,15 @@ function orMissing(value: number | undefined): number | string {
   return value === undefined || !Number.isFinite(value) ? 'N/A' : value;
 }
 
-function sampleOf(scored: ScoredQuestion, metrics: string[], valueOf: (metric: string) => MetricValue): Sample {
+function sampleOf(
+  scored: ScoredQuestion,
+  metrics: string[],
+  valueFor: (metric: string) => MetricValue,
+): Sample {
   const { question, sums, greedy, tokens } = scored;
   const responses = sums.map((sum, i): [string, string] => [String(sum), greedy[i] ? 'True' : 'False']);
-  const lengthsOf = question.choices.length > 0 ? question.choices : question.pairs.map(({ continuation }) => continuation);
+  const lengthsOf =
+    question.choices.length > 0 ? question.choices : question.pairs.map(({ continuation }) => continuation);
   return {
     doc_id: question.docId,
     doc: question.doc,
@@ -120,7 +162,9 @@ function sampleOf(scored: ScoredQuestion, metrics: string[], valueOf: (metric: s
       question.pairs.map(({ context, continuation }, i) => [
         `gen_args_${i}`,
         // A rolling request is one text; repeating it beside the document would double the file.
-        question.choices.length > 0 ? { arg_0: context, arg_1: continuation } : { arg_0: `(document, ${utf8Bytes(continuation)} bytes)` },
+        question.choices.length > 0
+          ? { arg_0: context, arg_1: continuation }
+          : { arg_0: `(document, ${utf8Bytes(continuation)} bytes)` },
       ]),
     ),
     resps: responses.map((response) => [response]),
@@ -128,7 +172,9 @@ function sampleOf(scored: ScoredQuestion, metrics: string[], valueOf: (metric: s
     filter: 'none',
     metrics,
     doc_hash: sha256(JSON.stringify(question.doc)),
-    prompt_hash: sha256(question.pairs.map(({ context, continuation }) => `${context}\u0000${continuation}`).join('\u0001')),
+    prompt_hash: sha256(
+      question.pairs.map(({ context, continuation }) => `${context}\u0000${continuation}`).join('\u0001'),
+    ),
     target_hash: sha256(String(question.target)),
     libmoe: {
       sums: sums.map((sum) => (Number.isFinite(sum) ? sum : null)),
@@ -137,6 +183,6 @@ function sampleOf(scored: ScoredQuestion, metrics: string[], valueOf: (metric: s
       bytes: lengthsOf.map(utf8Bytes),
       ...(question.group === undefined ? {} : { group: question.group }),
     },
-    ...Object.fromEntries(metrics.map((metric) => [metric, valueOf(metric)])),
+    ...Object.fromEntries(metrics.map((metric) => [metric, valueFor(metric)])),
   };
 }

@@ -69,7 +69,10 @@ export function meanStandardError(values: readonly number[]): number {
 /** Standard error of a mean whose rows come in clusters (several rows of one image, one passage): §1.10. */
 export function clusteredStandardError(values: readonly number[], clusters: readonly unknown[]): number {
   if (values.length !== clusters.length)
-    fail('ERR_LIBMOE_ARGUMENT', `one cluster per value expected: ${values.length} values, ${clusters.length} clusters`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `one cluster per value expected: ${values.length} values, ${clusters.length} clusters`,
+    );
   const centre = mean(values);
   const byCluster = new Map<unknown, number[]>();
   for (const [i, value] of values.entries()) {
@@ -77,14 +80,23 @@ export function clusteredStandardError(values: readonly number[], clusters: read
     if (members === undefined) byCluster.set(clusters[i], [value - centre]);
     else members.push(value - centre);
   }
-  const extra = exactSum([...byCluster.values()].map((d) => exactSum(d) ** 2 - exactSum(d.map((x) => x * x))));
+  const extra = exactSum(
+    [...byCluster.values()].map((d) => exactSum(d) ** 2 - exactSum(d.map((x) => x * x))),
+  );
   return Math.sqrt(Math.max(0, meanStandardError(values) ** 2 + extra / values.length ** 2));
 }
 
 /** Standard error of a group's number from its members': pooled by size, or of the plain mean of members (§1.10). */
-export function groupStandardError(errors: readonly number[], sizes: readonly number[], weightBySize = true): number {
+export function groupStandardError(
+  errors: readonly number[],
+  sizes: readonly number[],
+  weightBySize = true,
+): number {
   if (errors.length !== sizes.length || errors.length === 0)
-    fail('ERR_LIBMOE_ARGUMENT', `one size per member expected, got ${errors.length} errors and ${sizes.length} sizes`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `one size per member expected, got ${errors.length} errors and ${sizes.length} sizes`,
+    );
   if (!weightBySize) return Math.sqrt(exactSum(errors.map((e) => e * e))) / errors.length;
   const total = exactSum(sizes);
   const pooled = exactSum(errors.map((e, i) => (sizes[i]! - 1) * sizes[i]! * e * e)) / (total - sizes.length);

@@ -2,7 +2,14 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parse } from 'yaml';
 import { fail, packageRoot } from '../native/index.ts';
-import { defineTask, nearest, registeredTask, registeredTaskNames, type Task, type TaskInput } from './task.ts';
+import {
+  defineTask,
+  nearest,
+  registeredTask,
+  registeredTaskNames,
+  type Task,
+  type TaskInput,
+} from './task.ts';
 
 /** A task by name, by file path, or written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys of a known task. */
 export type TaskChoice = string | TaskInput | ({ task: string } & Record<string, unknown>);
@@ -41,7 +48,8 @@ export function readTaskFile(path: string): Task {
 }
 
 function readWithBases(path: string, above: readonly string[]): Record<string, unknown> {
-  if (above.includes(path)) fail('ERR_LIBMOE_CONFIG', `task file ${path} includes itself: ${[...above, path].join(' → ')}`);
+  if (above.includes(path))
+    fail('ERR_LIBMOE_CONFIG', `task file ${path} includes itself: ${[...above, path].join(' → ')}`);
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -52,15 +60,23 @@ function readWithBases(path: string, above: readonly string[]): Record<string, u
   try {
     content = parse(source);
   } catch (cause) {
-    return fail('ERR_LIBMOE_CONFIG', `task file ${path} is not valid YAML: ${(cause as Error).message}`, cause);
+    return fail(
+      'ERR_LIBMOE_CONFIG',
+      `task file ${path} is not valid YAML: ${(cause as Error).message}`,
+      cause,
+    );
   }
   if (typeof content !== 'object' || content === null || Array.isArray(content))
-    fail('ERR_LIBMOE_CONFIG', `task file ${path} must hold a map of keys, got ${JSON.stringify(content)?.slice(0, 60)}`);
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `task file ${path} must hold a map of keys, got ${JSON.stringify(content)?.slice(0, 60)}`,
+    );
   const { include, ...own } = content as Record<string, unknown>;
   const bases = include === undefined ? [] : Array.isArray(include) ? include : [include];
   let merged: Record<string, unknown> = {};
   for (const base of bases.toReversed()) {
-    if (typeof base !== 'string') fail('ERR_LIBMOE_CONFIG', `${path}: include takes file names, got ${JSON.stringify(base)}`);
+    if (typeof base !== 'string')
+      fail('ERR_LIBMOE_CONFIG', `${path}: include takes file names, got ${JSON.stringify(base)}`);
     merged = merge(merged, readWithBases(resolve(dirname(path), base), [...above, path]));
   }
   return merge(merged, own);

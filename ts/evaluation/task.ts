@@ -45,7 +45,9 @@ export const taskSchema = z.strictObject({
   doc_to_choice: z.union([z.string(), z.array(z.string()), z.record(z.string(), z.string())]).optional(),
   description: z.string().default(''),
   target_delimiter: z.string().default(' '),
-  num_fewshot: z.literal(0, 'few-shot examples are not supported yet: leave num_fewshot out or at 0').default(0),
+  num_fewshot: z
+    .literal(0, 'few-shot examples are not supported yet: leave num_fewshot out or at 0')
+    .default(0),
   pair: pairSchema.prefault({}),
   group_by: z.string().optional(),
   metric_list: z.array(metricSchema).min(1).optional(),
@@ -71,9 +73,15 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
   if (!parsed.success) fail('ERR_LIBMOE_CONFIG', `task ${name}: ${describe(parsed.error)}`);
   const task = parsed.data;
   if (task.documents !== undefined && task.dataset_path !== undefined && task.dataset_path !== 'inline')
-    fail('ERR_LIBMOE_CONFIG', `task ${name} has both documents and dataset_path "${task.dataset_path}": keep one`);
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `task ${name} has both documents and dataset_path "${task.dataset_path}": keep one`,
+    );
   if (task.documents === undefined && task.dataset_path === undefined)
-    fail('ERR_LIBMOE_CONFIG', `task ${name} has no data: give dataset_path (json, text, a registered data set) or documents`);
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `task ${name} has no data: give dataset_path (json, text, a registered data set) or documents`,
+    );
   if (task.output_type === 'multiple_choice' && task.doc_to_choice === undefined)
     fail('ERR_LIBMOE_CONFIG', `task ${name} is multiple_choice and needs doc_to_choice`);
   return folder === undefined ? task : { ...task, folder };
@@ -85,7 +93,9 @@ function describe(error: z.ZodError): string {
       const where = issue.path.length > 0 ? `${issue.path.join('.')}: ` : '';
       if (issue.code !== 'unrecognized_keys') return where + issue.message;
       const known = Object.keys(issue.path[0] === 'pair' ? pairSchema.shape : taskSchema.shape);
-      return issue.keys.map((key) => `${where}unknown key "${key}", did you mean "${nearest(key, known)}"?`).join(' ');
+      return issue.keys
+        .map((key) => `${where}unknown key "${key}", did you mean "${nearest(key, known)}"?`)
+        .join(' ');
     })
     .join('; ');
 }
@@ -102,7 +112,10 @@ export function nearest(word: string, known: readonly string[]): string {
     }
     return row[b.length]!;
   };
-  return known.reduce((best, name) => (distance(word, name) < distance(word, best) ? name : best), known[0] ?? '');
+  return known.reduce(
+    (best, name) => (distance(word, name) < distance(word, best) ? name : best),
+    known[0] ?? '',
+  );
 }
 
 const registered = new Map<string, Task>();

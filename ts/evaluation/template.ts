@@ -52,7 +52,9 @@ const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown> = {
   endswith: (self, [end]) => asText(self).endsWith(asText(end)),
   index: (self, [wanted]) => {
     const at = asList(self).indexOf(wanted);
-    return at >= 0 ? at : fail('ERR_LIBMOE_DATA', `${JSON.stringify(wanted)} is not in ${JSON.stringify(self)}`);
+    return at >= 0
+      ? at
+      : fail('ERR_LIBMOE_DATA', `${JSON.stringify(wanted)} is not in ${JSON.stringify(self)}`);
   },
 };
 
@@ -129,7 +131,8 @@ class Parser {
         const name = this.name();
         if (this.take('(')) {
           const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined;
-          if (method === undefined) this.wrong(`no method "${name}"; known: ${Object.keys(METHODS).join(', ')}`);
+          if (method === undefined)
+            this.wrong(`no method "${name}"; known: ${Object.keys(METHODS).join(', ')}`);
           const args = this.list(')');
           value = (row) =>
             (method as (self: unknown, args: unknown[]) => unknown)(
@@ -203,7 +206,8 @@ class Parser {
 
 function add(a: unknown, b: unknown, sign: 1 | -1): unknown {
   if (typeof a === 'number' && typeof b === 'number') return a + sign * b;
-  if (sign < 0) fail('ERR_LIBMOE_DATA', `"-" needs two numbers, got ${JSON.stringify(a)} and ${JSON.stringify(b)}`);
+  if (sign < 0)
+    fail('ERR_LIBMOE_DATA', `"-" needs two numbers, got ${JSON.stringify(a)} and ${JSON.stringify(b)}`);
   return Array.isArray(a) && Array.isArray(b) ? [...a, ...b] : asText(a) + asText(b);
 }
 
@@ -226,7 +230,9 @@ function asText(value: unknown): string {
 }
 
 function asList(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : fail('ERR_LIBMOE_DATA', `a list expected, got ${JSON.stringify(value)}`);
+  return Array.isArray(value)
+    ? value
+    : fail('ERR_LIBMOE_DATA', `a list expected, got ${JSON.stringify(value)}`);
 }
 
 function text(value: unknown, source: string): string {

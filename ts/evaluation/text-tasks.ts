@@ -24,7 +24,11 @@ export function heldOutTextTask(name: string, documents: readonly TextDocument[]
 }
 
 /** Word-order minimal pairs from texts in memory: `tasks/word-order.yaml` for texts that are no files. */
-export function wordOrderTask(name: string, texts: readonly string[], options: { pairs?: number; seed?: number } = {}): Task {
+export function wordOrderTask(
+  name: string,
+  texts: readonly string[],
+  options: { pairs?: number; seed?: number } = {},
+): Task {
   return defineTask({
     task: name,
     dataset_path: 'word-order',

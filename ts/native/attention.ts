@@ -1,3 +1,44 @@
-/** native/binding/attention.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface AttentionNative {}
+import type { Handle } from './tensors.ts';
+
+/** native/binding/attention.cpp; `window` 0 means unlimited. */
+export interface AttentionNative {
+  attention(
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    sequenceOffsets: Handle,
+    out: Handle,
+    logSum: Handle | undefined,
+    causal: boolean,
+    window: number,
+    scale: number,
+  ): void;
+  attentionBackward(
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    sequenceOffsets: Handle,
+    out: Handle,
+    logSum: Handle,
+    dOut: Handle,
+    dq: Handle,
+    dk: Handle,
+    dv: Handle,
+    causal: boolean,
+    window: number,
+    scale: number,
+  ): void;
+  attentionCached(
+    q: Handle,
+    keys: Handle,
+    values: Handle,
+    blockTable: Handle,
+    queryOffsets: Handle,
+    keyLengths: Handle,
+    out: Handle,
+    window: number,
+    scale: number,
+  ): void;
+  cacheWrite(pool: Handle, rows: Handle, blockTable: Handle, queryOffsets: Handle, keyLengths: Handle): void;
+  cacheCopyBlock(pool: Handle, from: number, to: number): void;
+}

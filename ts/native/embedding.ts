@@ -1,3 +1,7 @@
+import type { Handle } from './tensors.ts';
+
 /** native/binding/embedding.cpp. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled when the family is written
-export interface EmbeddingNative {}
+export interface EmbeddingNative {
+  embedding(weight: Handle, ids: Handle, y: Handle): void;
+  embeddingBackward(dy: Handle, ids: Handle, dweight: Handle, accumulate: boolean): void;
+}

@@ -1,6 +1,6 @@
 import type { Handle } from './tensors.ts';
 
-/** logits, bias, mask, sequenceOffsets, topK, score, rule, epsilon, probability, groups, keptGroups, groupTop; enums of native/ops/gating.h. */
+/** logits, bias, mask, sequenceOffsets, topK, score, rule, epsilon, probability, groups, keptGroups, groupTop, given; enums of native/ops/gating.h. */
 export type GatingArguments = [
   logits: Handle,
   bias: Handle | undefined,
@@ -14,6 +14,7 @@ export type GatingArguments = [
   groups: number,
   keptGroups: number,
   groupTop: number,
+  given: boolean,
 ];
 
 /** native/binding/gating.cpp. */

@@ -95,12 +95,10 @@ export class SelfAttention extends Module {
       });
     } else {
       const { keys, values, blockTable, keyLengths } = step.cache;
-      cacheWrite(keys, key, blockTable, step.sequenceOffsets, keyLengths);
-      cacheWrite(values, value, blockTable, step.sequenceOffsets, keyLengths);
-      mixed = attentionCached(query, keys, values, blockTable, step.sequenceOffsets, keyLengths, {
-        scale,
-        window: this.window,
-      });
+      const placement = { blockTable, queryOffsets: step.sequenceOffsets, keyLengths };
+      cacheWrite(keys, key, placement);
+      cacheWrite(values, value, placement);
+      mixed = attentionCached(query, keys, values, placement, { scale, window: this.window });
     }
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }

@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import { full, noGrad, type Tensor } from '../tensor/index.ts';
+import { full, noGrad, type Tensor, zeros } from '../tensor/index.ts';
 import { truncatedNormal as drawTruncated, uniform as drawUniform, randn } from '../tensor/random.ts';
 import type { Module } from './module.ts';
 
@@ -76,6 +76,18 @@ function rescaled(values: Float32Array, std: number): Float32Array {
   const empirical = Math.sqrt(squares / Math.max(1, values.length - 1));
   const factor = empirical > 0 ? std / empirical : std;
   return values.map((value) => value * factor);
+}
+
+/**
+ * One of `parts` equal parts, by rows, of a matrix that is drawn whole under the name `whole`: for layers that elsewhere are one matrix.
+ */
+export function partOf(whole: string, part: number, parts: number, initialiser: Initialiser): Initialiser {
+  return (target, { seed }) => {
+    using all = zeros([target.shape[0]! * parts, ...target.shape.slice(1)]);
+    initialiser(all, { seed, name: whole });
+    const values = all.readSync() as Float32Array;
+    target.write(values.slice(part * target.size, (part + 1) * target.size));
+  };
 }
 
 /** Every value the same. */

@@ -1,7 +1,7 @@
 import type { GatingArguments } from '../native/gating.ts';
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
-import { empty, type Tensor } from './tensor.ts';
+import { empty, type Tensor, view } from './tensor.ts';
 
 export interface GateOptions {
   /** Choices per token, 1 … E. */
@@ -21,6 +21,8 @@ export interface GateOptions {
   selectionBias?: Tensor | undefined;
   /** Group-limited selection (DeepSeek-V3): only the `kept` best of `count` equal blocks of experts; a block is worth its `top` (2) best scores. */
   groups?: { count: number; kept: number; top?: number } | undefined;
+  /** i32 [tokens, topK]: the choices are given (a replayed pass, a swap): only their weights and the statistics are computed. */
+  experts?: Tensor | undefined;
   /** bool [tokens]: false tokens choose nothing (experts −1, weight 0) and are counted nowhere. */
   tokenMask?: Tensor | undefined;
   /** i32 [sequences + 1]: statistics per sequence; default one. */
@@ -95,10 +97,11 @@ export function gate(logits: Tensor, options: GateOptions): Gate {
     groups?.count ?? 1,
     groups?.kept ?? 1,
     groups?.top ?? 2,
+    options.experts !== undefined,
   ];
   const sequences = sequenceOffsets ? Math.max(1, sequenceOffsets.size - 1) : 1;
   const out: Gate = {
-    experts: empty([tokens, topK], whole),
+    experts: options.experts ? view(options.experts, [tokens, topK]) : empty([tokens, topK], whole),
     weights: empty([tokens, topK], like),
     logSumExp: empty([tokens], like),
     probabilitySums: empty([sequences, experts], like),

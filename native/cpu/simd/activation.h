@@ -18,12 +18,16 @@ template <Unary U, class T> inline Vec<T> apply(Vec<T> x) {
   if constexpr (U == Unary::sigmoid) return sigmoid(x);
   if constexpr (U == Unary::tanh) return tanh(x);
   if constexpr (U == Unary::erf) return erf(x);
-  if constexpr (U == Unary::relu) return max(x, V::zero());
+  if constexpr (U == Unary::relu) return select<T>(x.v < V::zero().v, V::zero(), x);  // a NaN stays
   if constexpr (U == Unary::silu) return x * sigmoid(x);
   if constexpr (U == Unary::gelu_erf) return half * x * (one + erf(x * V(T(0.7071067811865476))));
   if constexpr (U == Unary::gelu_tanh) return half * x * (one + tanh(V(T(0.7978845608028654)) * fma(V(T(0.044715)) * x * x, x, x)));
   if constexpr (U == Unary::quick_gelu) return x * sigmoid(V(T(1.702)) * x);
-  if constexpr (U == Unary::softplus) return max(x, V::zero()) + log(one + exp(-abs(x)));
+  if constexpr (U == Unary::softplus) {
+    // log(1 + u) loses u's digits in the sum; log(w) u / (w - 1) with the rounded w = 1 + u gives them back (Kahan).
+    const V u = exp(-abs(x)), w = one + u;
+    return max(x, V::zero()) + select<T>(w.v == one.v, u, log(w) * u / (w - one));
+  }
 }
 
 template <Unary U, class T> inline Vec<T> derivative(Vec<T> x) {

@@ -87,19 +87,20 @@ template <class A, class Source> inline void load_rows(const Source& source, int
   std::fill(to, to + (rows - count) * stride, A(0));
 }
 
-// Hands out pieces of one block of scratch memory, each on its own cache lines.
+// Hands out pieces of one block of scratch memory, each on its own cache lines. Without a block it only counts.
 template <class A> class Pieces {
  public:
-  explicit Pieces(A* block = nullptr) : begin_(block), next_(block) {}
+  explicit Pieces(A* block = nullptr) : block_(block) {}
   A* take(int64_t count) {
-    A* piece = next_;
-    next_ += round_up(count, 64 / int64_t(sizeof(A)));
+    A* piece = block_ ? block_ + taken_ : nullptr;
+    taken_ += round_up(count, 64 / int64_t(sizeof(A)));
     return piece;
   }
-  int64_t taken() const { return next_ - begin_; }
+  int64_t taken() const { return taken_; }
 
  private:
-  A *begin_, *next_;
+  A* block_;
+  int64_t taken_ = 0;
 };
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

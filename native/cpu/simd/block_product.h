@@ -51,9 +51,9 @@ inline void product_tile(const A* a, int64_t a_row, int64_t a_column, const A* b
     for (int n = 0; n < N; ++n) store(c + m * c_row + n * L, sum[m][n]);
 }
 
-// `rows` is a multiple of 4; N vectors of columns.
+// `rows` is a multiple of 4; N vectors of columns. Not inlined: the tile needs the registers of its caller too.
 template <Begin S, int N, class A>
-inline void product_columns(int64_t rows, Left<A> a, const A* b, int64_t b_row, A* c, int64_t c_row, int64_t depth, const A* factor = nullptr) {
+__attribute__((noinline)) void product_columns(int64_t rows, Left<A> a, const A* b, int64_t b_row, A* c, int64_t c_row, int64_t depth, const A* factor = nullptr) {
   int64_t m = 0;
   for (; m + kTileRows <= rows; m += kTileRows)
     product_tile<S, kTileRows, N>(a.data + m * a.row, a.row, a.column, b, b_row, c + m * c_row, c_row, depth, factor);

@@ -1,5 +1,4 @@
-import type { ForwardContext } from '../../moe/context.ts';
-import { MoeLayer } from '../../moe/layer.ts';
+import { type ForwardContext, MoeLayer } from '../../moe/index.ts';
 import { type AttentionStep, SelfAttention } from '../../nn/attention.ts';
 import { FeedForward } from '../../nn/feed-forward.ts';
 import type { LayerOptions } from '../../nn/linear.ts';
@@ -47,5 +46,5 @@ export class Block extends Module {
 
 function newMoeLayer(config: LanguageModelConfig, layer: number, options: LayerOptions): MoeLayer {
   const { layers: _, ...moe } = config.moe!;
-  return new MoeLayer({ ...moe, dModel: config.dModel, layer, ...options });
+  return new MoeLayer({ ...moe, dModel: config.dModel, layer, layerCount: config.layers, ...options });
 }

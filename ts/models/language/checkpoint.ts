@@ -55,6 +55,11 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   return model;
 }
 
+/** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
+export function readModelWeights(model: LanguageModel, folder: string): void {
+  readWeights(model, readConfig(folder).architecture, openSafetensors(folder), folder);
+}
+
 function storedDtype(json: JsonObject): Dtype {
   const name = json.dtype ?? json.torch_dtype;
   return name === dtypeNames.bf16 ? 'bf16' : 'f32';

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { createRouter, type Router } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { explainIssues } from './config-errors.ts';
@@ -57,7 +58,8 @@ export const languageModelConfigSchema = z.strictObject({
   norm: z.enum(['layernorm', 'rmsnorm']).default('rmsnorm'),
   eps: z.number().positive().default(1e-5),
   rotary: rotarySchema.default({ base: 10000 }),
-  feedForward: feedForwardSchema,
+  /** The dense feed-forward layers; may be left out when every layer is a MoE layer. */
+  feedForward: feedForwardSchema.optional(),
   /** Biases of the query, key and value projections. */
   attentionBias: z.boolean().default(false),
   /** Bias of the attention's output projection; default: as `attentionBias`. */
@@ -83,8 +85,9 @@ export type FeedForwardConfig = z.output<typeof feedForwardSchema>;
 /** A complete configuration: every default written out. */
 export type LanguageModelConfig = Omit<
   Parsed,
-  'keyValueHeads' | 'headDim' | 'rotary' | 'attentionOutputBias'
+  'keyValueHeads' | 'headDim' | 'rotary' | 'attentionOutputBias' | 'feedForward'
 > & {
+  feedForward: FeedForwardConfig;
   keyValueHeads: number;
   headDim: number;
   rotary: { dims: number; base: number };
@@ -121,8 +124,15 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
     wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
   }
   if (given.moe) checkMoe(given.moe, given.layers);
+  const everywhere =
+    given.moe !== undefined && resolveLayers(given.moe.layers, given.layers).length === given.layers;
+  const feedForward =
+    given.feedForward ??
+    (everywhere ? given.moe?.expert : undefined) ??
+    wrong('set feedForward: { hidden, … } for the layers without experts');
   return {
     ...given,
+    feedForward,
     keyValueHeads,
     headDim,
     rotary: { dims, base: given.rotary.base },
@@ -134,6 +144,14 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   if (moe.topK > moe.experts) wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
   if (moe.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
   resolveLayers(moe.layers, layers);
+  oneRouter(moe, 1, layers).dispose();
+}
+
+/** A router as a layer of this model has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
+export function oneRouter(moe: MoeConfig, width: number, layers: number): Router {
+  const { name, ...options } = moe.router;
+  const { experts, topK, compat } = moe;
+  return createRouter(name, options, { width, experts, topK, layer: 0, layers, compat });
 }
 
 /**

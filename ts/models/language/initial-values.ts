@@ -1,10 +1,10 @@
-import { fail } from '../../native/index.ts';
 import {
   type Initialiser,
   initialise,
   kaimingUniform,
   normal,
   onesInitialiser,
+  partOf,
   rescaledTruncatedNormal,
   zerosInitialiser,
 } from '../../nn/initialisers.ts';
@@ -20,7 +20,7 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
     seed,
     config.init === 'libmoe'
       ? (path, value) => libmoeRule(config, path, value)
-      : (path, value) => gaussianRule((config.init as { std: number }).std, path, value),
+      : (path, value) => gaussianRule(config, (config.init as { std: number }).std, path, value),
   );
 }
 
@@ -28,18 +28,35 @@ const isNorm = (path: string): boolean =>
   /(^|\.)(attentionNorm|feedForwardNorm|finalNorm)\.weight$/.test(path);
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
-/** Every matrix N(0, std²), biases 0, norms 1; what a router or an expert type adds of its own keeps its constructor's values. */
-function gaussianRule(std: number, path: string, value: Tensor): Initialiser | undefined {
+/** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
+function gaussianRule(
+  config: LanguageModelConfig,
+  std: number,
+  path: string,
+  value: Tensor,
+): Initialiser | undefined {
   if (isNorm(path)) return onesInitialiser;
+  if (path.includes('.moe.router.')) return routerRule(config, path, normal(std));
   if (isBias(path)) return zerosInitialiser;
   return value.rank >= 2 ? normal(std) : undefined;
+}
+
+/** A router's matrix, as its own options say if they do; σ-MoE's `original` start is the router's own business. */
+function routerRule(
+  config: LanguageModelConfig,
+  path: string,
+  otherwise: Initialiser,
+): Initialiser | undefined {
+  const { router, compat } = config.moe!;
+  if (!path.endsWith('.router.weight') || compat === 'original') return undefined;
+  if (router.init === undefined) return otherwise;
+  return router.init === 'linear' ? kaimingUniform() : normal((router.init as { std: number }).std);
 }
 
 /**
  * LibMoE's initialisation (spec/algorithms.md §1.3, §4.1): embedding N(0, 1/d); the linear layers of a block from a truncated normal rescaled to the
  * exact std √(2/(L·fanIn)), biases 0; routed experts N with std √(2/L)·d^(−1/2) in and √(2/L)·(N·s)^(−1/2) out; shared experts with their own width in
- * place of N·s; router √(2/L)·d^(−1/2); the output projection as PyTorch's Linear. Query, key and value each get the exact std (LibMoE: key and
- * value as one matrix).
+ * place of N·s; router √(2/L)·d^(−1/2); the output projection as PyTorch's Linear. Keys and values are drawn as the one matrix that they are in LibMoE.
  */
 function libmoeRule(config: LanguageModelConfig, path: string, value: Tensor): Initialiser | undefined {
   const { dModel } = config;
@@ -47,21 +64,26 @@ function libmoeRule(config: LanguageModelConfig, path: string, value: Tensor): I
   if (isNorm(path)) return onesInitialiser;
   if (path === 'embedding.weight') return normal(dModel ** -0.5);
   if (path.startsWith('output.')) return kaimingUniform(dModel);
-  if (isBias(path)) return zerosInitialiser;
+  if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];
   const fanIn = value.shape.at(-1)!;
-  if (moe === undefined) return rescaledTruncatedNormal(gain * fanIn ** -0.5);
-  return libmoeExpertRule(config, moe, gain, value);
+  if (moe !== undefined) return libmoeExpertRule(config, path, moe, gain, value);
+  const std = gain * fanIn ** -0.5;
+  const [, attention, half] = /^(.+\.attention)\.(key|value)\.weight$/.exec(path) ?? [];
+  if (attention === undefined) return rescaledTruncatedNormal(std);
+  return partOf(`${attention}.keyValue.weight`, half === 'key' ? 0 : 1, 2, rescaledTruncatedNormal(std));
 }
 
 function libmoeExpertRule(
   config: LanguageModelConfig,
+  path: string,
   name: string,
   gain: number,
   value: Tensor,
 ): Initialiser | undefined {
-  const moe = config.moe ?? fail('ERR_LIBMOE_STATE', 'a dense model has no experts');
+  const moe = config.moe!;
   const fanIn = value.shape.at(-1)!;
+  if (name.startsWith('router.')) return routerRule(config, path, normal(gain * fanIn ** -0.5));
   if (name === 'experts.down') return normal(gain * (moe.experts * moe.expert.hidden) ** -0.5);
   return value.rank >= 2 ? normal(gain * fanIn ** -0.5) : undefined;
 }

@@ -1,6 +1,6 @@
 import type { TokenBatch } from '../../data/batch.ts';
 import { checkBatch } from '../../data/batch-check.ts';
-import { ForwardContext } from '../../moe/context.ts';
+import { checkpointed, ForwardContext } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import type { AttentionStep } from '../../nn/attention.ts';
 import { Embedding } from '../../nn/embedding.ts';
@@ -11,15 +11,16 @@ import { Rotary } from '../../nn/rotary.ts';
 import { cast } from '../../tensor/elementwise.ts';
 import { linear } from '../../tensor/gemm.ts';
 import {
-  checkpoint,
   type DeviceName,
   type Dtype,
+  isGradEnabled,
   noGrad,
   scope,
   type Tensor,
   tensor,
 } from '../../tensor/index.ts';
-import { linearCrossEntropy } from '../../tensor/loss.ts';
+import { linearCrossEntropy, linearLogits } from '../../tensor/loss.ts';
+import { gatherRows } from '../../tensor/shape.ts';
 import { Block } from './block.ts';
 import {
   type LanguageModelConfig,
@@ -110,8 +111,14 @@ export class LanguageModel extends Module {
     });
   }
 
-  /** @param hidden `[tokens, dModel]` @returns `[tokens, vocabulary]` f32 (f64 for an f64 model) */
+  /**
+   * Logits in full precision: a bf16 model's are not rounded to bf16, unless they are to be differentiated.
+   * @param hidden `[tokens, dModel]`
+   * @returns `[tokens, vocabulary]` f32 (f64 for an f64 model)
+   */
   logits(hidden: Tensor): Tensor {
+    if (!isGradEnabled() || !hidden.requiresGrad)
+      return linearLogits(hidden, this.outputWeight, this.output?.bias);
     return scope(() => {
       const out = linear(hidden, this.outputWeight, this.output?.bias);
       return out.dtype === 'bf16' ? cast(out, 'f32') : out;
@@ -152,7 +159,7 @@ export class LanguageModel extends Module {
     const ids = tensor(batch.ids, undefined, { device });
     const positionsTensor = tensor(positions, undefined, { device });
     const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
-    const context = given ?? new ForwardContext({ training: this.training, sequenceOffsets });
+    const context = (given ?? new ForwardContext({ training: this.training })).with({ sequenceOffsets });
     let x = this.embedding.forward(ids);
     for (const [layer, block] of this.blocks.entries()) {
       const step: AttentionStep = {
@@ -167,13 +174,20 @@ export class LanguageModel extends Module {
         : scope(() => block.forward(before, step, context));
       before.dispose(); // the tape holds it if it needs it
     }
+    if (given === undefined) context.dispose();
     return this.finalNorm.forward(x);
   }
 
   #again(block: Block, x: Tensor, step: AttentionStep, context: ForwardContext): Tensor {
-    return checkpoint(
-      (input, positions, sequenceOffsets) =>
-        block.forward(input!, { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! }, context),
+    // What the recomputation needs goes in as inputs, which the tape keeps until then.
+    return checkpointed(
+      context,
+      (inner, input, positions, sequenceOffsets) =>
+        block.forward(
+          input!,
+          { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
+          inner.with({ sequenceOffsets }),
+        ),
       [x, step.positions, step.sequenceOffsets],
     );
   }
@@ -212,4 +226,11 @@ export function packSequences(sequences: readonly ArrayLike<number>[]): ModelBat
     ids.set(Array.from(sequence), offsets[i]!);
   });
   return { ids, sequenceOffsets: offsets };
+}
+
+/** Some rows of hidden states, `[rows.length, dModel]`. Not differentiable. */
+export function rowsOf(hidden: Tensor, rows: readonly number[]): Tensor {
+  return noGrad(() =>
+    scope(() => gatherRows(hidden, tensor(rows, undefined, { dtype: 'i32', device: hidden.device }))),
+  );
 }

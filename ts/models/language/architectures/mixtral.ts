@@ -44,6 +44,7 @@ export const mixtral: Architecture = {
       !config.attentionBias &&
       moe.layers === 'all' &&
       moe.router.name === 'smoe' &&
+      moe.router.bias !== true &&
       moe.expert.gated &&
       !moe.expert.bias &&
       moe.shared === undefined &&

@@ -1,0 +1,63 @@
+"""The peer's side of bench/peer.ts: JSON lines on stdin and stdout, one case at a time.
+
+A script defines make(request) -> callable and calls serve(make).
+"""
+import argparse
+import ctypes
+import json
+import os
+import sys
+import time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--mode", default="default", choices=["default", "medium", "tuned"])
+parser.add_argument("--threads", type=int, default=2)
+args = parser.parse_args()
+
+# "tuned": glibc keeps freed memory, so that large temporaries do not fault in their pages at every call. Read at start only, hence the
+# second start.
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28), "MALLOC_ARENA_MAX": "1"}
+if args.mode == "tuned" and os.environ.get("LIBMOE_PEER_TUNED") != "1":
+    os.execve(sys.executable, [sys.executable] + sys.argv, {**os.environ, **TUNED, "LIBMOE_PEER_TUNED": "1"})
+
+import torch  # noqa: E402
+
+torch.set_num_threads(args.threads)
+if args.mode != "default":
+    torch.set_float32_matmul_precision("medium")
+
+
+def _status(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _growth(run):
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def serve(make):
+    run = None
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            if "setup" in message:
+                run = make(message["setup"])
+                answer = {"ready": True}
+            elif "memory" in message:
+                answer = {"bytes": _growth(run)}
+            else:
+                start = time.perf_counter()
+                for _ in range(message["run"]):
+                    run()
+                answer = {"seconds": time.perf_counter() - start}
+        except Exception as error:  # the runner prints it beside the case
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)

@@ -1,0 +1,68 @@
+import type { TokenBatch } from '../ts/data/index.ts';
+import { LanguageModel, parameterReport } from '../ts/models/language/index.ts';
+import { native } from '../ts/native/index.ts';
+import { optimizer } from '../ts/training/optimizer.ts';
+import { ForwardContext } from '../ts/moe/context.ts';
+import { scope } from '../ts/tensor/index.ts';
+import { globalNorm } from '../ts/tensor/optimizer.ts';
+import { microStep } from '../ts/training/micro-step.ts';
+import type { BenchCase } from './case.ts';
+
+/** The demo's model and batch. */
+const shape = { vocabularySize: 2048, dModel: 128, layers: 4, heads: 4, keyValueHeads: 2, hidden: 256, experts: 8, topK: 2, sequenceLength: 128, batchSequences: 16 };
+
+function step(experts: number): BenchCase {
+  const { vocabularySize, dModel, layers, heads, keyValueHeads, hidden, topK, sequenceLength, batchSequences } = shape;
+  const feedForward = { hidden, activation: 'silu', gated: true } as const;
+  const config = {
+    vocabularySize,
+    dModel,
+    layers,
+    heads,
+    keyValueHeads,
+    feedForward,
+    tieEmbeddings: true,
+    maxPositions: 256,
+    ...(experts > 0 && { moe: { experts, topK, router: { name: 'smoe' }, expert: feedForward } }),
+  };
+  const tokens = sequenceLength * batchSequences;
+  const report = parameterReport(config, sequenceLength);
+  return {
+    name: `training/demo-${experts > 0 ? 'moe' : 'dense'}/f32/step`,
+    flops: report.flopsPerToken * tokens,
+    bytes: report.total * 4 * 8, // weight read twice, gradient written and read, two moments and the weight updated
+    memory: true,
+    peer: { script: 'training_step.py', request: { ...shape, experts } },
+    setup() {
+      const model = new LanguageModel(config, { seed: 1 });
+      const adamw = optimizer(model.namedParameters(), { name: 'adamw' });
+      const ids = Int32Array.from({ length: tokens + 1 }, (_, i) => (i * 7919 + ((i * i) % 1009)) % vocabularySize);
+      const batch: TokenBatch = {
+        ids: ids.slice(0, tokens),
+        targets: ids.slice(1),
+        sequenceOffsets: Int32Array.from({ length: batchSequences + 1 }, (_, i) => i * sequenceLength),
+      };
+      model.train();
+      return {
+        run() {
+          const context = new ForwardContext({ training: true, step: 0, totalSteps: 1 });
+          scope(() => {
+            const { crossEntropy } = microStep(model, batch, context, 1);
+            crossEntropy.item();
+          });
+          const gradients = [...adamw.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
+          const norm = scope(() => globalNorm(gradients));
+          adamw.step(1e-3, Math.min(1, 1 / (norm + 1e-6)));
+          adamw.zeroGrad();
+        },
+        dispose() {
+          adamw.dispose();
+          model.dispose();
+          native().trim();
+        },
+      };
+    },
+  };
+}
+
+export const cases: readonly BenchCase[] = [step(0), step(shape.experts)];

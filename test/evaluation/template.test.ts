@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest';
+import { compileTemplate } from '../../ts/evaluation/template.ts';
+
+const row = {
+  goal: '  Bake a cake ',
+  sol1: 'oven',
+  sol2: 'fridge',
+  label: 1,
+  choices: { text: ['x', 'y'], label: ['A', 'B'] },
+  answerKey: 'B',
+};
+
+describe('templates', () => {
+  it.each<[string, unknown]>([
+    ['Question: {{goal}}\nAnswer:', 'Question:   Bake a cake \nAnswer:'],
+    ['{{goal.strip()}}!', 'Bake a cake!'],
+    ['{{ goal | trim | upper }}', 'BAKE A CAKE'],
+    ['{{[sol1, sol2]}}', ['oven', 'fridge']],
+    ['{{choices.text}}', ['x', 'y']],
+    ['{{choices.label.index(answerKey)}}', 1],
+    ['{{choices["text"][0]}} {{choices.text[-1]}}', 'x y'],
+    ['{{label}}', 1],
+    ['{{label - 1}}', 0],
+    ['{{"a" + sol1 + \'\\n\'}}', 'aoven\n'],
+    ['{{", ".join(choices.text)}}', 'x, y'],
+    ['{{goal.strip().split(" ")[1].capitalize()}}', 'A'],
+    ['{{(sol1 + sol2)|length}}', 10],
+    ['plain { text }', 'plain { text }'],
+    ['', ''],
+  ])('%s', (source, expected) => {
+    expect(compileTemplate(source)(row)).toEqual(expected);
+  });
+
+  it.each([
+    ['{{missing}}', 'ERR_LIBMOE_DATA', 'has no "missing"; it has goal, sol1'],
+    ['{{choices.text[7]}}', 'ERR_LIBMOE_DATA', 'has no 7'],
+    ['{{constructor}}', 'ERR_LIBMOE_DATA', 'has no "constructor"'],
+    ['{{goal.__proto__}}', 'ERR_LIBMOE_DATA', 'has no "__proto__"'],
+    ['{{choices.label.index("Z")}}', 'ERR_LIBMOE_DATA', '"Z" is not in'],
+    ['x{{choices}}', 'ERR_LIBMOE_DATA', 'mixes text with'],
+  ])('%s fails for the document', (source, code, message) => {
+    const template = compileTemplate(source);
+    expect(() => template(row)).toThrow(code);
+    expect(() => template(row)).toThrow(message);
+  });
+
+  it.each([
+    ['{% if x %}', 'no {% statements %}'],
+    ['{{goal', 'without "}}"'],
+    ['{{goal.constructor()}}', 'no method "constructor"'],
+    ['{{goal|safe}}', 'no filter "safe"'],
+    ['{{goal goal}}', 'unexpected "goal"'],
+    ['{{a ? b}}', 'cannot read'],
+    ['{{}}', 'ends too early'],
+    ['{{[a, b}}', '"]" expected'],
+  ])('%s is refused when compiled', (source, message) => {
+    expect(() => compileTemplate(source)).toThrow('ERR_LIBMOE_CONFIG');
+    expect(() => compileTemplate(source)).toThrow(message);
+  });
+});

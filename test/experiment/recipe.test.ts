@@ -1,0 +1,63 @@
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import {
+  loadRecipe,
+  merged,
+  parseOverrides,
+  type RecipeInput,
+  recipeText,
+} from '../../ts/experiment/index.ts';
+import { packageRoot } from '../../ts/native/index.ts';
+
+const recipes = path.join(packageRoot, 'recipes');
+const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter((name) =>
+  name.endsWith('.yaml'),
+);
+
+const base: RecipeInput = {
+  name: 'x',
+  tokenizer: 'tokenizer.json',
+  data: { train: { files: 'a.txt' }, sequenceLength: 16, batchSequences: 4 },
+  model: { dModel: 16, layers: 1, heads: 2, feedForward: { hidden: 16 } },
+  training: { steps: 3 },
+};
+
+describe('recipes', () => {
+  it.each(files)('%s is valid, has a smoke block, and survives a round trip', (name) => {
+    const recipe = loadRecipe(path.join(recipes, name));
+    expect(recipe.smoke).toBeDefined();
+    loadRecipe(path.join(recipes, name), recipe.smoke);
+    expect(recipeText(loadRecipe(recipe as RecipeInput))).toBe(recipeText(recipe));
+  });
+
+  it('names unknown keys with the nearest known one', () => {
+    expect(() => loadRecipe({ ...base, sede: 1 } as RecipeInput)).toThrow(
+      /ERR_LIBMOE_RECIPE: the recipe: unknown key "sede".*"seed"/,
+    );
+    expect(() => loadRecipe(base, { training: { step: 4 } })).toThrow(/"training\.step".*"steps"/);
+  });
+
+  it('refuses contradictions', () => {
+    expect(() => loadRecipe({ ...base, start: { checkpoint: 'a' } })).toThrow(/either "model".*got both/);
+    expect(() => loadRecipe({ ...base, model: undefined })).toThrow(/got neither/);
+    expect(() => loadRecipe({ ...base, tokenizer: undefined })).toThrow(/needs "tokenizer"/);
+    expect(() => loadRecipe(base, { training: { microBatches: 3 } })).toThrow(/not a multiple/);
+    expect(() => loadRecipe(base, { name: '../x' })).toThrow(/names the run folder/);
+  });
+});
+
+describe('overrides', () => {
+  it('are YAML values at dotted paths, laid over without changing the base', () => {
+    const tree = parseOverrides(['a.b=1', 'a.c=[1, x]', 'd=text', 'a.b=2', 'e={f: null}']);
+    expect(tree).toEqual({ a: { b: 2, c: [1, 'x'] }, d: 'text', e: { f: null } });
+    const before = { a: { b: 0, z: 9 }, list: [1, 2] };
+    expect(merged(before, { a: { b: 1 }, list: [3] })).toEqual({ a: { b: 1, z: 9 }, list: [3] });
+    expect(before).toEqual({ a: { b: 0, z: 9 }, list: [1, 2] });
+  });
+
+  it('refuse what is not path=value', () => {
+    for (const text of ['a', '=1', 'a..b=1', 'a b=1', 'a=['])
+      expect(() => parseOverrides([text]), text).toThrow(/ERR_LIBMOE_RECIPE/);
+  });
+});

@@ -1,0 +1,7 @@
+export {
+  type LayerRouting,
+  type LayerStep,
+  normalisedEntropy,
+  type RoutingStep,
+  routingByLayer,
+} from './routing.ts';

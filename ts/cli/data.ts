@@ -1,0 +1,55 @@
+import path from 'node:path';
+import { Command } from 'commander';
+import { log, printJson, table } from './output.ts';
+
+export function dataCommand(): Command {
+  const prepare = new Command('prepare')
+    .description(
+      "tokenise a recipe's training data into shards, training its tokenizer first where it says so",
+    )
+    .argument('<recipe>', 'a YAML file')
+    .option('--out <folder>', 'the run folder (default: runs/<name of the recipe>)')
+    .option('--json', 'print one JSON object')
+    .action(async (recipe: string, o: { out?: string; json?: boolean }) => {
+      const { loadRecipe, prepareData } = await import('../experiment/index.ts');
+      const loaded = loadRecipe(recipe);
+      const out = path.resolve(o.out ?? path.join('runs', loaded.name));
+      const { tokenizer, tokenizerFolder, dataset } = await prepareData(loaded, out, log);
+      const result = {
+        tokenizer: tokenizerFolder,
+        vocabularySize: tokenizer.vocabularySize,
+        documents: dataset.manifest.documents,
+        tokens: dataset.manifest.tokens,
+      };
+      dataset.close();
+      if (o.json) printJson(result);
+      else console.log(table(['', ''], Object.entries(result)));
+    });
+  const show = new Command('show')
+    .description('what a folder of token shards holds')
+    .argument('<folder>')
+    .option('--json', 'print one JSON object')
+    .action(async (folder: string, o: { json?: boolean }) => {
+      const { openShards } = await import('../data/index.ts');
+      const dataset = openShards(folder);
+      const { manifest } = dataset;
+      dataset.close();
+      if (o.json) printJson(manifest);
+      else
+        console.log(
+          table(
+            ['', ''],
+            [
+              ['documents', manifest.documents],
+              ['tokens', manifest.tokens],
+              ['shards', manifest.shards.length],
+              ['tokenizer', manifest.tokenizer.name],
+            ],
+          ),
+        );
+    });
+  return new Command('data')
+    .description('tokenise and inspect data sets')
+    .addCommand(prepare)
+    .addCommand(show);
+}

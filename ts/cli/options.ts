@@ -1,0 +1,30 @@
+import { fail } from '../native/index.ts';
+
+/** A positive whole number from an option's text. */
+export function whole(option: string, text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1)
+    fail('ERR_LIBMOE_ARGUMENT', `${option} expects a positive whole number, got "${text}"`);
+  return n;
+}
+
+export function number(option: string, text: string): number {
+  const n = Number(text);
+  if (text.trim() === '' || !Number.isFinite(n))
+    fail('ERR_LIBMOE_ARGUMENT', `${option} expects a number, got "${text}"`);
+  return n;
+}
+
+/** `all`, `every:2` or a list such as `1,3`. */
+export function layerSelection(text: string): string | number[] {
+  if (text === 'all' || text.startsWith('every:')) return text;
+  return text.split(',').map((part) => {
+    const n = Number(part);
+    if (part.trim() === '' || !Number.isInteger(n) || n < 0)
+      fail('ERR_LIBMOE_ARGUMENT', `--layers expects all, every:N or a list such as 1,3, got "${text}"`);
+    return n;
+  });
+}
+
+/** Repeatable options: `--set a=1 --set b=2`. */
+export const collect = (value: string, before: string[]): string[] => [...before, value];

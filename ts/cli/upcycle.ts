@@ -1,0 +1,72 @@
+import { Command } from 'commander';
+import { fail } from '../native/index.ts';
+import { layerSelection, number, whole } from './options.ts';
+import { log, printJson, table } from './output.ts';
+
+interface Options {
+  from: string;
+  out: string;
+  experts: string;
+  topK: string;
+  router: string;
+  layers: string;
+  initStd: string;
+  seed: string;
+  json?: boolean;
+}
+
+export function upcycleCommand(): Command {
+  return new Command('upcycle')
+    .description(
+      'dense checkpoint to mixture-of-experts checkpoint: every expert starts as a copy of the dense layer',
+    )
+    .requiredOption('--from <checkpoint>', 'a dense checkpoint folder, a run folder, or a llama2c .bin')
+    .requiredOption('--out <folder>', 'the new checkpoint folder; must not exist')
+    .requiredOption('--experts <n>', 'experts per layer')
+    .requiredOption('--top-k <k>', 'experts per token')
+    .option('--router <name>', 'a registered router', 'smoe')
+    .option('--layers <selection>', 'all, every:2, or a list such as 1,3', 'all')
+    .option('--init-std <std>', 'standard deviation of the new router weights', '0.02')
+    .option('--seed <n>', 'seeds the routers, each by its layer', '0')
+    .option('--json', 'print one JSON object')
+    .action(async (o: Options) => {
+      const { existsSync } = await import('node:fs');
+      if (existsSync(o.out))
+        fail('ERR_LIBMOE_FILE', `${o.out} exists: upcycle writes a new folder and overwrites nothing`);
+      const { resolveCheckpoint, copyTokenizer } = await import('../experiment/index.ts');
+      const { loadModel, saveModel } = await import('../models/language/index.ts');
+      const { upcycleWithReport } = await import('../upcycling/index.ts');
+      const from = resolveCheckpoint(o.from);
+      using dense = await loadModel(from);
+      const { model, report } = upcycleWithReport(dense, {
+        experts: whole('--experts', o.experts),
+        topK: whole('--top-k', o.topK),
+        router: o.router,
+        layers: layerSelection(o.layers) as 'all',
+        initStd: number('--init-std', o.initStd),
+        seed: number('--seed', o.seed),
+      });
+      try {
+        await saveModel(model, o.out, (folder) => copyTokenizer(from, folder));
+      } finally {
+        model.dispose();
+      }
+      if (o.json) {
+        printJson({ out: o.out, ...report });
+        return;
+      }
+      console.log(
+        table(
+          ['copied into every expert', 'as', 'copies'],
+          report.replicated.map((r) => [r.from, r.to, r.copies]),
+        ),
+      );
+      console.log(
+        `\ncopied unchanged: ${report.copied.length} tensors; new: ${report.initialised.join(', ') || 'none'}`,
+      );
+      console.log(
+        `parameters: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')}`,
+      );
+      log(`written: ${o.out}`);
+    });
+}

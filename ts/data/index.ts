@@ -1,0 +1,31 @@
+export type { Loader, TokenBatch } from './batch.ts';
+export { checkBatch } from './batch-check.ts';
+export {
+  type TokenizerTrainingOptions,
+  type TokenizerTrainingStatistics,
+  type TrainedTokenizer,
+  trainTokenizer,
+  writeTokenizer,
+} from './bpe-training.ts';
+export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
+export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
+export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';
+export type { Normalization } from './sentence-normalization.ts';
+export { type OpenShardsOptions, openShards, type ShardDataset } from './shard-dataset.ts';
+export {
+  type DocumentSeparator,
+  readManifest,
+  type ShardEntry,
+  type ShardManifest,
+  storySeparator,
+} from './shard-files.ts';
+export { type ShardOptions, type ShardProgress, writeShards } from './shards.ts';
+export { type SotuDocument, type SotuSplits, sotuDocuments, sotuSplits } from './sotu.ts';
+export { type TokenDataset, type TokenDatasetOptions, tokenDataset } from './token-dataset.ts';
+export {
+  type DecodeOptions,
+  type EncodeOptions,
+  loadTokenizer,
+  type Tokenizer,
+  tokenizerFromJson,
+} from './tokenizer.ts';

@@ -1,0 +1,1 @@
+export { type LaunchEnvironment, launchEnvironment } from './environment.ts';

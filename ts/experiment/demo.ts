@@ -1,0 +1,131 @@
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { fail, packageRoot } from '../native/index.ts';
+import { report } from '../report/index.ts';
+import type { StatusOutput } from '../training/index.ts';
+import { loadRecipe, recipeText } from './recipe.ts';
+import { headlines, type RunResult, runRecipe } from './run.ts';
+
+export interface DemoOptions {
+  /** Default `runs/demo`. */
+  out?: string;
+  /** Seeds model, data order and routers. Default 42. */
+  seed?: number;
+  signal?: AbortSignal;
+  log?: (line: string) => void;
+  status?: StatusOutput | null;
+  command?: readonly string[];
+  /** Laid over all three recipes; for tests. */
+  changes?: Record<string, unknown>;
+}
+
+export interface DemoRun {
+  name: string;
+  parameters: number;
+  activeParameters: number;
+  tokens: number;
+  flops: number;
+  seconds: number;
+  /** On the held-out addresses. */
+  bitsPerByte: number;
+  /** Every evaluated task's headline number. */
+  tasks: Record<string, number>;
+}
+
+export interface DemoResult {
+  seconds: number;
+  report: string;
+  runs: DemoRun[];
+  /** Who won, by a paired bootstrap over documents. */
+  verdicts: string[];
+}
+
+const recipeFile = (name: string): string => path.join(packageRoot, 'recipes', 'demo', `${name}.yaml`);
+
+/**
+ * The whole library in a few minutes: a tokenizer and a small dense language model from 200 years of State-of-the-Union addresses, sparse upcycling
+ * into a mixture of experts, training of both for the same number of tokens, evaluation on held-out addresses, on the late years and on word-order
+ * pairs, and a report. Stopped and called again it continues.
+ * @throws ERR_LIBMOE_STATE when `out` holds a demo of another seed or version
+ */
+export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
+  const started = performance.now();
+  const out = path.resolve(options.out ?? path.join('runs', 'demo'));
+  const log = options.log ?? (() => {});
+  const runs: RunResult[] = [];
+  const go = async (
+    recipe: string,
+    name: string,
+    title: string,
+    changes: Record<string, unknown> = {},
+  ): Promise<RunResult> => {
+    const folder = path.join(out, name);
+    const all = {
+      ...changes,
+      name,
+      ...(options.seed !== undefined && { seed: options.seed }),
+      ...options.changes,
+    };
+    refuseOther(folder, recipeText(loadRecipe(recipeFile(recipe), all)));
+    log(`── ${title}`);
+    const result = await runRecipe(recipeFile(recipe), {
+      out: folder,
+      resume: true,
+      changes: all,
+      log,
+      ...(options.status !== undefined && { status: options.status }),
+      ...(options.signal && { signal: options.signal }),
+      ...(options.command && { command: options.command }),
+    });
+    if (!result.training.completed)
+      fail(
+        'ERR_LIBMOE_STOPPED',
+        `stopped at step ${result.training.step} of ${name}; the same command continues`,
+      );
+    runs.push(result);
+    return result;
+  };
+  const dense = await go('dense', 'dense', 'dense language model');
+  const start = { checkpoint: dense.checkpoint };
+  await go('upcycled', 'moe', 'the same, upcycled to a mixture of experts and trained on', { start });
+  await go('continued', 'dense-continued', 'the same, trained on as it is, for as many tokens', { start });
+
+  const file = path.join(out, 'report.html');
+  const { verdicts } = await report(
+    runs.map((run) => run.out),
+    file,
+    { title: 'libmoe demo: sparse upcycling of a small language model', compare: ['moe', 'dense-continued'] },
+  );
+  return {
+    seconds: (performance.now() - started) / 1000,
+    report: file,
+    verdicts,
+    runs: runs.map((run) => {
+      const tasks = run.evaluation ? headlines(run.evaluation) : {};
+      return {
+        name: run.name,
+        parameters: run.parameters,
+        activeParameters: run.activeParameters,
+        tokens: run.training.tokens,
+        flops: run.flops,
+        seconds: run.seconds,
+        bitsPerByte: tasks['held-out'] ?? Number.NaN,
+        tasks,
+      };
+    }),
+  };
+}
+
+/** A folder with another recipe's run must not be continued as this one. */
+function refuseOther(folder: string, recipe: string): void {
+  const file = path.join(folder, 'recipe.yaml');
+  if (!existsSync(file) || readFileSync(file, 'utf8') === recipe) return;
+  if (!existsSync(path.join(folder, 'checkpoints'))) {
+    rmSync(folder, { recursive: true }); // it never came to a checkpoint
+    return;
+  }
+  fail(
+    'ERR_LIBMOE_STATE',
+    `${folder} holds a run of another recipe or seed: delete it or choose another --out`,
+  );
+}

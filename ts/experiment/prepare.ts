@@ -1,0 +1,95 @@
+import { createHash } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import path from 'node:path';
+import {
+  LibmoeOrderLoader,
+  type Loader,
+  loadTokenizer,
+  openShards,
+  PackedLoader,
+  type ShardDataset,
+  type Tokenizer,
+  textsOf,
+  trainTokenizer,
+  writeShards,
+  writeTokenizer,
+} from '../data/index.ts';
+import { resolveCheckpoint } from './checkpoint-path.ts';
+import type { Recipe } from './recipe.ts';
+import { documentsOf } from './sources.ts';
+
+export interface Prepared {
+  tokenizer: Tokenizer;
+  /** The folder that holds tokenizer.json. */
+  tokenizerFolder: string;
+  dataset: ShardDataset;
+  loader: Loader;
+}
+
+type Log = (line: string) => void;
+
+const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json'];
+
+/** Copies a tokenizer's files into a checkpoint folder. */
+export function copyTokenizer(from: string, to: string): void {
+  for (const file of tokenizerFiles) {
+    if (existsSync(path.join(from, file))) copyFileSync(path.join(from, file), path.join(to, file));
+  }
+}
+
+/**
+ * The tokenizer of a run, kept in `<out>/tokenizer`: trained on the training texts, read from a file, or the checkpoint's. A resumed run finds it
+ * there and does not train it again.
+ */
+async function prepareTokenizer(recipe: Recipe, out: string, log: Log): Promise<string> {
+  const folder = path.join(out, 'tokenizer');
+  const wanted = recipe.tokenizer ?? resolveCheckpoint(recipe.start?.checkpoint ?? '');
+  if (typeof wanted === 'string') {
+    const given = loadTokenizer(wanted);
+    if (existsSync(path.join(wanted, 'tokenizer.json'))) {
+      mkdirSync(folder, { recursive: true });
+      copyTokenizer(wanted, folder);
+      return folder;
+    }
+    log(`tokenizer: ${given.name}, ${given.vocabularySize} ids`);
+    return wanted;
+  }
+  if (existsSync(path.join(folder, 'tokenizer.json'))) return folder;
+  log(`training a tokenizer of ${wanted.train.vocabularySize} ids …`);
+  const trained = await trainTokenizer(textsOf(documentsOf(recipe.data.train)), wanted.train);
+  mkdirSync(folder, { recursive: true });
+  writeTokenizer(folder, trained);
+  log(`tokenizer: ${trained.pieces.length} pieces in ${trained.statistics.seconds.toFixed(1)} s`);
+  return folder;
+}
+
+/** Tokenizer, token shards and loader of a recipe; what an earlier call left on disk is used again. */
+export async function prepareData(recipe: Recipe, out: string, log: Log): Promise<Prepared> {
+  const { data, seed } = recipe;
+  const tokenizerFolder = await prepareTokenizer(recipe, out, log);
+  const tokenizer = loadTokenizer(tokenizerFolder);
+  const key = createHash('sha256')
+    .update(JSON.stringify([data.train, tokenizer.hash]))
+    .digest('hex')
+    .slice(0, 16);
+  const shards = path.join(data.cache ?? path.join(path.dirname(out), 'cache'), key);
+  let shown = 0;
+  const manifest = await writeShards(documentsOf(data.train), {
+    out: shards,
+    tokenizer: tokenizerFolder,
+    workers: data.workers,
+    onProgress: ({ documents, tokens, seconds }) => {
+      if (seconds - shown < 5) return;
+      shown = seconds;
+      log(`tokenising: ${documents} documents, ${tokens} tokens, ${seconds.toFixed(0)} s`);
+    },
+  });
+  log(`training data: ${manifest.documents} documents, ${manifest.tokens} tokens`);
+  const dataset = openShards(shards, { tokenizerHash: tokenizer.hash });
+  const { sequenceLength, batchSequences, order, splitAtDocuments } = data;
+  const loader =
+    order === 'libmoe'
+      ? new LibmoeOrderLoader(dataset, { sequenceLength, batchSequences })
+      : new PackedLoader(dataset, { sequenceLength, batchSequences, seed, shuffle: order, splitAtDocuments });
+  return { tokenizer, tokenizerFolder, dataset, loader };
+}

@@ -1,0 +1,34 @@
+import { type DispatchPlan, type DropPolicy, dispatchPlan } from '../../tensor/permutation.ts';
+import type { Routing } from '../routing.ts';
+import { capacityOf } from './capacity.ts';
+
+export interface DispatchSettings {
+  experts: number;
+  /** Choices per token that the capacity is reckoned with; default those of the routing. */
+  topK?: number;
+  /** Default: no expert is ever full. */
+  capacityFactor?: number | undefined;
+  /** Slots of each expert, instead of a factor. */
+  capacity?: readonly number[] | undefined;
+  dropPolicy?: DropPolicy | undefined;
+  /** For the drop policy `random`. */
+  seed?: number;
+}
+
+/** The plan of a layer whose experts are all in this process. */
+export function dispatchLocally(routing: Routing, settings: DispatchSettings): DispatchPlan {
+  const { experts, capacityFactor, dropPolicy, seed } = settings;
+  const [tokens = 0, width = 0] = routing.experts.shape;
+  const capacity =
+    settings.capacity ??
+    (capacityFactor === undefined
+      ? undefined
+      : capacityOf(capacityFactor, settings.topK ?? width, tokens, experts));
+  return dispatchPlan(routing.experts, {
+    experts,
+    capacity,
+    dropPolicy,
+    weights: routing.weights,
+    ...(seed !== undefined && { seed }),
+  });
+}

@@ -1,0 +1,161 @@
+import { fail } from '../native/index.ts';
+import type { ActivationName } from '../nn/feed-forward.ts';
+import { type Initialiser, kaimingUniform, normal, startWith } from '../nn/initialisers.ts';
+import { firstValues, type LayerOptions, newParameter, requirePositive } from '../nn/linear.ts';
+import { Module } from '../nn/module.ts';
+import { add, cast, multiply } from '../tensor/elementwise.ts';
+import { type ExpertActivation, groupedFfn } from '../tensor/grouped_ffn.ts';
+import { type Tensor, tensor, zeros } from '../tensor/index.ts';
+import type { DispatchPlan } from '../tensor/permutation.ts';
+import { gatherRows, reshape, scatterAddRows } from '../tensor/shape.ts';
+
+/** LibMoE's standard deviations for a language model's MoE layer (spec/algorithms.md §1.3). */
+export function libmoeStd(sizes: {
+  width: number;
+  hidden: number;
+  experts: number;
+  layers: number;
+  initScale?: number;
+}): {
+  up: number;
+  down: number;
+  router: number;
+} {
+  const { width, hidden, experts, layers, initScale = 1 } = sizes;
+  const gain = Math.sqrt(2 / layers) * Math.sqrt(initScale);
+  return { up: width ** -0.5 * gain, down: (experts * hidden) ** -0.5 * gain, router: width ** -0.5 * gain };
+}
+
+/** How experts start: as PyTorch's Linear, as LibMoE's language models, or all weights N(0, std²) with zero biases. */
+export type ExpertInit = 'linear' | 'libmoe' | { std: number };
+
+export interface ExpertOptions {
+  hidden: number;
+  activation: ActivationName;
+  /** Gated (SwiGLU and kin): `up` holds the gate's rows, then those of up. */
+  gated: boolean;
+  bias: boolean;
+}
+
+const activations: Record<ActivationName, ExpertActivation> = {
+  identity: 'identity',
+  relu: 'relu',
+  silu: 'silu',
+  gelu: 'gelu_erf',
+  geluTanh: 'gelu_tanh',
+  quickGelu: 'quick_gelu',
+};
+
+/** What a MoE layer asks of its experts. */
+export interface ExpertSet {
+  readonly count: number;
+  /** Σⱼ weights[t, j] · expert(x[t]) over the kept choices of the plan: x [tokens, width] → [tokens, width out]. */
+  forward(x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor;
+}
+
+/** All experts of a layer as packed weights: the fast path. One expert has the layout of a dense FeedForward. */
+export class Experts extends Module implements ExpertSet {
+  readonly count: number;
+  readonly width: number;
+  readonly hidden: number;
+  readonly activation: ActivationName;
+  readonly gated: boolean;
+  /** Compute the hidden activations again during backward instead of keeping them. */
+  recompute: boolean;
+  /** [experts, hidden or 2·hidden, width]. */
+  up: Tensor;
+  upBias?: Tensor;
+  /** [experts, width, hidden]. */
+  down: Tensor;
+  downBias?: Tensor;
+
+  constructor(
+    count: number,
+    width: number,
+    options: ExpertOptions & LayerOptions & { init?: ExpertInit; layers?: number; recompute?: boolean },
+  ) {
+    super();
+    const { hidden, activation, gated, bias, init = 'linear', layers = 1 } = options;
+    requirePositive('Experts', { experts: count, width, hidden });
+    if (!Object.hasOwn(activations, activation))
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `unknown activation "${String(activation)}"; one of ${Object.keys(activations).join(', ')}`,
+      );
+    this.count = count;
+    this.width = width;
+    this.hidden = hidden;
+    this.activation = activation;
+    this.gated = gated;
+    this.recompute = options.recompute ?? false;
+    const rows = gated ? 2 * hidden : hidden;
+    const std = libmoeStd({ width, hidden, experts: count, layers });
+    const values = options.values ?? firstValues;
+    const weight = (which: 'up' | 'down'): Initialiser =>
+      init === 'linear' ? kaimingUniform() : normal(init === 'libmoe' ? std[which] : init.std);
+    this.up = newParameter([count, rows, width], options);
+    startWith(this.up, values, 'up', weight('up'));
+    if (bias) {
+      this.upBias = newParameter([count, rows], options);
+      if (init === 'linear') startWith(this.upBias, values, 'upBias', kaimingUniform(width));
+    }
+    this.down = newParameter([count, width, hidden], options);
+    startWith(this.down, values, 'down', weight('down'));
+    if (bias) {
+      this.downBias = newParameter([count, width], options);
+      if (init === 'linear') startWith(this.downBias, values, 'downBias', kaimingUniform(hidden));
+    }
+  }
+
+  forward(x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor {
+    const { up, upBias, down, downBias, gated, recompute } = this;
+    return groupedFfn(
+      x,
+      plan,
+      weights,
+      { up, upBias, down, downBias },
+      { activation: activations[this.activation], gated, recompute },
+    );
+  }
+}
+
+/** A module that maps tokens [n, width] to [n, width out], as every expert must. */
+export type ExpertModule = Module & { forward(x: Tensor): Tensor };
+
+/** Any modules as experts: one call each on its own tokens. Waits for the device to learn how many there are. */
+export class ModuleExperts extends Module implements ExpertSet {
+  readonly modules: ExpertModule[];
+
+  constructor(modules: readonly ExpertModule[]) {
+    super();
+    if (modules.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'a MoE layer needs at least one expert');
+    this.modules = [...modules];
+  }
+
+  get count(): number {
+    return this.modules.length;
+  }
+
+  forward(x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor {
+    const rows = plan.rows.toArray();
+    const offsets = plan.offsets.toArray();
+    const device = x.device;
+    const column = reshape(weights, [weights.size, 1]);
+    let out: Tensor | undefined;
+    this.modules.forEach((expert, e) => {
+      const slots = rows.slice(offsets[e], offsets[e + 1]);
+      if (slots.length === 0) return;
+      const token = tensor(
+        Int32Array.from(slots, (slot) => Math.floor(slot / plan.topK)),
+        undefined,
+        { device },
+      );
+      const slot = tensor(Int32Array.from(slots), undefined, { device });
+      const own = expert.forward(gatherRows(x, token));
+      const weighted = multiply(own, cast(gatherRows(column, slot), own.dtype));
+      const part = scatterAddRows([plan.tokens, own.shape[1]!], token, weighted);
+      out = out ? add(out, part) : part;
+    });
+    return out ?? zeros(x.shape, { dtype: x.dtype, device });
+  }
+}

@@ -1,0 +1,52 @@
+export { checkpointed } from './checkpointed.ts';
+export {
+  type AuxiliaryLoss,
+  type Coefficient,
+  ForwardContext,
+  type ForwardOptions,
+  type Reduce,
+  type RoutingContext,
+  type RoutingLoss,
+} from './context.ts';
+export { capacityOf } from './dispatch/capacity.ts';
+export { type DispatchSettings, dispatchLocally } from './dispatch/local.ts';
+export {
+  type ExpertInit,
+  type ExpertModule,
+  type ExpertOptions,
+  type ExpertSet,
+  Experts,
+  libmoeStd,
+  ModuleExperts,
+} from './experts.ts';
+export { MoeLayer, type MoeLayerOptions } from './layer.ts';
+export {
+  type BalanceMode,
+  balanceLoss,
+  balanceModes,
+  coefficientSchema,
+  type GateLossOptions,
+  gateLosses,
+  meanEntropyLoss,
+  routerZLoss,
+  tokenEntropyLoss,
+} from './losses.ts';
+export { mergeSummaries, RoutingRecord, type RoutingSummary, type RoutingTrace } from './record.ts';
+export {
+  createRouter,
+  type RouterDefinition,
+  type RouterPlace,
+  registerRouter,
+  routerDefinition,
+  routerNames,
+  unregisterRouter,
+} from './registry.ts';
+export { type Compat, compatibilities, Router, requireTokens } from './router.ts';
+export { TopKRouter } from './routers/top-k.ts';
+export {
+  type AnyRouting,
+  type AssignmentRouting,
+  type Routing,
+  type RoutingStatistics,
+  withSlots,
+} from './routing.ts';

@@ -1,0 +1,111 @@
+import { z } from 'zod';
+import { fail } from '../native/index.ts';
+import type { LayerOptions } from '../nn/linear.ts';
+import { type Compat, compatibilities, type Router } from './router.ts';
+
+/** What a router is made for. */
+export interface RouterPlace {
+  /** Width of a token. */
+  width: number;
+  /** Experts of the layer, and how many of them a token chooses. */
+  experts: number;
+  topK: number;
+  /** Index of the layer, and number of layers of the model. */
+  layer: number;
+  layers: number;
+  compat: Compat;
+  dtype?: LayerOptions['dtype'];
+  device?: LayerOptions['device'];
+}
+
+export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
+  /** What users may set; unknown keys are refused. */
+  options: Options;
+  /** Behaviours this router has; default ['fixed']. */
+  compat?: readonly Compat[];
+  create(options: z.output<Options>, place: RouterPlace): Router;
+}
+
+const routers = new Map<string, RouterDefinition>();
+
+/** Makes a router known to recipes, checkpoints and {@link createRouter} under a name. Throws ERR_LIBMOE_ARGUMENT when the name is taken. */
+export function registerRouter<Options extends z.ZodType>(
+  name: string,
+  definition: RouterDefinition<Options>,
+): void {
+  if (!/^[a-z][a-z0-9-]*$/.test(name))
+    fail('ERR_LIBMOE_ARGUMENT', `a router's name is lower-case words joined by "-", got "${name}"`);
+  if (routers.has(name))
+    fail('ERR_LIBMOE_ARGUMENT', `a router "${name}" is registered already; choose another name`);
+  routers.set(name, definition as unknown as RouterDefinition);
+}
+
+/** Takes a router out of the registry, for tests and interactive sessions; false when there is none. */
+export const unregisterRouter = (name: string): boolean => routers.delete(name);
+
+/** Names of all registered routers, sorted. */
+export const routerNames = (): string[] => [...routers.keys()].sort();
+
+/** The definition of a router. Throws ERR_LIBMOE_CONFIG listing the names there are, the nearest first. */
+export function routerDefinition(name: string): RouterDefinition {
+  const found = routers.get(name);
+  if (found) return found;
+  const near = nearest(name, routerNames());
+  return fail(
+    'ERR_LIBMOE_CONFIG',
+    `there is no router "${name}"${near ? `, did you mean "${near}"?` : ''} (known: ${routerNames().join(', ')})`,
+  );
+}
+
+/**
+ * Makes a router from its name and options. Throws ERR_LIBMOE_CONFIG for an unknown name, unknown or wrong options, and a `compat` that this
+ * router does not have.
+ */
+export function createRouter(name: string, options: unknown, place: RouterPlace): Router {
+  const definition = routerDefinition(name);
+  const known = definition.compat ?? ['fixed'];
+  if (!compatibilities.includes(place.compat) || !known.includes(place.compat))
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `router "${name}" has no compat "${place.compat}": choose ${known.join(' or ')}`,
+    );
+  const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
+  const parsed = schema.safeParse(options ?? {});
+  if (!parsed.success)
+    return fail('ERR_LIBMOE_CONFIG', `router "${name}": ${explain(schema, parsed.error.issues)}`);
+  return definition.create(parsed.data, place);
+}
+
+function explain(schema: z.ZodType, issues: readonly z.core.$ZodIssue[]): string {
+  const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
+  const sentences = issues.map((issue) => {
+    if (issue.code !== 'unrecognized_keys')
+      return `${issue.path.map(String).join('.') || 'options'}: ${issue.message}`;
+    return issue.keys
+      .map((key) => {
+        const near = nearest(key, known);
+        return `unknown option "${key}"${near ? `, did you mean "${near}"?` : ''} (known: ${known.join(', ') || 'none'})`;
+      })
+      .join('; ');
+  });
+  return sentences.join('; ');
+}
+
+/** The candidate with the fewest edits, if these are few for the word's length. */
+function nearest(word: string, candidates: readonly string[]): string | undefined {
+  let best: { candidate: string; edits: number } | undefined;
+  for (const candidate of candidates) {
+    let row = Array.from({ length: candidate.length + 1 }, (_, j) => j);
+    for (let i = 1; i <= word.length; i += 1) {
+      const next = [i];
+      for (let j = 1; j <= candidate.length; j += 1) {
+        const same = word[i - 1]?.toLowerCase() === candidate[j - 1]?.toLowerCase();
+        next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (same ? 0 : 1)));
+      }
+      row = next;
+    }
+    const edits = row[candidate.length]!;
+    if (!best || edits < best.edits) best = { candidate, edits };
+  }
+  return best && best.edits <= Math.max(2, Math.floor(word.length / 3)) ? best.candidate : undefined;
+}

@@ -1,0 +1,39 @@
+import { fail } from '../native/index.ts';
+import { Module } from '../nn/module.ts';
+import type { Tensor } from '../tensor/index.ts';
+import type { RoutingContext } from './context.ts';
+import type { AnyRouting } from './routing.ts';
+
+/**
+ * Behaviour to follow where LibMoE's code and the idea behind a method differ: `fixed` what the method clearly intends, `libmoe` what LibMoE
+ * computes, `original` the method's own paper.
+ */
+export type Compat = 'fixed' | 'libmoe' | 'original';
+export const compatibilities: readonly Compat[] = ['fixed', 'libmoe', 'original'];
+
+/**
+ * Decides which experts see a token. A router keeps nothing of a pass: losses and statistics are in the {@link AnyRouting} it returns. State
+ * that outlives steps is a buffer.
+ */
+export abstract class Router extends Module {
+  /** Width of a token, where the router depends on it. */
+  readonly width?: number;
+
+  /** @param tokens `[tokens, width]`; the result is differentiable */
+  abstract route(tokens: Tensor, context: RoutingContext): AnyRouting;
+
+  /** After an optimizer step: choices per router output over the whole global batch, all micro-batches and ranks. */
+  afterStep?(counts: readonly number[]): void;
+}
+
+/** Throws ERR_LIBMOE_SHAPE unless `tokens` is [at least one, width]. */
+export function requireTokens(tokens: Tensor, width: number, layer: string): void {
+  const came = `[${tokens.shape.join(', ')}]`;
+  if (tokens.rank !== 2 || tokens.shape[1] !== width)
+    fail('ERR_LIBMOE_SHAPE', `MoE layer ${layer} expects [tokens, ${width}], got ${came} (set dModel)`);
+  if (tokens.shape[0] === 0)
+    fail(
+      'ERR_LIBMOE_SHAPE',
+      `MoE layer ${layer} expects at least one token, got ${came}: skip empty batches`,
+    );
+}

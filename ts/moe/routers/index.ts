@@ -1,0 +1,3 @@
+// Every algorithm registers itself when it is imported.
+import './sigmoid.ts';
+import './smoe.ts';

@@ -1,0 +1,32 @@
+export {
+  type AttentionStep,
+  type LayerCache,
+  SelfAttention,
+  type SelfAttentionOptions,
+} from './attention.ts';
+export { Embedding } from './embedding.ts';
+export {
+  type ActivationName,
+  activate,
+  activationNames,
+  FeedForward,
+  type FeedForwardOptions,
+} from './feed-forward.ts';
+export {
+  constant,
+  type Initialiser,
+  type InitialValues,
+  initialise,
+  kaimingUniform,
+  normal,
+  onesInitialiser,
+  partOf,
+  type RandomSource,
+  rescaledTruncatedNormal,
+  uniformWithin,
+  zerosInitialiser,
+} from './initialisers.ts';
+export { type LayerOptions, Linear } from './linear.ts';
+export { buffer, type LoadReport, Module } from './module.ts';
+export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
+export { Rotary, type RotaryOptions } from './rotary.ts';

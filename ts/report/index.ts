@@ -1,0 +1,20 @@
+export {
+  type Curve,
+  confidenceFigure,
+  evaluationFigure,
+  loadFigure,
+  lossFigure,
+  palette,
+  type Score,
+  smooth,
+} from './figures.ts';
+export { type ReportOptions, type ReportSummary, report } from './html.ts';
+export {
+  lastEvaluation,
+  type MetricsLine,
+  type RunEvaluation,
+  type RunFolder,
+  type RunSummary,
+  readRunFolder,
+} from './run-folder.ts';
+export { compareTexts, type TextComparison } from './verdicts.ts';

@@ -1,0 +1,163 @@
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import type { LayerStep } from '../analysis/index.ts';
+import { type Results, readResults } from '../evaluation/results.ts';
+import { codeOf, fail } from '../native/index.ts';
+import { readJournal, readJsonObject, readText } from '../storage/index.ts';
+
+/** A line of a run's metrics.jsonl; everything but the step may be absent. */
+export interface MetricsLine {
+  step: number;
+  tokens?: number;
+  loss?: number;
+  crossEntropy?: number;
+  learningRate?: number;
+  gradNorm?: number;
+  tokensPerSecond?: number;
+  moe?: Record<string, LayerStep>;
+}
+
+/** An evaluation of a run, of the folder `eval/<label>`. */
+export interface RunEvaluation {
+  label: string;
+  /** The step it was made at; undefined for "final" and other names. */
+  step?: number;
+  folder: string;
+  results: Results;
+}
+
+/** Facts of a run that nothing else in its folder tells (`summary.json`). */
+export interface RunSummary {
+  model?: string;
+  parameters?: number;
+  activeParameters?: number;
+  tokens?: number;
+  /** Floating-point operations of the whole training. */
+  flops?: number;
+  seconds?: number;
+}
+
+/** A run folder as far as it could be read; `notes` name what is missing or damaged. */
+export interface RunFolder {
+  name: string;
+  folder: string;
+  metrics: MetricsLine[];
+  evaluations: RunEvaluation[];
+  summary: RunSummary;
+  recipe?: string;
+  environment?: Record<string, unknown>;
+  notes: string[];
+}
+
+/**
+ * Reads a run folder (contracts §4). Missing or damaged parts become notes, so that a report can be made of an unfinished run.
+ * @throws ERR_LIBMOE_FILE if there is no such folder or it holds no part of a run at all
+ */
+export function readRunFolder(folder: string): RunFolder {
+  if (!existsSync(folder) || !statSync(folder).isDirectory())
+    fail(
+      'ERR_LIBMOE_FILE',
+      `no run folder ${folder}: give the folder that holds recipe.yaml and metrics.jsonl`,
+    );
+  const notes: string[] = [];
+  const attempt = <T>(file: string, read: (path: string) => T, consequence: string): T | undefined => {
+    const path = join(folder, file);
+    if (!existsSync(path)) {
+      notes.push(`${file} is missing: ${consequence}`);
+      return undefined;
+    }
+    try {
+      return read(path);
+    } catch (error) {
+      if (codeOf(error) === undefined) throw error;
+      notes.push(`${file} cannot be used: ${(error as Error).message}`);
+      return undefined;
+    }
+  };
+  const recipe = attempt('recipe.yaml', (path) => readText(path), 'no recipe below.');
+  const metrics = attempt('metrics.jsonl', readMetrics, 'no loss curve and no routing figures.') ?? [];
+  const environment = attempt('environment.json', (path) => readJsonObject(path), 'no environment below.');
+  const hasSummary = existsSync(join(folder, 'summary.json'));
+  const summary = hasSummary ? (attempt('summary.json', readJsonObject, '') ?? {}) : {};
+  const evaluations = readEvaluations(folder, notes);
+  if (
+    recipe === undefined &&
+    metrics.length === 0 &&
+    environment === undefined &&
+    evaluations.length === 0 &&
+    !hasSummary
+  )
+    fail(
+      'ERR_LIBMOE_FILE',
+      `${folder} is no run folder: it has none of recipe.yaml, metrics.jsonl, environment.json, eval/`,
+    );
+  return {
+    name: basename(resolve(folder)),
+    folder,
+    metrics,
+    evaluations,
+    summary: numbersOf(summary),
+    notes,
+    ...(recipe === undefined ? {} : { recipe }),
+    ...(environment === undefined ? {} : { environment }),
+  };
+}
+
+function readMetrics(path: string): MetricsLine[] {
+  const lines = readJournal(path).filter((line) => typeof line.step === 'number');
+  return lines as unknown as MetricsLine[];
+}
+
+function readEvaluations(folder: string, notes: string[]): RunEvaluation[] {
+  const root = join(folder, 'eval');
+  if (!existsSync(root)) {
+    notes.push('eval/ is missing: this run was not evaluated.');
+    return [];
+  }
+  const evaluations: RunEvaluation[] = [];
+  for (const label of readdirSync(root).sort()) {
+    const place = join(root, label);
+    if (!statSync(place).isDirectory()) continue;
+    if (!existsSync(join(place, 'results.json'))) {
+      notes.push(`eval/${label}/results.json is missing: that evaluation did not finish.`);
+      continue;
+    }
+    try {
+      const step = /^(?:step-)?(\d+)$/.exec(label)?.[1];
+      evaluations.push({
+        label,
+        folder: place,
+        results: readResults(place),
+        ...(step === undefined ? {} : { step: Number(step) }),
+      });
+    } catch (error) {
+      notes.push(`eval/${label} cannot be used: ${(error as Error).message}`);
+    }
+  }
+  return evaluations;
+}
+
+function numbersOf(summary: Record<string, unknown>): RunSummary {
+  const number = (key: string): Record<string, number> => {
+    const value = summary[key];
+    return typeof value === 'number' && Number.isFinite(value) ? { [key]: value } : {};
+  };
+  return {
+    ...(typeof summary.model === 'string' ? { model: summary.model } : {}),
+    ...number('parameters'),
+    ...number('activeParameters'),
+    ...number('tokens'),
+    ...number('flops'),
+    ...number('seconds'),
+  };
+}
+
+/** The evaluation that speaks for a run: "final" if there is one, else the latest step, else the last by name. */
+export function lastEvaluation(run: RunFolder): RunEvaluation | undefined {
+  const { evaluations } = run;
+  return (
+    evaluations.find(({ label }) => label === 'final') ??
+    evaluations.filter(({ step }) => step !== undefined).sort((a, b) => b.step! - a.step!)[0] ??
+    evaluations.at(-1)
+  );
+}

@@ -1,0 +1,71 @@
+import { fail } from '../native/index.ts';
+import type { JsonValue } from '../storage/index.ts';
+import type { StepReport, TrainingSummary } from './step-report.ts';
+
+/** A running training, as callbacks see it. */
+export interface Run {
+  /** Steps done. */
+  readonly step: number;
+  /** Steps that there will be. */
+  readonly totalSteps: number;
+  readonly tokens: number;
+  /** The run folder, when there is one. */
+  readonly out: string | undefined;
+  /** Ends training after the step that is running; a checkpoint is written first. */
+  stop(): void;
+  /** Writes a checkpoint of the present state, unless that was done already. Returns its folder. Throws ERR_LIBMOE_STATE without `out`. */
+  saveCheckpoint(): Promise<string>;
+}
+
+/** Something that happens beside training. Callbacks run one after the other, in their order; an error ends the training. */
+export interface Callback {
+  /** Names the callback's state in checkpoints. */
+  readonly name: string;
+  /** Before the first step; on a resumed run `run.step` is the step of the checkpoint. */
+  onStart?(run: Run): void | Promise<void>;
+  /** After every step. May add to the report; later callbacks see it. */
+  onStep?(report: StepReport, run: Run): void | Promise<void>;
+  /** Before a checkpoint is written: what was logged so far must last as long as it. */
+  onCheckpoint?(run: Run): void | Promise<void>;
+  /** After the last step, or after a stop. */
+  onEnd?(summary: TrainingSummary, run: Run): void | Promise<void>;
+  /** Always the last call, errors and `break` included: release what is held. */
+  close?(): void;
+  /** What a checkpoint must keep of this callback. */
+  state?(): JsonValue;
+  restore?(state: JsonValue): void;
+}
+
+const positive = (name: string, value: number) =>
+  Number.isInteger(value) && value > 0
+    ? value
+    : fail('ERR_LIBMOE_ARGUMENT', `${name} must be a positive integer, got ${value}`);
+
+/** Writes a checkpoint every `every` steps. The end of a training writes one in any case. */
+export function checkpointEvery(every: number): Callback {
+  positive('checkpointEvery', every);
+  return {
+    name: 'checkpoint',
+    async onStep(report, run) {
+      if (report.step % every === 0 && report.step < run.totalSteps) await run.saveCheckpoint();
+    },
+  };
+}
+
+/**
+ * Evaluates every `every` steps and after the last; the numbers go into the step's report and so into the logs. What is evaluated is the
+ * caller's business: training knows no tasks.
+ */
+export function evaluateEvery(
+  every: number,
+  evaluate: (run: Run) => Record<string, number> | Promise<Record<string, number>>,
+): Callback {
+  positive('evaluateEvery', every);
+  return {
+    name: 'evaluation',
+    async onStep(report, run) {
+      if (report.step % every !== 0 && report.step !== run.totalSteps) return;
+      report.evaluation = { ...report.evaluation, ...(await evaluate(run)) };
+    },
+  };
+}

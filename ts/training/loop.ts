@@ -1,0 +1,173 @@
+import type { TokenBatch } from '../data/batch.ts';
+import { fail } from '../native/index.ts';
+import type { JsonValue } from '../storage/index.ts';
+import { scope } from '../tensor/index.ts';
+import { globalNorm } from '../tensor/optimizer.ts';
+import type { Callback } from './callbacks.ts';
+import type { Retention } from './checkpoint.ts';
+import { assertFinite } from './finite.ts';
+import { type BatchKind, tokenBatches } from './micro-batches.ts';
+import type { TrainableModel } from './micro-step.ts';
+import type { Optimizer } from './optimizer.ts';
+import { routersAfterStep } from './routing-statistics.ts';
+import { type OpenRun, openRun } from './run-folder.ts';
+import type { Schedule } from './schedule.ts';
+import { forwardBackward } from './step.ts';
+import type { StepReport, TrainingSummary } from './step-report.ts';
+import { type Strategy, single } from './strategy/strategy.ts';
+
+/** Where batches come from; the loaders of the data room are such. */
+export interface BatchSource<Batch> {
+  next(): Batch | Promise<Batch>;
+  /** The place of the next batch. */
+  state(): JsonValue;
+  restore(state: JsonValue): void;
+}
+
+export interface TrainOptions<Batch = TokenBatch> {
+  data: BatchSource<Batch>;
+  optimizer: Optimizer;
+  schedule: Schedule;
+  /** Steps of the whole training, those before a resume included. */
+  steps: number;
+  /** Parts that each batch is cut into, one after the other through the model. Default 1. */
+  microBatches?: number;
+  /** Largest global norm of the gradients; they are scaled down to it. Default: no clipping. */
+  clipNorm?: number;
+  /** Of all random numbers of the training. Default 0. */
+  seed?: number;
+  callbacks?: readonly Callback[];
+  strategy?: Strategy;
+  /** The run folder: checkpoints go to `<out>/checkpoints`. Without it nothing is written, and there is nothing to resume. */
+  out?: string;
+  /** Continue from the newest intact checkpoint in `out`, if there is one. Default false: a folder with checkpoints is refused. */
+  resume?: boolean;
+  retention?: Retention;
+  /** Writes the model into a checkpoint folder. Default: its state dict as `model.safetensors`. */
+  saveModel?: (folder: string) => void | Promise<void>;
+  /** Reads back what `saveModel` wrote, into the model at hand. */
+  loadModel?: (folder: string) => void | Promise<void>;
+  /** Ends training after the step that is running; a checkpoint is written first. */
+  signal?: AbortSignal;
+  /** What kind of batches `data` gives. Default: packed text. */
+  batches?: BatchKind<Batch>;
+  /** Hears of damaged checkpoints and the like. Default: a line on stderr. */
+  warn?: (message: string) => void;
+}
+
+/** A running training: iterate over its steps; `stop()` ends it after the present one. */
+export interface Training extends AsyncGenerator<StepReport, TrainingSummary, void> {
+  stop(): void;
+}
+
+/**
+ * Trains a model. Yields a report per step, after the callbacks had it; returns a summary. The caller owns the model and the optimizer.
+ * The same options, seed and instruction set give the same bits on any number of threads, and across a stop and resume.
+ *
+ * Throws ERR_LIBMOE_NOT_FINITE (a NaN; the step is not applied), ERR_LIBMOE_STATE (`out` holds a run already), ERR_LIBMOE_CHECKPOINT,
+ * and what the data, the model and the callbacks throw.
+ */
+export function train<Batch = TokenBatch>(
+  model: TrainableModel<Batch>,
+  options: TrainOptions<Batch>,
+): Training {
+  checkOptions(options);
+  const stopping = new AbortController();
+  const training = run(model, options, stopping) as Training;
+  training.stop = () => stopping.abort();
+  return training;
+}
+
+async function* run<Batch>(
+  model: TrainableModel<Batch>,
+  options: TrainOptions<Batch>,
+  stopping: AbortController,
+): AsyncGenerator<StepReport, TrainingSummary, void> {
+  const { optimizer, steps, callbacks = [], signal } = options;
+  const stopped = () => stopping.signal.aborted || signal?.aborted === true;
+  const opened = await openRun(model, options, () => stopping.abort());
+  try {
+    for (const callback of callbacks) await callback.onStart?.(opened);
+    while (opened.step < steps && !stopped()) {
+      const report = await trainStep(model, options, opened);
+      for (const callback of callbacks) await callback.onStep?.(report, opened);
+      yield report;
+      await turn();
+    }
+    if (opened.out !== undefined && opened.step > 0) await opened.saveCheckpoint();
+    const summary = opened.summary(opened.step >= steps);
+    for (const callback of callbacks) await callback.onEnd?.(summary, opened);
+    return summary;
+  } finally {
+    optimizer.zeroGrad();
+    for (const callback of callbacks) callback.close?.();
+  }
+}
+
+async function trainStep<Batch>(
+  model: TrainableModel<Batch>,
+  options: TrainOptions<Batch>,
+  opened: OpenRun,
+): Promise<StepReport> {
+  const { optimizer, schedule, clipNorm, strategy = single() } = options;
+  const started = performance.now();
+  const number = opened.step + 1;
+  const learningRate = schedule(opened.step);
+  optimizer.zeroGrad();
+  model.train?.();
+  const batch = await options.data.next();
+  const kind = options.batches ?? (tokenBatches as unknown as BatchKind<Batch>);
+  const outcome = await forwardBackward(model, kind.split(batch, options.microBatches ?? 1), kind, strategy, {
+    step: opened.step,
+    totalSteps: options.steps,
+    seed: opened.seed,
+    turn,
+  });
+  await strategy.reduceGradients(optimizer.parameters);
+  const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
+  const gradNorm = scope(() => globalNorm(gradients));
+  assertFinite(number, outcome.crossEntropy, outcome.terms, gradNorm, optimizer.parameters);
+  // As PyTorch's clip_grad_norm_: the small number keeps the quotient finite.
+  const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
+  optimizer.step(learningRate, scale);
+  optimizer.zeroGrad();
+  routersAfterStep(model, outcome.counts);
+  await model.afterStep?.({ step: number, counts: outcome.counts });
+  opened.advance(number, outcome.tokens);
+  const seconds = (performance.now() - started) / 1000;
+  return {
+    step: number,
+    tokens: opened.tokens,
+    loss: outcome.loss,
+    crossEntropy: outcome.crossEntropy,
+    balanceLoss: outcome.balanceLoss,
+    routerZLoss: outcome.routerZLoss,
+    learningRate,
+    gradNorm,
+    tokensPerSecond: outcome.tokens / seconds,
+    moe: outcome.moe,
+    seconds,
+  };
+}
+
+/** One turn of the event loop: signals, timers and the dashboard live between two micro-batches. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+function checkOptions<Batch>(options: TrainOptions<Batch>): void {
+  const { steps, microBatches = 1, clipNorm, seed = 0 } = options;
+  const refuse = (name: string, wanted: string, value: unknown) =>
+    fail('ERR_LIBMOE_ARGUMENT', `train: ${name} must be ${wanted}, got ${String(value)}`);
+  const positive = (value: number) => Number.isInteger(value) && value > 0;
+  if (!positive(steps)) refuse('steps', 'a positive integer', steps);
+  if (!positive(microBatches)) refuse('microBatches', 'a positive integer', microBatches);
+  if (clipNorm !== undefined && !(clipNorm > 0)) refuse('clipNorm', 'positive', clipNorm);
+  if (!(Number.isSafeInteger(seed) && seed >= 0)) refuse('seed', 'a non-negative integer', seed);
+  const names = (options.callbacks ?? []).map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) {
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `train: two callbacks are named "${twice}"; names must differ, states are kept by them`,
+    );
+  }
+}

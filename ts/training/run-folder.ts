@@ -1,0 +1,127 @@
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fail } from '../native/index.ts';
+import type { JsonValue } from '../storage/index.ts';
+import { readSafetensors, writeShardedSafetensors } from '../storage/index.ts';
+import type { Run } from './callbacks.ts';
+import { listCheckpoints, newestIntact, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import type { TrainOptions } from './loop.ts';
+import type { TrainableModel } from './micro-step.ts';
+import type { TrainingSummary } from './step-report.ts';
+
+/** The state of a training that the loop moves on. */
+export interface OpenRun extends Run {
+  readonly seed: number;
+  /** A step is done. */
+  advance(step: number, tokens: number): void;
+  summary(completed: boolean): TrainingSummary;
+}
+
+/** Begins a training or takes it up where its newest intact checkpoint left it. */
+export async function openRun<Batch>(
+  model: TrainableModel<Batch>,
+  options: TrainOptions<Batch>,
+  stop: () => void,
+): Promise<OpenRun> {
+  const { out, optimizer, data, steps, strategy, retention, callbacks = [] } = options;
+  const warn = options.warn ?? ((message: string) => process.stderr.write(`${message}\n`));
+  const root = out === undefined ? undefined : join(out, 'checkpoints');
+  const { save, load } = out === undefined ? {} : modelFiles(model, options);
+  let [step, tokens, seed] = [0, 0, options.seed ?? 0];
+  let saved: { step: number; path: string } | undefined;
+
+  if (out !== undefined && root !== undefined && load) {
+    if (options.resume) {
+      const found = newestIntact(root, warn);
+      if (found) {
+        const state = await readCheckpoint(found.path, optimizer, load);
+        if (options.seed !== undefined && options.seed !== state.seed) {
+          warn(`the seed ${state.seed} of ${found.path} is used, not ${options.seed}`);
+        }
+        data.restore(state.loader);
+        for (const callback of callbacks) {
+          const own = state.callbacks[callback.name];
+          if (own !== undefined) callback.restore?.(own);
+        }
+        ({ step, tokens, seed } = state);
+        saved = found;
+      }
+    } else refuseUsed(out, root);
+  }
+
+  const opened: OpenRun = {
+    get step() {
+      return step;
+    },
+    get tokens() {
+      return tokens;
+    },
+    totalSteps: steps,
+    out,
+    seed,
+    stop,
+    advance(to, more) {
+      step = to;
+      tokens += more;
+    },
+    async saveCheckpoint() {
+      if (root === undefined || !save) {
+        return fail('ERR_LIBMOE_STATE', 'there is no folder for a checkpoint: give train() an `out`');
+      }
+      if (saved?.step === step) return saved.path;
+      for (const callback of callbacks) await callback.onCheckpoint?.(opened);
+      const states: Record<string, JsonValue> = {};
+      for (const callback of callbacks) {
+        const own = callback.state?.();
+        if (own !== undefined) states[callback.name] = own;
+      }
+      const state = { step, tokens, seed, totalSteps: steps, loader: data.state(), callbacks: states };
+      const worldSize = strategy?.worldSize ?? 1;
+      const path = await writeCheckpoint(root, { ...state, worldSize }, optimizer, save, retention);
+      saved = { step, path };
+      return path;
+    },
+    summary: (completed) => ({ step, tokens, completed, ...(saved && { checkpoint: saved.path }) }),
+  };
+  return opened;
+}
+
+/** A new run must not mix with an old one. */
+function refuseUsed(out: string, root: string): void {
+  const metrics = join(out, 'metrics.jsonl');
+  const used =
+    listCheckpoints(root)[0]?.path ??
+    (existsSync(metrics) && statSync(metrics).size > 0 ? metrics : undefined);
+  if (used === undefined) return;
+  fail('ERR_LIBMOE_STATE', `${out} holds a run already (${used}): resume it, or choose another folder`);
+}
+
+type ModelFiles = Record<'save' | 'load', (folder: string) => void | Promise<void>>;
+
+/** How checkpoints hold the model: as the caller says, or its state dict. */
+function modelFiles<Batch>(model: TrainableModel<Batch>, options: TrainOptions<Batch>): ModelFiles {
+  const { saveModel, loadModel } = options;
+  if ((saveModel === undefined) !== (loadModel === undefined)) {
+    fail('ERR_LIBMOE_ARGUMENT', 'train: give both saveModel and loadModel, or neither');
+  }
+  if (saveModel && loadModel) return { save: saveModel, load: loadModel };
+  if (!model.stateDict || !model.loadStateDict) {
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      'train: this model has no stateDict and loadStateDict, so give saveModel and loadModel',
+    );
+  }
+  return {
+    save: (folder) => {
+      writeShardedSafetensors(folder, model.stateDict!());
+    },
+    load: (folder) => {
+      const state = readSafetensors(folder);
+      try {
+        model.loadStateDict!(state);
+      } finally {
+        for (const tensor of state.values()) tensor.dispose();
+      }
+    },
+  };
+}

@@ -1,0 +1,47 @@
+/** What the routers of one layer did in one step. */
+export interface LayerRouting {
+  /** Tokens per expert, `[experts]`. */
+  counts: number[];
+  /** Mean over tokens of the entropy of the routing distribution, in nats. */
+  entropy: number;
+  /** Mean over tokens of the gap between the last chosen and the first refused score. */
+  margin: number;
+  /** Assignments that found no room in their expert. */
+  dropped: number;
+}
+
+/** What one step of training did. The keys of `metrics.jsonl` are these. */
+export interface StepReport {
+  /** Steps done, this one included: the first report says 1. */
+  step: number;
+  /** Tokens seen since the beginning of training, on all ranks. */
+  tokens: number;
+  /** What was minimised: cross entropy and every auxiliary loss with its coefficient. */
+  loss: number;
+  /** Mean over the step's counted tokens, nats. */
+  crossEntropy: number;
+  /** Load-balancing loss without its coefficient, mean over layers; 0 without one. */
+  balanceLoss: number;
+  /** Router z-loss without its coefficient, mean over layers; 0 without one. */
+  routerZLoss: number;
+  learningRate: number;
+  /** Global norm of the gradients before clipping. */
+  gradNorm: number;
+  tokensPerSecond: number;
+  /** By layer name; empty for a dense model. */
+  moe: Record<string, LayerRouting>;
+  /** Time of the step, without callbacks. */
+  seconds: number;
+  /** What a periodic evaluation after this step gave. */
+  evaluation?: Record<string, number>;
+}
+
+/** How a training ended. */
+export interface TrainingSummary {
+  step: number;
+  tokens: number;
+  /** All steps done; false when it was stopped before. */
+  completed: boolean;
+  /** The folder of the last checkpoint, when there is one. */
+  checkpoint?: string;
+}

@@ -1,0 +1,85 @@
+import { ForwardContext } from '../moe/index.ts';
+import { fail } from '../native/index.ts';
+import { streamOf } from '../nn/initialisers.ts';
+import type { BatchKind } from './micro-batches.ts';
+import { type LossTerm, type MicroResult, microStep, type TrainableModel } from './micro-step.ts';
+import { type RoutingStatistics, routingStatistics } from './routing-statistics.ts';
+import type { Strategy } from './strategy/strategy.ts';
+
+/** The losses and the routing of one step, gradients being left in the parameters. */
+export interface StepOutcome extends RoutingStatistics {
+  /** On all ranks. */
+  tokens: number;
+  loss: number;
+  crossEntropy: number;
+  balanceLoss: number;
+  routerZLoss: number;
+  terms: LossTerm[];
+}
+
+/** Runs the micro-batches of a step and gathers what they say. Throws ERR_LIBMOE_DATA when no token counts in the loss. */
+export async function forwardBackward<Batch>(
+  model: TrainableModel<Batch>,
+  microBatches: readonly Batch[],
+  kind: BatchKind<Batch>,
+  strategy: Strategy,
+  at: { step: number; totalSteps: number; seed: number; turn: () => Promise<void> },
+): Promise<StepOutcome> {
+  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+  const targets = microBatches.map((batch) => kind.targets(batch));
+  const tokens = microBatches.map((batch) => kind.tokens(batch));
+  const [allTokens, allTargets] = (await strategy.reduceCounts([sum(tokens), sum(targets)])) as [
+    number,
+    number,
+  ];
+  if (allTargets === 0) {
+    fail('ERR_LIBMOE_DATA', `the batch of step ${at.step + 1} has no token that counts in the loss`);
+  }
+  const results: MicroResult[] = [];
+  const contexts: ForwardContext[] = [];
+  try {
+    for (const [index, batch] of microBatches.entries()) {
+      if (targets[index] === 0) continue;
+      // Micro-batches must not draw the same random numbers.
+      const seed = index === 0 ? at.seed : streamOf(`${at.seed}/micro-batch/${index}`);
+      const context = new ForwardContext({ training: true, step: at.step, totalSteps: at.totalSteps, seed });
+      contexts.push(context);
+      results.push(microStep(model, batch, context, targets[index]! / allTargets));
+      await at.turn();
+    }
+    const records = contexts.flatMap((context) => context.records);
+    return { tokens: allTokens, ...(await gather(results)), ...(await routingStatistics(records, strategy)) };
+  } finally {
+    for (const context of contexts) context.dispose();
+    for (const { crossEntropy, terms } of results) {
+      crossEntropy.dispose();
+      for (const { value } of terms) value.dispose();
+    }
+  }
+}
+
+async function gather(results: readonly MicroResult[]) {
+  let crossEntropy = 0;
+  const terms = new Map<string, LossTerm>();
+  for (const result of results) {
+    crossEntropy += result.weight * Number((await result.crossEntropy.read())[0]);
+    for (const { name, layer, coefficient, value } of result.terms) {
+      const key = `${name} ${layer}`;
+      const term = terms.get(key) ?? { name, layer, coefficient, value: 0 };
+      term.value += result.weight * Number((await value.read())[0]);
+      terms.set(key, term);
+    }
+  }
+  const all = [...terms.values()];
+  const mean = (kind: string) => {
+    const values = all.filter(({ name }) => name === kind).map(({ value }) => value);
+    return values.length > 0 ? values.reduce((a, b) => a + b, 0) / values.length : 0;
+  };
+  return {
+    crossEntropy,
+    loss: all.reduce((total, { coefficient, value }) => total + coefficient * value, crossEntropy),
+    balanceLoss: mean('balance'),
+    routerZLoss: mean('routerZ'),
+    terms: all,
+  };
+}

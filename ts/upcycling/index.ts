@@ -1,0 +1,8 @@
+export {
+  type UpcycleOptions,
+  type UpcycleReport,
+  upcycle,
+  upcycledConfig,
+  upcycleOptionsSchema,
+  upcycleWithReport,
+} from './upcycle.ts';
