@@ -6,6 +6,8 @@
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
 
+constexpr int kAhead = 16;  // k steps
+
 template <class Acc, int R, bool ByK> void tile(int64_t words, const Acc* panel, const Acc* b, Acc* out, int64_t ldc, bool accumulate) {
   using V = Vec<Acc>;
   constexpr int L = V::lanes, row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kTileRows : 1;
@@ -23,9 +25,12 @@ template <class Acc, int R, bool ByK> void tile(int64_t words, const Acc* panel,
   for (; words > 0; words -= kPanelWords, panel += kTileRows * kPanelWords) {
     const int n = words < kPanelWords ? int(words) : kPanelWords;
     const Acc* a = panel;
-#pragma GCC unroll 1
+#pragma GCC unroll 4
     for (int k = 0; k < n; ++k, a += word_step, b += 2 * L) {
       const V b0 = load(b), b1 = load(b + L);
+      // b streams from L2; the panel is what L1 is for.
+      __builtin_prefetch(b + kAhead * 2 * L);
+      if constexpr (kVectorBytes == 64) __builtin_prefetch(b + kAhead * 2 * L + L);
 #pragma GCC unroll 14
       for (int r = 0; r < R; ++r) {
         const V x(a[r * row_step]);
