@@ -43,6 +43,7 @@ export {
 } from './registry.ts';
 export { type Compat, compatibilities, Router, requireTokens } from './router.ts';
 export { TopKRouter } from './routers/top-k.ts';
+export { ruleOf, type TopKOptions, type TopKRule, topKOptions } from './routers/top-k-rule.ts';
 export {
   type AnyRouting,
   type AssignmentRouting,

@@ -1,5 +1,6 @@
 import { registerRouter } from '../registry.ts';
-import { ruleOf, TopKRouter, topKOptions } from './top-k.ts';
+import { TopKRouter } from './top-k.ts';
+import { ruleOf, topKOptions } from './top-k-rule.ts';
 
 /**
  * σ-MoE: every expert scored by its own sigmoid, the topK best, scores divided by their sum. The vision-language flavour balances the softmax

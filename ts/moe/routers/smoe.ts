@@ -1,5 +1,6 @@
 import { registerRouter } from '../registry.ts';
-import { ruleOf, TopKRouter, topKOptions } from './top-k.ts';
+import { TopKRouter } from './top-k.ts';
+import { ruleOf, topKOptions } from './top-k-rule.ts';
 
 /**
  * SMoE: softmax over experts, the topK best, their probabilities divided by their sum.

@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import { type Initialiser, kaimingUniform, normal } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
 import { cast, multiply, scale, subtract } from '../../tensor/elementwise.ts';
@@ -7,67 +6,11 @@ import { linear } from '../../tensor/gemm.ts';
 import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { bernoulli } from '../../tensor/random.ts';
 import type { RoutingContext } from '../context.ts';
-import { libmoeStd } from '../experts.ts';
-import { balanceModes, coefficientSchema, type GateLossOptions, gateLosses } from '../losses.ts';
+import { gateLosses } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
 import { Router, requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
-
-/** Options of every router that scores experts by one matrix. What is left out follows the flavour. */
-export const topKOptions = z.object({
-  /** Defaults of LibMoE's language models (§1.3) or of its vision-language layers (§1.2). */
-  flavour: z.enum(['language', 'vision-language']).default('language'),
-  /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
-  init: z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]).optional(),
-  /** Add a bias to the logits, zero at first. */
-  bias: z.boolean().default(false),
-  balance: z.enum(balanceModes).optional(),
-  balanceCoefficient: coefficientSchema.default(0.01),
-  zCoefficient: coefficientSchema.optional(),
-  /** Choose by the scores, then apply the score function to the chosen logits alone. */
-  activationAfterTopK: z.boolean().default(false),
-  /** In training: probability that one element of the router's input, or one (token, expert) score, is left out. */
-  inputDropout: z.number().min(0).lt(1).default(0),
-  expertDropout: z.number().min(0).lt(1).default(0),
-});
-export type TopKOptions = z.output<typeof topKOptions>;
-
-/** The fixed part of a gate; the rest depends on the pass. */
-export interface TopKRule {
-  score: 'softmax' | 'sigmoid';
-  weights: NonNullable<GateOptions['weights']>;
-  epsilon: number;
-  losses: Omit<GateLossOptions, 'topK'>;
-  /** Leave out whole experts for the batch instead of single scores. */
-  dropWholeExperts?: boolean;
-  /** Rescale the rows of the initial matrix to one norm. */
-  equalRows?: boolean;
-  init: { std: number } | 'linear';
-}
-
-/** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
-export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {
-  const language = options.flavour === 'language';
-  const std = libmoeStd({
-    width: place.width,
-    hidden: 1,
-    experts: place.experts,
-    layers: place.layers,
-  }).router;
-  return {
-    score,
-    weights: options.activationAfterTopK ? 'activation' : 'renormalise',
-    epsilon: language ? 1e-20 : 0,
-    losses: {
-      balance: options.balance ?? (language ? 'standard' : 'switch'),
-      balanceCoefficient: options.balanceCoefficient,
-      zCoefficient: options.zCoefficient ?? (language ? 0 : 0.001),
-      // LibMoE's vision-language layers count the first of the K choices only (§8, 13).
-      choices: place.compat === 'libmoe' && !language ? 'first' : 'all',
-    },
-    init: options.init ?? { std: language ? std : 0.02 },
-  };
-}
+import type { TopKOptions, TopKRule } from './top-k-rule.ts';
 
 /** Scores experts by logits = tokens Wᵀ (+ b), in f32 or wider, and chooses the topK best. */
 export class TopKRouter extends Router {
