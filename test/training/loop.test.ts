@@ -5,6 +5,7 @@ import type { TokenBatch } from '../../ts/data/batch.ts';
 import { memory } from '../../ts/tensor/index.ts';
 import {
   type Callback,
+  checkpointEvery,
   evaluateEvery,
   type OptimizerOptions,
   optimizer,
@@ -303,6 +304,12 @@ describe('bad options', () => {
     [{ out: join(root, 'half'), saveModel() {} }, 'give both saveModel and loadModel'],
   ])('%j', async (options, message) => {
     await expect(run({ steps: 2, ...options })).rejects.toThrow(message);
+  });
+
+  it('a checkpoint without a folder', async () => {
+    await expect(run({ callbacks: [checkpointEvery(2)] })).rejects.toThrow(
+      'ERR_LIBMOE_STATE: there is no folder',
+    );
   });
 
   it('a batch in which nothing counts', async () => {

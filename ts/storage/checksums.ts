@@ -15,7 +15,7 @@ export interface FileChecksum {
   sha256: string;
 }
 
-/** SHA-256 and size of a file, read once in pieces (about 1.5 GB/s where the CPU has SHA instructions). Throws ERR_LIBMOE_FILE. */
+/** SHA-256 and size of a file, read once in pieces. Throws ERR_LIBMOE_FILE. */
 export function checksumOf(path: string): FileChecksum {
   let descriptor: number;
   try {

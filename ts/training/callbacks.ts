@@ -13,8 +13,11 @@ export interface Run {
   readonly out: string | undefined;
   /** Ends training after the step that is running; a checkpoint is written first. */
   stop(): void;
-  /** Writes a checkpoint of the present state, unless that was done already. Returns its folder. Throws ERR_LIBMOE_STATE without `out`. */
-  saveCheckpoint(): Promise<string>;
+  /**
+   * Asks for a checkpoint. It is written when every callback has seen the step, so that their states and logs belong to it.
+   * Throws ERR_LIBMOE_STATE when there is no `out`.
+   */
+  requestCheckpoint(): void;
 }
 
 /** Something that happens beside training. Callbacks run one after the other, in their order; an error ends the training. */
@@ -46,8 +49,8 @@ export function checkpointEvery(every: number): Callback {
   positive('checkpointEvery', every);
   return {
     name: 'checkpoint',
-    async onStep(report, run) {
-      if (report.step % every === 0 && report.step < run.totalSteps) await run.saveCheckpoint();
+    onStep(report, run) {
+      if (report.step % every === 0) run.requestCheckpoint();
     },
   };
 }

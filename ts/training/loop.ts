@@ -91,6 +91,7 @@ async function* run<Batch>(
     while (opened.step < steps && !stopped()) {
       const report = await trainStep(model, options, opened);
       for (const callback of callbacks) await callback.onStep?.(report, opened);
+      if (opened.checkpointWanted) await opened.saveCheckpoint();
       yield report;
       await turn();
     }

@@ -14,6 +14,10 @@ export interface OpenRun extends Run {
   readonly seed: number;
   /** A step is done. */
   advance(step: number, tokens: number): void;
+  /** A callback asked for a checkpoint of the present step. */
+  readonly checkpointWanted: boolean;
+  /** Writes a checkpoint of the present state, unless that was done already. */
+  saveCheckpoint(): Promise<string>;
   summary(completed: boolean): TrainingSummary;
 }
 
@@ -28,6 +32,7 @@ export async function openRun<Batch>(
   const root = out === undefined ? undefined : join(out, 'checkpoints');
   const { save, load } = out === undefined ? {} : modelFiles(model, options);
   let [step, tokens, seed] = [0, 0, options.seed ?? 0];
+  let wanted = false;
   let saved: { step: number; path: string } | undefined;
 
   if (out !== undefined && root !== undefined && load) {
@@ -64,10 +69,16 @@ export async function openRun<Batch>(
       step = to;
       tokens += more;
     },
+    get checkpointWanted() {
+      return wanted;
+    },
+    requestCheckpoint() {
+      if (!save) noFolder();
+      wanted = true;
+    },
     async saveCheckpoint() {
-      if (root === undefined || !save) {
-        return fail('ERR_LIBMOE_STATE', 'there is no folder for a checkpoint: give train() an `out`');
-      }
+      if (root === undefined || !save) return noFolder();
+      wanted = false;
       if (saved?.step === step) return saved.path;
       for (const callback of callbacks) await callback.onCheckpoint?.(opened);
       const states: Record<string, JsonValue> = {};
@@ -84,6 +95,10 @@ export async function openRun<Batch>(
     summary: (completed) => ({ step, tokens, completed, ...(saved && { checkpoint: saved.path }) }),
   };
   return opened;
+}
+
+function noFolder(): never {
+  fail('ERR_LIBMOE_STATE', 'there is no folder for a checkpoint: give train() an `out`');
 }
 
 /** A new run must not mix with an old one. */
