@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { LanguageModel, packSequences } from '../../ts/models/language/index.ts';
 import { ForwardContext } from '../../ts/moe/index.ts';
+import { add, scale } from '../../ts/tensor/elementwise.ts';
 import { memory, noGrad, resetPeakMemory, scope } from '../../ts/tensor/index.ts';
 import { someIds, tinyConfig, tinyLibmoe, tinyModel, tinyMoe } from './tiny.ts';
 
@@ -118,7 +119,12 @@ describe('LanguageModel', () => {
     noGrad(() => scope(() => model.forward(packSequences([someIds(5)]))));
     scope(() => {
       using context = new ForwardContext({ training: true });
-      model.loss(trainingBatch([5]), context).backward();
+      const loss = model.loss(trainingBatch([5]), context);
+      // A graph that nobody walks is freed by the collector only: walk all of it.
+      context
+        .losses()
+        .reduce((sum, { value, coefficient }) => add(sum, scale(value, coefficient)), loss)
+        .backward();
     });
     model.zeroGrad();
     const batch = trainingBatch([5]);
