@@ -23,7 +23,7 @@ describe('routing by layer', () => {
   it('takes the load from the last steps and the series from all', () => {
     const [first, third] = routingByLayer(steps, { lastShare: 0.5 });
     expect(first).toMatchObject({
-      layer: 1,
+      layer: '1',
       experts: 2,
       load: [0.75, 0.25],
       droppedShare: 0,
@@ -33,7 +33,7 @@ describe('routing by layer', () => {
     expect(first?.entropy).toEqual([{ step: 1, value: 0.6 }]);
     expect(first?.margin).toEqual([]);
     expect(third).toMatchObject({
-      layer: 3,
+      layer: '3',
       load: [0.5, 0.25, 0.25, 0],
       maxOverMean: 2,
       idle: 0.25,
@@ -49,7 +49,15 @@ describe('routing by layer', () => {
   it('adds the counts of several steps, and their drops', () => {
     const [, third] = routingByLayer(steps, { lastShare: 1 });
     expect(third?.load).toEqual([12 / 16, 2 / 16, 2 / 16, 0]);
-    expect(third?.droppedShare).toBeCloseTo(2 / 18, 12);
+    expect(third?.droppedShare).toBeCloseTo(2 / 16, 12);
+  });
+  it('sorts layers as numbers and takes null for what a router does not tell', () => {
+    const moe = Object.fromEntries(
+      ['10', '9', 'vision.2'].map((name) => [name, { counts: [1, 1], entropy: null, margin: null }]),
+    );
+    const layers = routingByLayer([{ step: 1, moe }]);
+    expect(layers.map(({ layer }) => layer)).toEqual(['9', '10', 'vision.2']);
+    expect(layers[0]?.entropy).toEqual([]);
   });
   it('says nothing of a dense run', () => {
     expect(routingByLayer([{ step: 1 }, { step: 2, moe: {} }])).toEqual([]);

@@ -39,7 +39,7 @@ describe('figures', () => {
   });
   it('mark the uniform share and print the shares', async () => {
     const layer = {
-      layer: 2,
+      layer: '2',
       experts: 4,
       load: [0.7, 0.1, 0.15, 0.05],
       loadEntropy: 0,

@@ -2,17 +2,17 @@ import { fail } from '../native/index.ts';
 
 /** What a training step logs of one MoE layer (a run's metrics.jsonl, `moe.<layer>`). */
 export interface LayerStep {
-  /** Tokens that went to each expert, `[experts]`. */
+  /** How often each expert was chosen, choices that found no room included, `[experts]`. */
   counts: readonly number[];
   /** Mean entropy of the router's distribution per token, in nats. */
-  entropy?: number;
-  /** Mean gap between the last chosen and the first unchosen score. */
-  margin?: number;
-  /** Tokens (token-slots) that found no room. */
-  dropped?: number;
+  entropy?: number | null;
+  /** Mean gap between the router's best choices. */
+  margin?: number | null;
+  /** Choices that found no room. */
+  dropped?: number | null;
 }
 
-/** A step with its MoE layers by number. */
+/** A step with its MoE layers by name (their number, in a language model). */
 export interface RoutingStep {
   step: number;
   moe?: Readonly<Record<string, LayerStep>>;
@@ -20,17 +20,17 @@ export interface RoutingStep {
 
 /** One layer's routing over the steps that were looked at. */
 export interface LayerRouting {
-  layer: number;
+  layer: string;
   experts: number;
-  /** Share of the kept assignments per expert, `[experts]`; sums to 1. */
+  /** Share of the choices per expert, `[experts]`; sums to 1. */
   load: number[];
   /** Entropy of the load over ln(experts): 1 is uniform, 0 is one expert. */
   loadEntropy: number;
   /** Largest load over the mean: 1 is uniform, `experts` is one expert. */
   maxOverMean: number;
-  /** Share of experts that got nothing at all. */
+  /** Share of experts that were never chosen. */
   idle: number;
-  /** Dropped over all assignments, kept and dropped. */
+  /** Dropped choices over all choices. */
   droppedShare: number;
   /** Over training; only steps that logged the value. */
   entropy: { step: number; value: number }[];
@@ -48,27 +48,26 @@ export interface LayerRouting {
 export function routingByLayer(steps: readonly RoutingStep[], { lastShare = 0.2 } = {}): LayerRouting[] {
   if (!(lastShare > 0 && lastShare <= 1))
     fail('ERR_LIBMOE_ARGUMENT', `lastShare must lie above 0 and up to 1, got ${lastShare}`);
-  const byLayer = new Map<number, { step: number; values: LayerStep }[]>();
+  const byLayer = new Map<string, { step: number; values: LayerStep }[]>();
   for (const { step, moe } of steps)
     for (const [name, values] of Object.entries(moe ?? {})) {
-      const layer = Number(name);
-      const known = byLayer.get(layer);
+      const known = byLayer.get(name);
       const experts = known?.[0]?.values.counts.length ?? values.counts.length;
       if (values.counts.length !== experts || experts === 0 || !values.counts.every((count) => count >= 0))
         fail(
           'ERR_LIBMOE_DATA',
           `step ${step}, layer ${name}: ${experts} non-negative counts expected, got ${JSON.stringify(values.counts)}`,
         );
-      if (known === undefined) byLayer.set(layer, [{ step, values }]);
+      if (known === undefined) byLayer.set(name, [{ step, values }]);
       else known.push({ step, values });
     }
   return [...byLayer]
-    .sort(([a], [b]) => a - b)
+    .sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true }))
     .map(([layer, logged]) => layerRouting(layer, logged, lastShare));
 }
 
 function layerRouting(
-  layer: number,
+  layer: string,
   logged: readonly { step: number; values: LayerStep }[],
   lastShare: number,
 ): LayerRouting {
@@ -77,21 +76,21 @@ function layerRouting(
   const counts = Array.from({ length: experts }, (_, e) =>
     recent.reduce((sum, { values }) => sum + values.counts[e]!, 0),
   );
-  const kept = counts.reduce((a, b) => a + b, 0);
+  const total = counts.reduce((a, b) => a + b, 0);
   const dropped = recent.reduce((sum, { values }) => sum + (values.dropped ?? 0), 0);
   const series = (key: 'entropy' | 'margin'): { step: number; value: number }[] =>
     logged.flatMap(({ step, values }) => {
       const value = values[key];
-      return value === undefined || !Number.isFinite(value) ? [] : [{ step, value }];
+      return value === undefined || value === null || !Number.isFinite(value) ? [] : [{ step, value }];
     });
   return {
     layer,
     experts,
-    load: counts.map((count) => (kept === 0 ? 0 : count / kept)),
+    load: counts.map((count) => (total === 0 ? 0 : count / total)),
     loadEntropy: normalisedEntropy(counts),
-    maxOverMean: kept === 0 ? Number.NaN : (Math.max(...counts) * experts) / kept,
+    maxOverMean: total === 0 ? Number.NaN : (Math.max(...counts) * experts) / total,
     idle: counts.filter((count) => count === 0).length / experts,
-    droppedShare: kept + dropped === 0 ? 0 : dropped / (kept + dropped),
+    droppedShare: total === 0 ? 0 : dropped / total,
     entropy: series('entropy'),
     margin: series('margin'),
     balance: logged.map(({ step, values }) => ({ step, value: normalisedEntropy(values.counts) })),

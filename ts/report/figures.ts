@@ -188,7 +188,13 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
       title: 'expert',
       axis: { labelAngle: 0, domain: false, ticks: false, labelOverlap: true },
     },
-    y: { field: 'layer', type: 'ordinal', title: 'layer', axis: { domain: false, ticks: false } },
+    y: {
+      field: 'layer',
+      type: 'ordinal',
+      title: 'layer',
+      sort: layers.map(({ layer }) => layer),
+      axis: { domain: false, ticks: false },
+    },
   };
   return draw({
     width: { step },
@@ -242,7 +248,7 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
 export function confidenceFigure(layers: readonly LayerRouting[]): Promise<string> {
   const panels = [
     { key: 'entropy', title: 'Router entropy', unit: 'nats per token' },
-    { key: 'margin', title: 'Margin, last chosen to first unchosen', unit: 'score' },
+    { key: 'margin', title: 'Router margin', unit: 'gap between the best choices' },
     { key: 'balance', title: 'Load balance (1 = uniform)', unit: 'load entropy' },
   ] as const;
   const names = layers.map(({ layer }) => `layer ${layer}`);
