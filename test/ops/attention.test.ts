@@ -17,8 +17,11 @@ interface Case {
   window?: number;
 }
 
-const offsetsOf = (lengths: readonly number[]): number[] =>
-  lengths.reduce((all, n) => [...all, all[all.length - 1]! + n], [0]);
+const offsetsOf = (lengths: readonly number[]): number[] => {
+  const offsets = [0];
+  for (const n of lengths) offsets.push(offsets[offsets.length - 1]! + n);
+  return offsets;
+};
 const i32 = (data: readonly number[]): Tensor => tensor(Int32Array.from(data));
 
 function inputs(c: Case, dtype: Dtype, requiresGrad = false): [Tensor, Tensor, Tensor] {
@@ -105,9 +108,9 @@ describe('attention', () => {
 
   it('has the gradients of finite differences', () => {
     const small: Case[] = [
-      { lengths: [1, 0, 6], queryHeads: 2, heads: 1, width: 3, valueWidth: 2 },
-      { lengths: [7], queryHeads: 2, heads: 2, width: 5, window: 3 },
-      { lengths: [4, 3], queryHeads: 3, heads: 1, width: 2, causal: false },
+      { lengths: [1, 0, 4], queryHeads: 2, heads: 1, width: 3, valueWidth: 2 },
+      { lengths: [5], queryHeads: 2, heads: 2, width: 3, window: 2 },
+      { lengths: [3, 2], queryHeads: 3, heads: 1, width: 2, causal: false },
     ];
     for (const c of small) {
       scope(() => {

@@ -78,7 +78,7 @@ describe.each(Object.entries(unaries))('%s', (_, [op, reference, positive]) => {
       const data = inputs(40_003, positive);
       const one = withThreads(1, () => op(tensor(data, undefined, { dtype: 'f32' })).toArray());
       const two = withThreads(2, () => op(tensor(data, undefined, { dtype: 'f32' })).toArray());
-      expect(two).toEqual(one);
+      expect(two.every((v, i) => v === one[i])).toBe(true);
       const tail = op(tensor(data.slice(40_000), undefined, { dtype: 'f32' })).toArray();
       expect(tail).toEqual(one.slice(40_000));
     });

@@ -80,7 +80,10 @@ describe('statusLine', () => {
   function lines(isTTY: boolean, times: number[]): string {
     let text = '';
     let i = 0;
-    const output = { isTTY, columns: 70, write: (part: string) => void (text += part) };
+    const write = (part: string) => {
+      text += part;
+    };
+    const output = { isTTY, columns: 70, write };
     const callback = statusLine({ output, now: () => times[i++]!, label: 'demo' });
     callback.onStart?.(runAt(0));
     for (const step of times.slice(1).map((_, k) => k + 1)) callback.onStep?.(report(step), runAt(step));

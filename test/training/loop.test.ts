@@ -39,7 +39,7 @@ async function run(
     const training = train(toy, {
       data: new ToyData(),
       optimizer: adam,
-      schedule: schedule({ name: 'constant', learningRate: 0.01 }, steps),
+      schedule: schedule({ name: 'constant', learningRate: 0.01 }, Math.max(1, steps)),
       steps,
       ...options,
     });

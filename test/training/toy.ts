@@ -4,7 +4,7 @@ import { Module } from '../../ts/nn/module.ts';
 import type { JsonValue } from '../../ts/storage/index.ts';
 import { cast, multiply, square, subtract } from '../../ts/tensor/elementwise.ts';
 import { embedding } from '../../ts/tensor/embedding.ts';
-import { type Dtype, parameter, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { type Dtype, parameter, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { randn } from '../../ts/tensor/random.ts';
 import { mean } from '../../ts/tensor/reduction.ts';
 import type { BatchSource, TrainableModel } from '../../ts/training/index.ts';
@@ -22,7 +22,7 @@ export class Toy extends Module implements TrainableModel<TokenBatch> {
   constructor(dtype: Dtype = 'f32') {
     super();
     const draw = (shape: number[], stream: number) =>
-      parameter(cast(randn(shape, { seed: 1, stream }), dtype));
+      parameter(scope(() => cast(randn(shape, { seed: 1, stream }), dtype)));
     this.input = draw([vocabulary, width], 1);
     this.gate = draw([width], 2);
     this.output = draw([vocabulary, width], 3);

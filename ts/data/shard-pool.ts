@@ -39,17 +39,22 @@ function restoreCode(error: unknown): never {
 /** A module that lets a thread import .ts files on every supported Node, with the compiler that a checkout has anyway. */
 function typeStripping(): string {
   const compiler = createRequire(`${packageRoot}/package.json`).resolve('typescript');
+  // Written so that it serves both ways in which Node takes hooks: in the thread (from 22.15) and, before that, beside it.
   const hooks = `
-    import { readFile } from 'node:fs/promises';
+    import { readFileSync } from 'node:fs';
     import { createRequire } from 'node:module';
     const ts = createRequire(${JSON.stringify(compiler)})(${JSON.stringify(compiler)});
-    export async function load(url, context, next) {
+    export function load(url, context, next) {
       if (!url.endsWith('.ts')) return next(url, context);
-      const { outputText } = ts.transpileModule(await readFile(new URL(url), 'utf8'), {
+      const { outputText } = ts.transpileModule(readFileSync(new URL(url), 'utf8'), {
         compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true },
       });
       return { format: 'module', source: outputText, shortCircuit: true };
     }`;
   const dataUrl = (code: string): string => `data:text/javascript,${encodeURIComponent(code)}`;
-  return dataUrl(`import { register } from 'node:module'; register(${JSON.stringify(dataUrl(hooks))});`);
+  const url = JSON.stringify(dataUrl(hooks));
+  return dataUrl(`
+    import module from 'node:module';
+    if (module.registerHooks) module.registerHooks({ load: (await import(${url})).load });
+    else module.register(${url});`);
 }

@@ -55,11 +55,11 @@ export function checkpointed<T extends Tensor | Tensor[]>(
   const outputs = checkpoint(run, before ? [...inputs, before.logits] : inputs);
   const part = first!;
   const extra = outputs.slice(own);
-  const next = (): Tensor => keep(extra.shift()!);
-  for (const loss of part.losses) outer.losses.push({ ...loss, value: next() });
+  const next = (): Tensor => extra.shift()!;
+  for (const loss of part.losses) outer.losses.push({ ...loss, value: keep(next()) });
   for (const loss of part.deferred) outer.defer({ ...loss, parts: loss.parts.map(next) });
   if (part.previous && !part.previous.borrowed)
-    outer.remember({ layer: part.previous.layer, logits: next(), borrowed: false });
+    outer.remember({ layer: part.previous.layer, logits: keep(next()), borrowed: false });
   outer.records.push(...part.records);
   outer.calls = part.calls;
   outer.choices.push(...part.choices);

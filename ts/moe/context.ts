@@ -76,7 +76,7 @@ interface DeferredLoss {
   name: string;
   layer: string;
   coefficient: number;
-  parts: Tensor[];
+  parts: readonly Tensor[];
   finish: (sums: readonly Tensor[]) => Tensor;
   add: (a: Tensor, b: Tensor) => Tensor;
 }
@@ -104,11 +104,11 @@ export class Collection {
     this.remember(undefined);
   }
 
-  /** Adds the statistics of a loss to those of earlier calls of its layer. */
+  /** Takes in the statistics of a loss, adding them to those of earlier calls of its layer. */
   defer(loss: DeferredLoss): void {
     const before = this.deferred.find((d) => d.name === loss.name && d.layer === loss.layer);
     if (!before) {
-      this.deferred.push(loss);
+      this.deferred.push({ ...loss, parts: loss.parts.map((t) => keep(t)) });
       return;
     }
     if (before.parts.some((t, i) => t.shape.join() !== loss.parts[i]?.shape.join())) {
@@ -120,7 +120,6 @@ export class Collection {
     before.parts = before.parts.map((t, i) => {
       const sum = keep(loss.add(t, loss.parts[i]!));
       t.dispose();
-      loss.parts[i]!.dispose();
       return sum;
     });
   }
@@ -230,16 +229,9 @@ export class ForwardContext {
       this.addLoss(loss.name, layer, loss.value, loss.coefficient);
       return;
     }
-    const { name, finish, add } = loss;
-    const parts = loss.parts.map((t) => keep(t));
-    this.#collection.defer({
-      name,
-      layer,
-      coefficient: this.coefficient(loss.coefficient),
-      parts,
-      finish,
-      add,
-    });
+    const { name, parts, finish, add } = loss;
+    const coefficient = this.coefficient(loss.coefficient);
+    this.#collection.defer({ name, layer, coefficient, parts, finish, add });
   }
 
   coefficient(c: Coefficient): number {

@@ -102,12 +102,22 @@ export class MoeLayer extends Module {
     if (options.shared) this.shared = newShared(options, this.width, options.shared);
   }
 
-  /** @param tokens `[tokens, width]` @returns `[tokens, width]` (of the experts' output). Throws ERR_LIBMOE_SHAPE, ERR_LIBMOE_NOT_FINITE. */
-  forward(tokens: Tensor, context: ForwardContext = new ForwardContext({ training: this.training })): Tensor {
+  /**
+   * @param tokens `[tokens, width]`
+   * @param context collects losses and records; without one they are dropped
+   * @returns `[tokens, width]` (of the experts' output)
+   * @throws ERR_LIBMOE_SHAPE, ERR_LIBMOE_NOT_FINITE
+   */
+  forward(tokens: Tensor, context?: ForwardContext): Tensor {
+    if (context) return this.#run(tokens, context);
+    using own = new ForwardContext({ training: this.training });
+    return this.#run(tokens, own);
+  }
+
+  #run(tokens: Tensor, context: ForwardContext): Tensor {
     requireTokens(tokens, this.width, this.name);
     const place = context.routing(this.layer, this.name);
     const routing = this.#route(tokens, place, context);
-    for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);
     const plan = dispatchLocally(routing, {
       experts: this.experts.count,
       topK: this.topK,
@@ -115,21 +125,20 @@ export class MoeLayer extends Module {
       dropPolicy: this.dropPolicy,
       seed: this.dropPolicy === 'random' ? place.random('drop') : 0,
     });
-    let out = this.experts.forward(tokens, plan, routing.weights);
-    if (routing.extra) out = add(out, routing.extra);
-    const half = this.sharedMix === 'half' ? 0.5 : 1;
-    const factor = this.routedScaling * half;
-    if (factor !== 1) out = scale(out, factor);
-    if (this.shared) {
-      const always = this.shared.forward(tokens);
-      out = add(out, half === 1 ? always : scale(always, half));
-    }
     if (!context.replaying) {
       const at = { layer: this.name, call: place.call, trace: context.trace };
       context.addRecord(new RoutingRecord(at, routing, plan.offsets, plan.dropped));
     }
+    for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);
+    let out = this.experts.forward(tokens, plan, routing.weights);
     plan.dispose(); // the tape holds what it needs
-    return out;
+    if (routing.extra) out = add(out, routing.extra);
+    const half = this.sharedMix === 'half' ? 0.5 : 1;
+    const factor = this.routedScaling * half;
+    if (factor !== 1) out = scale(out, factor);
+    if (!this.shared) return out;
+    const always = this.shared.forward(tokens);
+    return add(out, half === 1 ? always : scale(always, half));
   }
 
   /** Hands the choices of a whole step, per router output, to the router. */

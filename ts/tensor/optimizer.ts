@@ -68,6 +68,14 @@ function mastersOf({ parameters, masters }: OptimizerTensors): number[] {
   });
 }
 
+/** The parameters' handles; one listed twice would be updated twice, by two threads at once. */
+function parametersOf({ parameters }: OptimizerTensors): number[] {
+  const list = handles(parameters);
+  if (new Set(list).size !== list.length)
+    fail('ERR_LIBMOE_ARGUMENT', 'a parameter is listed twice: give each tensor once, tied weights too');
+  return list;
+}
+
 const decaysOf = (count: number, decay: number | readonly number[] = 0): readonly number[] =>
   typeof decay === 'number' ? new Array<number>(count).fill(decay) : decay;
 
@@ -78,7 +86,7 @@ const decaysOf = (count: number, decay: number | readonly number[] = 0): readonl
 export function adamwStep(tensors: AdamwTensors, options: AdamwOptions): void {
   const { learningRate, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, gradientScale = 1, step } = options;
   native().adamw(
-    handles(tensors.parameters),
+    parametersOf(tensors),
     handles(tensors.gradients),
     handles(tensors.firstMoments),
     handles(tensors.secondMoments),
@@ -92,7 +100,7 @@ export function adamwStep(tensors: AdamwTensors, options: AdamwOptions): void {
 export function sgdStep(tensors: SgdTensors, options: SgdOptions): void {
   const { learningRate, momentum = 0, nesterov = false, gradientScale = 1 } = options;
   native().sgd(
-    handles(tensors.parameters),
+    parametersOf(tensors),
     handles(tensors.gradients),
     handles(tensors.momenta ?? []),
     mastersOf(tensors),

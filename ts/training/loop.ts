@@ -3,12 +3,13 @@ import { fail } from '../native/index.ts';
 import type { JsonValue } from '../storage/index.ts';
 import { scope } from '../tensor/index.ts';
 import { globalNorm } from '../tensor/optimizer.ts';
-import type { Callback, Run } from './callbacks.ts';
+import type { Callback } from './callbacks.ts';
 import type { Retention } from './checkpoint.ts';
 import { assertFinite } from './finite.ts';
 import { type BatchKind, tokenBatches } from './micro-batches.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { Optimizer } from './optimizer.ts';
+import { routersAfterStep } from './routing-statistics.ts';
 import { type OpenRun, openRun } from './run-folder.ts';
 import type { Schedule } from './schedule.ts';
 import { forwardBackward } from './step.ts';
@@ -130,6 +131,7 @@ async function trainStep<Batch>(
   const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
   optimizer.step(learningRate, scale);
   optimizer.zeroGrad();
+  routersAfterStep(model, outcome.counts);
   await model.afterStep?.({ step: number, counts: outcome.counts });
   opened.advance(number, outcome.tokens);
   const seconds = (performance.now() - started) / 1000;
@@ -169,5 +171,3 @@ function checkOptions<Batch>(options: TrainOptions<Batch>): void {
     );
   }
 }
-
-export type { Run };

@@ -1,4 +1,4 @@
-import type { ForwardContext } from '../moe/context.ts';
+import type { AuxiliaryLoss, ForwardContext } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { add, scale } from '../tensor/elementwise.ts';
 import { scope, type Tensor } from '../tensor/index.ts';
@@ -15,14 +15,15 @@ export interface TrainableModel<Batch> {
   loadStateDict?(state: ReadonlyMap<string, Tensor>): unknown;
   /** Switches to training mode. */
   train?(): unknown;
-  /** After every update, with the step's whole routing: routers change their biases here. */
+  /** After every update. Routers inside a `Module` are told of their counts by the loop. */
   afterStep?(step: AfterStep): void | Promise<void>;
 }
 
-/** What routers learn after an update. */
+/** What a model learns after an update. */
 export interface AfterStep {
+  /** Steps done. */
   step: number;
-  /** Tokens per expert of the whole step on all ranks, by layer. */
+  /** Choices per router output of the whole step on all ranks, by layer name. */
   counts: ReadonlyMap<string, readonly number[]>;
 }
 
@@ -39,13 +40,12 @@ export interface MicroResult {
   /** Part of the step's counted tokens. */
   weight: number;
   crossEntropy: Tensor;
-  terms: { name: string; layer: string; coefficient: number; value: Tensor }[];
-  context: ForwardContext;
+  terms: AuxiliaryLoss[];
 }
 
 /**
  * Forward and backward of one micro-batch. Gradients of `weight · (cross entropy + Σ coefficient · auxiliary loss)` are added to those of
- * the parameters. All else is freed.
+ * the parameters. The results and the context are the caller's to free.
  */
 export function microStep<Batch>(
   model: TrainableModel<Batch>,
@@ -66,6 +66,6 @@ export function microStep<Batch>(
     let total = weight === 1 ? crossEntropy : scale(crossEntropy, weight);
     for (const { value, coefficient } of terms) total = add(total, scale(value, weight * coefficient));
     total.backward();
-    return { weight, crossEntropy, terms, context };
+    return { weight, crossEntropy, terms };
   });
 }

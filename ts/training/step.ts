@@ -1,5 +1,6 @@
-import { ForwardContext } from '../moe/context.ts';
+import { ForwardContext } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
+import { streamOf } from '../nn/initialisers.ts';
 import type { BatchKind } from './micro-batches.ts';
 import { type LossTerm, type MicroResult, microStep, type TrainableModel } from './micro-step.ts';
 import { type RoutingStatistics, routingStatistics } from './routing-statistics.ts';
@@ -35,20 +36,21 @@ export async function forwardBackward<Batch>(
     fail('ERR_LIBMOE_DATA', `the batch of step ${at.step + 1} has no token that counts in the loss`);
   }
   const results: MicroResult[] = [];
+  const contexts: ForwardContext[] = [];
   try {
     for (const [index, batch] of microBatches.entries()) {
       if (targets[index] === 0) continue;
-      const context = new ForwardContext({
-        training: true,
-        step: at.step,
-        totalSteps: at.totalSteps,
-        seed: at.seed,
-      });
+      // Micro-batches must not draw the same random numbers.
+      const seed = index === 0 ? at.seed : streamOf(`${at.seed}/micro-batch/${index}`);
+      const context = new ForwardContext({ training: true, step: at.step, totalSteps: at.totalSteps, seed });
+      contexts.push(context);
       results.push(microStep(model, batch, context, targets[index]! / allTargets));
       await at.turn();
     }
-    return { tokens: allTokens, ...(await gather(results)), ...(await routingStatistics(results, strategy)) };
+    const records = contexts.flatMap((context) => context.records);
+    return { tokens: allTokens, ...(await gather(results)), ...(await routingStatistics(records, strategy)) };
   } finally {
+    for (const context of contexts) context.dispose();
     for (const { crossEntropy, terms } of results) {
       crossEntropy.dispose();
       for (const { value } of terms) value.dispose();
@@ -69,15 +71,15 @@ async function gather(results: readonly MicroResult[]) {
     }
   }
   const all = [...terms.values()];
-  const mean = (kind: RegExp) => {
-    const values = all.filter(({ name }) => kind.test(name)).map(({ value }) => value);
+  const mean = (kind: string) => {
+    const values = all.filter(({ name }) => name === kind).map(({ value }) => value);
     return values.length > 0 ? values.reduce((a, b) => a + b, 0) / values.length : 0;
   };
   return {
     crossEntropy,
     loss: all.reduce((total, { coefficient, value }) => total + coefficient * value, crossEntropy),
-    balanceLoss: mean(/balance/i),
-    routerZLoss: mean(/^(router)?z/i),
+    balanceLoss: mean('balance'),
+    routerZLoss: mean('routerZ'),
     terms: all,
   };
 }

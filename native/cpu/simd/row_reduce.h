@@ -8,7 +8,7 @@
 namespace libmoe::cpu::LIBMOE_ISA {
 
 // Elements that are summed in the accumulator's type before their sum goes on in f64.
-inline constexpr int64_t kSumChunk = 4096;
+inline constexpr int64_t kSumChunk = 1024;
 
 // max(a, b) where a NaN wins.
 template <class T> inline Vec<T> max_or_nan(Vec<T> a, Vec<T> b) { return select<T>((a.v > b.v) | (a.v != a.v), a, b); }
