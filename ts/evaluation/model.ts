@@ -38,7 +38,7 @@ export interface ScoreOptions {
 export type EmitScore = (index: number, score: TokenScore) => void;
 
 /**
- * A model as evaluation sees it: any engine can stand behind it. Answers may come in any order; an implementation gives
+ * A model as evaluation sees it; every engine may stand behind it. Answers may come in any order; an implementation gives
  * the event loop a turn after every batch.
  */
 export interface EvalModel {
