@@ -13,7 +13,7 @@ import { LanguageModel } from './model.ts';
 
 export interface LoadOptions {
   device?: DeviceName;
-  /** Default: the dtype that config.json names if it is f32 or bf16, else f32. */
+  /** Default: the dtype that config.json names if it is f32, bf16 or f64, else f32. */
   dtype?: Dtype;
 }
 
@@ -62,6 +62,7 @@ export function readModelWeights(model: LanguageModel, folder: string): void {
 
 function storedDtype(json: JsonObject): Dtype {
   const name = json.dtype ?? json.torch_dtype;
+  if (name === dtypeNames.f64) return 'f64';
   return name === dtypeNames.bf16 ? 'bf16' : 'f32';
 }
 
