@@ -1,18 +1,39 @@
 import type { TokenBatch } from '../ts/data/index.ts';
 import { LanguageModel, parameterReport } from '../ts/models/language/index.ts';
-import { native } from '../ts/native/index.ts';
-import { optimizer } from '../ts/training/optimizer.ts';
 import { ForwardContext } from '../ts/moe/context.ts';
+import { native } from '../ts/native/index.ts';
 import { scope } from '../ts/tensor/index.ts';
 import { globalNorm } from '../ts/tensor/optimizer.ts';
 import { microStep } from '../ts/training/micro-step.ts';
+import { optimizer } from '../ts/training/optimizer.ts';
 import type { BenchCase } from './case.ts';
 
 /** The demo's model and batch. */
-const shape = { vocabularySize: 2048, dModel: 128, layers: 4, heads: 4, keyValueHeads: 2, hidden: 256, experts: 8, topK: 2, sequenceLength: 128, batchSequences: 16 };
+const shape = {
+  vocabularySize: 2048,
+  dModel: 128,
+  layers: 4,
+  heads: 4,
+  keyValueHeads: 2,
+  hidden: 256,
+  experts: 8,
+  topK: 2,
+  sequenceLength: 128,
+  batchSequences: 16,
+};
 
 function step(experts: number): BenchCase {
-  const { vocabularySize, dModel, layers, heads, keyValueHeads, hidden, topK, sequenceLength, batchSequences } = shape;
+  const {
+    vocabularySize,
+    dModel,
+    layers,
+    heads,
+    keyValueHeads,
+    hidden,
+    topK,
+    sequenceLength,
+    batchSequences,
+  } = shape;
   const feedForward = { hidden, activation: 'silu', gated: true } as const;
   const config = {
     vocabularySize,
@@ -36,7 +57,10 @@ function step(experts: number): BenchCase {
     setup() {
       const model = new LanguageModel(config, { seed: 1 });
       const adamw = optimizer(model.namedParameters(), { name: 'adamw' });
-      const ids = Int32Array.from({ length: tokens + 1 }, (_, i) => (i * 7919 + ((i * i) % 1009)) % vocabularySize);
+      const ids = Int32Array.from(
+        { length: tokens + 1 },
+        (_, i) => (i * 7919 + ((i * i) % 1009)) % vocabularySize,
+      );
       const batch: TokenBatch = {
         ids: ids.slice(0, tokens),
         targets: ids.slice(1),

@@ -96,8 +96,9 @@ class Pool {
     inside_pool = true;
     slot = index + 1;
     for (;;) {
-      // Spin for about 20 microseconds, as a training step is a dense series of short jobs, then sleep.
-      const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
+      // A training step is a dense series of short jobs with some 50 microseconds of JavaScript between them, and waking a sleeping
+      // thread of a virtual machine takes as long again: stay awake for a millisecond, then sleep.
+      const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(1000);
       uint32_t now;
       for (int spin = 0; (now = generation_.load(std::memory_order_acquire)) == seen; ++spin) {
         pause();

@@ -49,7 +49,7 @@ export function evalCommand(): Command {
       const { loadTokenizer } = await import('../data/index.ts');
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
-      using model = await loadModel(checkpoint);
+      const model = await loadModel(checkpoint);
       model.eval();
       const results = await interruptible(async (signal) => {
         const steps = evaluate(
@@ -81,7 +81,7 @@ export function evalCommand(): Command {
             );
           }
         }
-      });
+      }).finally(() => model.dispose());
       if (o.json) printJson(results);
       else console.log(printTable(results));
     });

@@ -33,7 +33,7 @@ export function generateCommand(): Command {
       const { generate, loadModel } = await import('../models/language/index.ts');
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
-      using model = await loadModel(checkpoint);
+      const model = await loadModel(checkpoint);
       model.eval();
       const prompt = tokenizer.encode(o.prompt);
       const ids = [...prompt];
@@ -56,7 +56,7 @@ export function generateCommand(): Command {
           if (!o.json && text.startsWith(shown)) process.stdout.write(text.slice(shown.length));
           shown = text;
         }
-      });
+      }).finally(() => model.dispose());
       if (o.json) printJson({ text: tokenizer.decode(ids), ids, promptTokens: prompt.length });
       else process.stdout.write('\n');
     });

@@ -37,15 +37,21 @@ export function upcycleCommand(): Command {
       const { loadModel, saveModel } = await import('../models/language/index.ts');
       const { upcycleWithReport } = await import('../upcycling/index.ts');
       const from = resolveCheckpoint(o.from);
-      using dense = await loadModel(from);
-      const { model, report } = upcycleWithReport(dense, {
-        experts: whole('--experts', o.experts),
-        topK: whole('--top-k', o.topK),
-        router: o.router,
-        layers: layerSelection(o.layers) as 'all',
-        initStd: number('--init-std', o.initStd),
-        seed: number('--seed', o.seed),
-      });
+      const dense = await loadModel(from);
+      let upcycled: ReturnType<typeof upcycleWithReport>;
+      try {
+        upcycled = upcycleWithReport(dense, {
+          experts: whole('--experts', o.experts),
+          topK: whole('--top-k', o.topK),
+          router: o.router,
+          layers: layerSelection(o.layers) as 'all',
+          initStd: number('--init-std', o.initStd),
+          seed: number('--seed', o.seed),
+        });
+      } finally {
+        dense.dispose();
+      }
+      const { model, report } = upcycled;
       try {
         await saveModel(model, o.out, (folder) => copyTokenizer(from, folder));
       } finally {

@@ -86,6 +86,8 @@ export const recipeSchema = z.strictObject({
   }),
   evaluation: z
     .strictObject({
+      /** Score only the beginning of each held-out text, cut at a space; null: all of it. */
+      maxCharacters: count.nullable().default(null),
       /** Task names or files, besides the held-out texts. */
       tasks: z.array(z.string()).default([]),
       /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */

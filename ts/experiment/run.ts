@@ -119,16 +119,22 @@ async function makeModel(
   }
 }
 
+/** The first characters of a text, up to a space. */
+function beginning(text: string, characters: number | null): string {
+  if (characters === null || text.length <= characters) return text;
+  const space = text.lastIndexOf(' ', characters);
+  return text.slice(0, space > 0 ? space : characters);
+}
+
 /** Held-out texts as tasks, and whatever else the recipe evaluates. */
 async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
   const texts: Task[] = [];
   for (const [name, source] of Object.entries(recipe.data.heldOut)) {
-    texts.push(
-      heldOutTextTask(
-        name,
-        (await collect(source)).map(({ id, text }) => ({ id, text })),
-      ),
-    );
+    const documents = (await collect(source)).map(({ id, text }) => ({
+      id,
+      text: beginning(text, recipe.evaluation.maxCharacters),
+    }));
+    texts.push(heldOutTextTask(name, documents));
   }
   if (recipe.evaluation.wordOrder) {
     const { source, pairs } = recipe.evaluation.wordOrder;
