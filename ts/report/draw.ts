@@ -1,5 +1,4 @@
-import { parse, View } from 'vega';
-import { compile, type TopLevelSpec } from 'vega-lite';
+import type { TopLevelSpec } from 'vega-lite';
 
 /** Okabe & Ito's eight colours (2008), told apart by every kind of colour vision; black and yellow last: weak as thin lines. */
 export const palette = [
@@ -55,6 +54,8 @@ const config = {
 
 /** Draws a vega-lite specification as SVG text, without a browser. The namespaces are left out: it goes into an HTML page. */
 export async function draw(spec: Omit<TopLevelSpec, '$schema'>): Promise<string> {
+  // Loaded when first drawn: they take longer to load than the rest of the library.
+  const [{ parse, View }, { compile }] = await Promise.all([import('vega'), import('vega-lite')]);
   const view = new View(parse(compile({ ...spec, config, padding: 4 } as unknown as TopLevelSpec).spec), {
     renderer: 'none',
   });
