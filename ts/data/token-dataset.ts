@@ -14,6 +14,7 @@ export interface TokenDataset {
   readonly fingerprint: string;
   /** The tokens `[start, end)`. Throws ERR_LIBMOE_ARGUMENT outside `[0, length]`. */
   read(start: number, end: number): Int32Array;
+  /** Releases what the data set holds open. */
   close(): void;
 }
 

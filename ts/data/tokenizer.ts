@@ -29,11 +29,13 @@ export interface Tokenizer {
   readonly bosId?: number;
   readonly eosId?: number;
   readonly padId?: number;
+  /** The ids of a text. */
   encode(text: string, options?: EncodeOptions): Int32Array;
   /** Throws ERR_LIBMOE_TOKENIZER for an id outside the vocabulary. */
   decode(ids: Iterable<number>, options?: DecodeOptions): string;
   /** The token as it stands in the vocabulary, undefined for an id outside it. */
   idToToken(id: number): string | undefined;
+  /** The id of a token as it stands in the vocabulary, undefined when it is not there. */
   tokenToId(token: string): number | undefined;
 }
 

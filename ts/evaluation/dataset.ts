@@ -16,6 +16,7 @@ export interface DatasetContext {
 /** A source of documents: a schema of its options and a function that yields the rows. */
 export interface Dataset<Options extends z.ZodType = z.ZodType> {
   options: Options;
+  /** The rows of the split that is asked for. */
   load(options: z.output<Options>, context: DatasetContext): readonly Row[] | Promise<readonly Row[]>;
 }
 

@@ -6,6 +6,7 @@ import type { OutputType } from './task.ts';
 
 /** `libmoe` reproduces the original's numbers, defects included; `fixed` repairs the documented ones (§0.1, §1.19). */
 export const scorerModes = ['libmoe', 'fixed'] as const;
+/** One of {@link scorerModes}. */
 export type ScorerMode = (typeof scorerModes)[number];
 
 /** A question with the model's answers, one per pair of the question. */
@@ -25,7 +26,9 @@ export type MetricValue = number | readonly [logLikelihood: number, weight: numb
 export interface Metric {
   higherIsBetter: boolean;
   appliesTo: readonly OutputType[];
+  /** The value of one question. */
   item(scored: ScoredQuestion, outputType: OutputType): MetricValue;
+  /** One number from the values of all questions. */
   aggregate(values: readonly MetricValue[], mode: ScorerMode): number;
   /** Undefined where no standard error is defined ("N/A" in the results). */
   standardError(
@@ -42,6 +45,7 @@ export function registerMetric(name: string, metric: Metric): void {
   metrics.set(name, metric);
 }
 
+/** Names of all registered metrics, sorted. */
 export function metricNames(): string[] {
   return [...metrics.keys()].sort();
 }

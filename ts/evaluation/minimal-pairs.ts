@@ -15,6 +15,7 @@ export interface WordOrderPair {
   position: number;
 }
 
+/** How many pairs are made, and of which sentences. */
 export interface WordOrderOptions {
   /** Pairs wanted at most. */
   pairs: number;

@@ -29,6 +29,7 @@ export interface TokenScore {
   greedy: boolean;
 }
 
+/** How scoring may be ended early. */
 export interface ScoreOptions {
   /** Aborting ends the work at the next batch; the promise then rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -50,6 +51,7 @@ export interface EvalModel {
   readonly facts?: Readonly<Record<string, string | number | boolean>>;
   /** Hash of weights, config, tokenizer and adapter version: part of every cache key, so two models never share answers. */
   fingerprint(): string | Promise<string>;
+  /** Log-likelihoods of all requests, handed to `emit` as they come, in any order. */
   loglikelihood(requests: readonly TokenRequest[], emit: EmitScore, options?: ScoreOptions): Promise<void>;
   /** As loglikelihood, for texts that may be longer than `maxLength`: scored in disjoint windows. */
   loglikelihoodRolling(

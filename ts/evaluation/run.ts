@@ -11,6 +11,7 @@ import { type PreparedTask, scoreTask, taskMetrics } from './scoring.ts';
 import type { Task } from './task.ts';
 import { resolveTask, type TaskChoice } from './task-files.ts';
 
+/** What {@link evaluate} evaluates, and where results go. */
 export interface EvaluateOptions {
   /** Task names, task files (`*.yaml`), or tasks written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys. */
   tasks: readonly TaskChoice[];

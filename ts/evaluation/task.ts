@@ -3,6 +3,7 @@ import { fail } from '../native/index.ts';
 
 /** The quantities a model is asked for. `generate_until` comes with the evaluation issue. */
 export const outputTypes = ['multiple_choice', 'loglikelihood', 'loglikelihood_rolling'] as const;
+/** What a task asks of the model: one of {@link outputTypes}. */
 export type OutputType = (typeof outputTypes)[number];
 
 /** One row of a data set. */

@@ -6,6 +6,7 @@ import type { StatusOutput } from '../training/index.ts';
 import { loadRecipe, recipeText } from './recipe.ts';
 import { headlines, type RunResult, runRecipe } from './run.ts';
 
+/** What the demo may be told. */
 export interface DemoOptions {
   /** Default `runs/demo`. */
   out?: string;
@@ -32,6 +33,7 @@ export interface DemoRun {
   tasks: Record<string, number>;
 }
 
+/** What the demo found and where its report is. */
 export interface DemoResult {
   seconds: number;
   report: string;

@@ -16,7 +16,9 @@ export type RoutingLoss = {
   | {
       /** Statistics that are added up over all calls of the layer in this forward pass before the loss is taken of them. */
       parts: readonly Tensor[];
+      /** The loss, a scalar, from the sums of `parts`. */
       finish: (sums: readonly Tensor[]) => Tensor;
+      /** Adds up one part of two calls. */
       add: (a: Tensor, b: Tensor) => Tensor;
     }
 );
@@ -57,6 +59,7 @@ export interface RoutingContext {
   readonly replayed: Tensor | undefined;
 }
 
+/** What a forward pass is. */
 export interface ForwardOptions {
   /** Default false. */
   training?: boolean;
@@ -234,6 +237,7 @@ export class ForwardContext {
     this.#collection.defer({ name, layer, coefficient, parts, finish, add });
   }
 
+  /** The value of a coefficient at this step. Throws ERR_LIBMOE_ARGUMENT when it is not finite. */
   coefficient(c: Coefficient): number {
     const value = typeof c === 'number' ? c : c(this.step);
     if (!Number.isFinite(value))
@@ -264,6 +268,7 @@ export class ForwardContext {
     this.#collection.dispose();
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -29,6 +29,7 @@ export function libmoeStd(sizes: {
 /** How experts start: as PyTorch's Linear, as LibMoE's language models, or all weights N(0, std²) with zero biases. */
 export type ExpertInit = 'linear' | 'libmoe' | { std: number };
 
+/** The form of an expert. */
 export interface ExpertOptions {
   hidden: number;
   activation: ActivationName;

@@ -67,6 +67,7 @@ export class MoeLayer extends Module {
   readonly routedScaling: number;
   capacityFactor: number | undefined;
   dropPolicy: DropPolicy | undefined;
+  /** Changes every routing before tokens are sent. */
   routingTransform: ((routing: Routing) => Routing) | undefined;
 
   /** Throws ERR_LIBMOE_CONFIG or ERR_LIBMOE_ARGUMENT, naming the option, for what does not fit together. */

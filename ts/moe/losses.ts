@@ -12,13 +12,14 @@ export type GateStatistics = Pick<
   'logSumExp' | 'probabilitySums' | 'counts' | 'firstCounts' | 'summary' | 'entropy'
 >;
 
-/** [S, 1]: tokens counted in each sequence, and how many sequences have any, [1, 1]. */
+/** `[S, 1]`: tokens counted in each sequence, and how many sequences have any, [1, 1]. */
 function tokenCounts(gate: GateStatistics): { tokens: Tensor; sequences: Tensor } {
   const tokens = slice(gate.summary, 1, 0, 1);
   const sequences = maximum(sum(cast(greater(tokens, 0), tokens.dtype), undefined, { keepDims: true }), 1);
   return { tokens, sequences };
 }
 
+/** What {@link balanceLoss} counts, and over which tokens. */
 export interface BalanceOptions {
   topK: number;
   /** Count all choices and divide by topK (default), or first choices only. */
@@ -84,6 +85,7 @@ export function meanEntropyLoss(sums: Tensor, tokens: Tensor): Tensor {
  * - `none`.
  */
 export const balanceModes = ['switch', 'standard', 'step', 'time', 'layers_time', 'global', 'none'] as const;
+/** One of {@link balanceModes}. */
 export type BalanceMode = (typeof balanceModes)[number];
 
 /** A coefficient in router options: a number ≥ 0, or a function of the step. */
@@ -95,6 +97,7 @@ export const coefficientSchema = z.union([
   ),
 ]);
 
+/** Which losses {@link gateLosses} makes, and their coefficients. */
 export interface GateLossOptions {
   balance: BalanceMode;
   balanceCoefficient: Coefficient;

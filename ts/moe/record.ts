@@ -47,7 +47,7 @@ export class RoutingRecord {
   readonly #experts: Tensor | undefined;
   readonly #dropped: Tensor;
 
-  /** @param expertCounts i32 [experts + 1] row offsets, used when the routing has no statistics of its own */
+  /** @param kept i32 `[experts + 1]` row offsets of the plan, used when the routing has no statistics of its own */
   constructor(
     place: { layer: string; call: number; trace: boolean },
     routing: Routing,
@@ -121,6 +121,7 @@ export class RoutingRecord {
     };
   }
 
+  /** Frees the tensors of the record. */
   dispose(): void {
     const trace = this.trace ? [this.trace.choices, this.trace.weights, this.trace.probabilities] : [];
     const own = [this.#counts, this.#firstCounts, this.#sums, this.#summary, this.#experts, this.#dropped];

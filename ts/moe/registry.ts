@@ -18,11 +18,13 @@ export interface RouterPlace {
   device?: LayerOptions['device'];
 }
 
+/** What {@link registerRouter} must know of an algorithm. */
 export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   /** What users may set; unknown keys are refused. */
   options: Options;
   /** Behaviours this router has; default ['fixed']. */
   compat?: readonly Compat[];
+  /** Makes the router of one layer from its checked options. */
   create(options: z.output<Options>, place: RouterPlace): Router;
 }
 

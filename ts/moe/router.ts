@@ -9,6 +9,7 @@ import type { AnyRouting } from './routing.ts';
  * computes, `original` the method's own paper.
  */
 export type Compat = 'fixed' | 'libmoe' | 'original';
+/** All values of {@link Compat}. */
 export const compatibilities: readonly Compat[] = ['fixed', 'libmoe', 'original'];
 
 /**
@@ -19,7 +20,7 @@ export abstract class Router extends Module {
   /** Width of a token, where the router depends on it. */
   readonly width?: number;
 
-  /** @param tokens `[tokens, width]`; the result is differentiable */
+  /** Chooses experts and weights for `tokens` `[tokens, width]`; the weights are differentiable. */
   abstract route(tokens: Tensor, context: RoutingContext): AnyRouting;
 
   /** After an optimizer step: choices per router output over the whole global batch, all micro-batches and ranks. */

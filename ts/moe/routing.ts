@@ -10,7 +10,7 @@ export interface RoutingStatistics {
   firstCounts: Tensor;
   /** [S, R]. */
   probabilitySums: Tensor;
-  /** [S, 5]: see Gate.summary. */
+  /** `[S, 5]`: see Gate.summary. */
   summary: Tensor;
 }
 
@@ -20,7 +20,7 @@ interface RoutingExtras {
   /** [tokens, R], only when a trace is asked for. */
   probabilities?: Tensor | undefined;
   losses?: readonly RoutingLoss[] | undefined;
-  /** [tokens, width]: output of experts without computation, already weighted. */
+  /** `[tokens, width]`: output of experts without computation, already weighted. */
   extra?: Tensor | undefined;
   statistics?: RoutingStatistics | undefined;
   /** i32 [tokens, topK] over the router's outputs, where these differ from `experts` (signed or zero-computation experts). */
@@ -46,6 +46,7 @@ export interface AssignmentRouting extends RoutingExtras {
   };
 }
 
+/** What a router may return. */
 export type AnyRouting = Routing | AssignmentRouting;
 
 /**

@@ -9,6 +9,7 @@ import { Module } from './module.ts';
 
 /** The activations of feed-forward layers and experts; `gelu` is the exact one (erf). */
 export const activationNames = ['relu', 'silu', 'gelu', 'geluTanh', 'quickGelu', 'identity'] as const;
+/** One of {@link activationNames}. */
 export type ActivationName = (typeof activationNames)[number];
 
 /** Applies an activation by name. @throws ERR_LIBMOE_ARGUMENT for an unknown name */

@@ -261,6 +261,7 @@ export class Module {
     }
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -23,7 +23,7 @@ export class LayerNorm extends Module {
     if (options.bias ?? true) this.bias = newParameter([width], options);
   }
 
-  /** @param x `[..., width]` */
+  /** Normalises the last axis of `x` `[..., width]`. */
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.weight, this.bias, this.eps);
   }
@@ -44,7 +44,7 @@ export class RmsNorm extends Module {
     startWith(this.weight, named, 'weight', onesInitialiser);
   }
 
-  /** @param x `[..., width]` */
+  /** Normalises the last axis of `x` `[..., width]`. */
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.weight, this.eps);
   }

@@ -65,6 +65,7 @@ export class Rotary {
     return rotary(x, known.table, positions);
   }
 
+  /** Frees the table of angles. */
   dispose(): void {
     for (const { table } of this.#tables.values()) {
       table.cos.dispose();

@@ -8,6 +8,7 @@ import { isJsonObject, readJsonObject, reasonOf } from './json.ts';
 /** The file that lists the others of its folder. */
 export const checksumFile = 'checksums.json';
 
+/** What {@link writeChecksums} keeps of a file. */
 export interface FileChecksum {
   /** Bytes. */
   size: number;
@@ -46,6 +47,7 @@ export function writeChecksums(folder: string): void {
   writeFileAtomically(join(folder, checksumFile), `${JSON.stringify({ files }, null, 2)}\n`);
 }
 
+/** How thoroughly a folder is verified. */
 export interface VerifyOptions {
   /** `size` compares file sizes only: finds truncation at once, but not changed bytes. Default `contents`. */
   depth?: 'size' | 'contents';

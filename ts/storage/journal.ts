@@ -4,6 +4,7 @@ import { fail } from '../native/index.ts';
 import { syncFolder, writeFileAtomically, writeFully } from './atomic.ts';
 import { isJsonObject, type JsonObject, parseJson, reasonOf } from './json.ts';
 
+/** How often a {@link Journal} is made durable. */
 export interface JournalOptions {
   /** Lines between two fsyncs: what a power cut may cost. Default 1. A crash of the process alone never costs a finished line. */
   syncEvery?: number;
@@ -58,6 +59,7 @@ export class Journal {
     this.#unsynced = 0;
   }
 
+  /** Makes everything durable and closes the file. */
   close(): void {
     if (this.#descriptor === undefined) return;
     this.sync();
@@ -65,6 +67,7 @@ export class Journal {
     this.#descriptor = undefined;
   }
 
+  /** As {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -3,6 +3,7 @@ import { codeOf, type ErrorCode, fail } from '../native/index.ts';
 
 /** What JSON can hold: the type of every state that goes into a checkpoint. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue };
+/** A JSON value with keys. */
 export type JsonObject = { [key: string]: JsonValue };
 
 /**
@@ -43,6 +44,7 @@ export function readText(path: string, code: ErrorCode = 'ERR_LIBMOE_FILE'): str
   }
 }
 
+/** Whether a value is an object, neither null nor a list. */
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

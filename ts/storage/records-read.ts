@@ -3,7 +3,9 @@ import { crc32 } from 'node:zlib';
 import { fail } from '../native/index.ts';
 import { isJsonObject, type JsonValue, parseJson, reasonOf } from './json.ts';
 
+/** The values of a column, by its type. */
 export type ColumnArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array | Uint8Array;
+/** Element type of a column. */
 export type ColumnType = 'f32' | 'f64' | 'i32' | 'u32' | 'u16' | 'u8';
 /** What holds for all rows of a block. */
 export type Attributes = Readonly<Record<string, JsonValue>>;
@@ -110,11 +112,13 @@ export class RecordReader {
     }
   }
 
+  /** Closes the file. */
   close(): void {
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
   }
 
+  /** As {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -134,6 +134,7 @@ export class RecordWriter {
     fsyncSync(this.#open());
   }
 
+  /** Makes everything durable and closes the file. */
   close(): void {
     if (this.#descriptor === undefined) return;
     this.sync();
@@ -141,6 +142,7 @@ export class RecordWriter {
     this.#descriptor = undefined;
   }
 
+  /** As {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

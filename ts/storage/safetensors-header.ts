@@ -46,6 +46,7 @@ export interface SafetensorsEntry {
   readonly end: number;
 }
 
+/** What a safetensors file says of its contents. */
 export interface SafetensorsHeader {
   readonly file: string;
   readonly metadata: Readonly<Record<string, string>>;

@@ -4,8 +4,10 @@ import { bytesPerElement, type Tensor } from '../tensor/index.ts';
 import { writeFileAtomically, writeFully } from './atomic.ts';
 import { formatDtypeOf } from './safetensors-header.ts';
 
+/** Tensors by name, in the order in which they are written. */
 export type NamedTensors = ReadonlyMap<string, Tensor>;
 
+/** What is stored beside the tensors. */
 export interface SafetensorsWriteOptions {
   /** Free text stored in the header; transformers expects `format: "pt"` and gets it unless another is given. */
   metadata?: Readonly<Record<string, string>>;
@@ -51,6 +53,7 @@ export function writeSafetensors(
   });
 }
 
+/** How tensors are divided among files. */
 export interface ShardOptions extends SafetensorsWriteOptions {
   /** File names begin with this; `model` makes `model.safetensors` or `model-00001-of-00003.safetensors`. */
   base?: string;

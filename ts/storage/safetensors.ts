@@ -26,6 +26,7 @@ export {
   writeShardedSafetensors,
 } from './safetensors-write.ts';
 
+/** As what a stored tensor is read. */
 export interface ReadTensorOptions {
   /** Converted to this element type when given; the stored one otherwise. */
   dtype?: Dtype;
@@ -42,10 +43,12 @@ export class Safetensors {
     this.metadata = metadata;
   }
 
+  /** Names of the stored tensors. */
   names(): string[] {
     return [...this.entries.keys()];
   }
 
+  /** Whether a tensor of this name is stored. */
   has(name: string): boolean {
     return this.entries.has(name);
   }

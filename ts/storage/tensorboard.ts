@@ -9,6 +9,7 @@ import { bytesField, doubleField, floatField, integerField, message, packedDoubl
 
 let written = 0;
 
+/** Where an {@link EventWriter} takes up. */
 export interface EventWriterOptions {
   /** First step that this writer will log, when a run continues: TensorBoard then forgets what older files say of it and after. */
   resumeAt?: number;
@@ -103,6 +104,7 @@ export class EventWriter {
     if (this.#descriptor !== undefined) fsyncSync(this.#descriptor);
   }
 
+  /** Makes everything durable and closes the file. */
   close(): void {
     if (this.#descriptor === undefined) return;
     this.sync();
@@ -110,6 +112,7 @@ export class EventWriter {
     this.#descriptor = undefined;
   }
 
+  /** As {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -4,6 +4,7 @@ import { gradientDtype } from './dtype.ts';
 import { isGradEnabled } from './lifetime.ts';
 import { empty, emptyLike, type Tensor } from './tensor.ts';
 
+/** How packed sequences attend: where they begin, and which keys a query sees. */
 export interface AttentionOptions {
   /** i32 [sequences + 1]: sequence s owns the tokens from offsets[s] to offsets[s + 1]. Sequences may be empty. */
   sequenceOffsets: Tensor;
@@ -87,11 +88,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
 
 /** Where the keys and values of a batch lie in a paged cache. All tensors i32. */
 export interface CachePlacement {
-  /** [sequences, blocks per sequence]: the block of the pool that holds positions i · blockSize … of a sequence. */
+  /** `[sequences, blocks per sequence]`: the block of the pool that holds positions i · blockSize … of a sequence. */
   blockTable: Tensor;
-  /** [sequences + 1]: which of the new tokens belong to which sequence. */
+  /** `[sequences + 1]`: which of the new tokens belong to which sequence. */
   queryOffsets: Tensor;
-  /** [sequences]: keys of each sequence, its new ones included; the new tokens are its last positions. */
+  /** `[sequences]`: keys of each sequence, its new ones included; the new tokens are its last positions. */
   keyLengths: Tensor;
 }
 

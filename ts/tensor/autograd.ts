@@ -21,6 +21,7 @@ export type Backward = (
   // biome-ignore lint/suspicious/noConfusingVoidType: a function that writes everything into the sink returns nothing
 ) => readonly (Tensor | undefined)[] | void;
 
+/** A differentiable operation, as {@link record} takes it. */
 export interface OpRecord {
   /** For error messages. */
   name: string;

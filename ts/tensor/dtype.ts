@@ -2,6 +2,7 @@ import { fail } from '../native/index.ts';
 
 /** Element types; arithmetic runs on f32, bf16 (computed in f32) and f64, the others store and index. */
 export type Dtype = 'f32' | 'bf16' | 'f64' | 'f16' | 'i32' | 'i64' | 'u8' | 'bool';
+/** Where a tensor lives. */
 export type DeviceName = 'cpu' | `cuda:${number}`;
 /** What a tensor's raw elements look like in JavaScript; bf16 and f16 as their 16 bits. */
 export type HostArray = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint16Array | Uint8Array;
@@ -18,6 +19,7 @@ export function dtypeCode(dtype: Dtype): number {
 /** Bytes of one element. */
 export const bytesPerElement = (dtype: Dtype): number => bytes[dtype];
 
+/** Whether elements are floating-point numbers. */
 export const isFloat = (dtype: Dtype): boolean =>
   dtype === 'f32' || dtype === 'bf16' || dtype === 'f64' || dtype === 'f16';
 

@@ -3,6 +3,7 @@ import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
 import { empty, type Tensor, view } from './tensor.ts';
 
+/** How {@link gate} scores, chooses and weighs experts, and which statistics it takes. */
 export interface GateOptions {
   /** Choices per token, 1 … E. */
   topK: number;
@@ -46,7 +47,7 @@ export interface Gate {
   /** i32 [S, experts] over all choices, and over first choices only. */
   counts: Tensor;
   firstCounts: Tensor;
-  /** [S, 5]: tokens counted, then sums over them of: entropy of the softmax (nats), entropy of the rescaled weights, w₁ − w₂, p₁ − p₂. */
+  /** `[S, 5]`: tokens counted, then sums over them of: entropy of the softmax (nats), entropy of the rescaled weights, w₁ − w₂, p₁ − p₂. */
   summary: Tensor;
   /** [tokens, experts], differentiable, when asked for. */
   probabilities?: Tensor;
@@ -54,6 +55,7 @@ export interface Gate {
   entropy?: Tensor;
 }
 
+/** Columns of {@link Gate.summary}. */
 export const gateSummaryColumns = 5;
 const scores = ['softmax', 'sigmoid'] as const; // these three in the order of native/ops/gating.h
 const rules = ['scores', 'renormalise', 'activation'] as const;

@@ -3,6 +3,7 @@ import { type GradSink, record } from './autograd.ts';
 import { isFloat } from './dtype.ts';
 import { empty, emptyLike, type Tensor } from './tensor.ts';
 
+/** How the operands of {@link matmul} are stored. */
 export interface MatmulOptions {
   /** `a` is stored [k, m]. */
   transposeA?: boolean;

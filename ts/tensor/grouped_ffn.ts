@@ -29,6 +29,7 @@ export interface ExpertWeights {
   downBias?: Tensor | undefined;
 }
 
+/** The form of the experts, and what is kept for backward. */
 export interface GroupedFfnOptions {
   activation: ExpertActivation;
   /** `act(gate) * up` (SwiGLU and its kin, Shazeer, arXiv 2002.05202) instead of `act(up)`. */

@@ -5,6 +5,7 @@ import { gradientDtype } from './dtype.ts';
 import { isGradEnabled } from './lifetime.ts';
 import { empty, emptyLike, type Tensor } from './tensor.ts';
 
+/** How a loss over a vocabulary is cut into pieces. */
 export interface ChunkOptions {
   /** Tokens whose logits exist at a time; default: about 32 MB of them. Changes memory, not a token's value. */
   chunk?: number;
@@ -101,6 +102,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
   return loss;
 }
 
+/** What {@link tokenLogProbabilities} returns. */
 export interface TokenLogProbabilities {
   /** f64 [tokens]: log softmax(logits)[target], 0 where the target is −1. Logits and their exponentials are f32, sums and logarithm f64. */
   logProbability: Tensor;

@@ -1,6 +1,7 @@
 import { native } from '../native/index.ts';
 import { type DeviceName, parseDevice } from './dtype.ts';
 
+/** What the tensors of a device take up. */
 export interface Memory {
   /** Live tensors of this thread, views and those the tape holds included. */
   tensors: number;
@@ -18,6 +19,7 @@ export function memory(device: DeviceName = 'cpu'): Memory {
   return { tensors: m.handles, bytes: m.bytes, peakBytes: m.peakBytes, pooledBytes: m.pooledBytes };
 }
 
+/** Begins {@link Memory.peakBytes} anew from what is live now. */
 export function resetPeakMemory(device: DeviceName = 'cpu'): void {
   const { kind, index } = parseDevice(device);
   native().resetPeak(kind, index);
@@ -31,4 +33,5 @@ export const devices = (): DeviceName[] => ['cpu'];
 
 /** Threads that one CPU operation uses, the caller's included; results do not depend on it. */
 export const threads = (): number => native().cpuInfo().threads;
+/** Sets how many threads an operation may use, the calling one included; results do not depend on it. */
 export const setThreads = (count: number): void => native().setThreads(count);

@@ -17,6 +17,7 @@ export interface AdamwTensors extends OptimizerTensors {
   secondMoments: readonly Tensor[];
 }
 
+/** Settings of one AdamW update. */
 export interface AdamwOptions {
   learningRate: number;
   /** Default 0.9. */
@@ -38,6 +39,7 @@ export interface SgdTensors extends OptimizerTensors {
   momenta?: readonly Tensor[];
 }
 
+/** Settings of one SGD update. */
 export interface SgdOptions {
   learningRate: number;
   /** Default 0. */

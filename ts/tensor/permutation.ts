@@ -7,6 +7,7 @@ export type DropPolicy = 'position' | 'probability' | 'random' | 'batch-prioriti
 /** In the order of native/ops/permutation.h. */
 export const dropPolicies: readonly DropPolicy[] = ['position', 'probability', 'random', 'batch-prioritised'];
 
+/** How {@link dispatchPlan} sorts choices, and what it drops. */
 export interface DispatchOptions {
   /** Number of experts E; ids are 0 … E−1, or −1 for no expert. */
   experts: number;
@@ -46,7 +47,9 @@ export interface DispatchPlan {
   readonly dropped: Tensor;
   /** Number of kept slots; waits for the device. */
   kept(): number;
+  /** Frees the tensors of the plan. */
   dispose(): void;
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void;
 }
 

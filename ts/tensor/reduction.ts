@@ -7,6 +7,7 @@ import { elements, emptyLike, type Tensor, view } from './tensor.ts';
 /** One axis or several, negative ones counted from the end; default all. */
 export type Axes = number | readonly number[];
 
+/** What becomes of the axes that are reduced. */
 export interface ReductionOptions {
   /** Keep reduced axes with size 1. Default false. */
   keepDims?: boolean;

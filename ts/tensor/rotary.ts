@@ -3,6 +3,7 @@ import { record } from './autograd.ts';
 import type { DeviceName } from './dtype.ts';
 import { emptyLike, type Tensor, tensor } from './tensor.ts';
 
+/** Angles of a rotary embedding. */
 export interface RotaryTableOptions {
   /** Channels per head that are turned: even, at least 2; half of them are pairs. */
   dims: number;
@@ -57,6 +58,7 @@ export function rotaryTable(options: RotaryTableOptions): RotaryTable {
   return { cos: tensor(cos, shape, { dtype, device }), sin: tensor(sin, shape, { dtype, device }) };
 }
 
+/** Which channels of a head form a pair. */
 export interface RotaryOptions {
   /** Pairs are neighbouring channels (2j, 2j + 1), as in GPT-J and llama2.c, instead of (j, j + dims / 2). Default false. */
   interleaved?: boolean;

@@ -12,6 +12,7 @@ import {
 } from './dtype.ts';
 import { currentOwner, type Owned, type Owner } from './lifetime.ts';
 
+/** What a new tensor is made of, and where. */
 export interface TensorOptions {
   /** Default f32. */
   dtype?: Dtype;
@@ -94,6 +95,7 @@ export class Tensor implements Owned {
     return this;
   }
 
+  /** Gives back a reference that {@link retain} took; storage goes with the last one. */
   release(): void {
     if (this.#references === 0) return;
     this.#references -= 1;
@@ -111,6 +113,7 @@ export class Tensor implements Owned {
     this.release();
   }
 
+  /** As {@link dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -188,6 +191,7 @@ export class Tensor implements Owned {
   }
 }
 
+/** Number of elements of a shape. */
 export function elements(shape: readonly number[]): number {
   let n = 1;
   for (const size of shape) n *= size;
@@ -215,18 +219,21 @@ export const empty = (shape: readonly number[], options: TensorOptions = {}): Te
 export const emptyLike = (like: Tensor, options: TensorOptions = {}): Tensor =>
   newTensor(like.shape, { dtype: like.dtype, device: like.device, ...options });
 
+/** A tensor of zeros. */
 export function zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
   const t = newTensor(shape, options);
   native().clear(t.handle);
   return t;
 }
 
+/** A tensor whose elements all have one value. */
 export function full(shape: readonly number[], value: number, options: TensorOptions = {}): Tensor {
   const t = newTensor(shape, options);
   native().fill(t.handle, value);
   return t;
 }
 
+/** A tensor of ones. */
 export const ones = (shape: readonly number[], options: TensorOptions = {}): Tensor =>
   full(shape, 1, options);
 

@@ -36,6 +36,7 @@ export interface Callback {
   close?(): void;
   /** What a checkpoint must keep of this callback. */
   state?(): JsonValue;
+  /** Takes back on a resume what {@link state} gave. */
   restore?(state: JsonValue): void;
 }
 

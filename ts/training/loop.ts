@@ -24,6 +24,7 @@ export interface BatchSource<Batch> {
   restore(state: JsonValue): void;
 }
 
+/** What {@link train} needs and may be told. */
 export interface TrainOptions<Batch = TokenBatch> {
   data: BatchSource<Batch>;
   optimizer: Optimizer;

@@ -25,6 +25,7 @@ export interface Optimizer {
 const decay = z.number().nonnegative();
 const beta = z.number().min(0).lt(1);
 
+/** Options of AdamW (Loshchilov and Hutter, arXiv 1711.05101). */
 export const adamwOptions = z.strictObject({
   name: z.literal('adamw'),
   beta1: beta.default(0.9),
@@ -35,6 +36,7 @@ export const adamwOptions = z.strictObject({
   ...parameterGroupOptions,
 });
 
+/** Options of stochastic gradient descent with momentum. */
 export const sgdOptions = z.strictObject({
   name: z.literal('sgd'),
   momentum: beta.default(0),
@@ -46,6 +48,7 @@ export const sgdOptions = z.strictObject({
 
 /** Options of an optimizer as recipes write them. */
 export const optimizerOptions = z.discriminatedUnion('name', [adamwOptions, sgdOptions]);
+/** Options of an optimizer; defaults may be left out. */
 export type OptimizerOptions = z.input<typeof optimizerOptions>;
 
 /**

@@ -42,6 +42,7 @@ export const scheduleOptions = z.discriminatedUnion('name', [
   }),
 ]);
 
+/** Options of a schedule; defaults may be left out. */
 export type ScheduleOptions = z.input<typeof scheduleOptions>;
 
 /** Makes the schedule of a training of `steps` steps. Throws ERR_LIBMOE_CONFIG naming the bad option. */

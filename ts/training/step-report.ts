@@ -1,10 +1,10 @@
 /** What the routers of one layer did in one step. */
 export interface LayerRouting {
-  /** Tokens per expert, `[experts]`. */
+  /** Choices per router output, on all ranks. */
   counts: number[];
   /** Mean over tokens of the entropy of the routing distribution, in nats. */
   entropy: number;
-  /** Mean over tokens of the gap between the last chosen and the first refused score. */
+  /** Mean over tokens of the gap between the two largest mixing weights, rescaled to sum 1. */
   margin: number;
   /** Assignments that found no room in their expert. */
   dropped: number;

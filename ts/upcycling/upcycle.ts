@@ -35,6 +35,7 @@ export const upcycleOptionsSchema = z.strictObject({
   /** Width of an expert. Must be the dense width: a narrower expert would lose dense weights. */
   hidden: count.optional(),
 });
+/** Options of {@link upcycle}; defaults may be left out. */
 export type UpcycleOptions = z.input<typeof upcycleOptionsSchema>;
 
 /** What {@link upcycle} did with every parameter. */

@@ -11,6 +11,7 @@ import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.t
 import { loadLlama2c } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
+/** Where and in which dtype a model is loaded. */
 export interface LoadOptions {
   device?: DeviceName;
   /** Default: the dtype that config.json names if it is f32, bf16 or f64, else f32. */

@@ -26,6 +26,7 @@ export const layerSelectionSchema = z.union([
   z.string().regex(/^every:[1-9]\d*$/, 'must be "all", "every:N" or a list of layer indices'),
   z.array(z.number().int().nonnegative()).min(1),
 ]);
+/** Which layers are meant: see {@link layerSelectionSchema}. */
 export type LayerSelection = z.infer<typeof layerSelectionSchema>;
 
 const moeSchema = z.strictObject({
@@ -79,7 +80,9 @@ export const languageModelConfigSchema = z.strictObject({
 /** What a user writes: defaults may be left out. */
 export type LanguageModelOptions = z.input<typeof languageModelConfigSchema>;
 type Parsed = z.output<typeof languageModelConfigSchema>;
+/** The mixture-of-experts part of a configuration, every default written out. */
 export type MoeConfig = z.output<typeof moeSchema>;
+/** A dense layer or an expert, every default written out. */
 export type FeedForwardConfig = z.output<typeof feedForwardSchema>;
 
 /** A complete configuration: every default written out. */

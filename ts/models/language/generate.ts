@@ -4,6 +4,7 @@ import { uniform } from '../../tensor/random.ts';
 import { KvCache } from './kv-cache.ts';
 import { type LanguageModel, packSequences, rowsOf } from './model.ts';
 
+/** How the next token is drawn from its probabilities. */
 export interface SamplingOptions {
   /** 0 (default): always the most probable token. */
   temperature?: number;
@@ -15,6 +16,7 @@ export interface SamplingOptions {
   seed?: number;
 }
 
+/** How long {@link generate} goes on, and how it samples. */
 export interface GenerateOptions extends SamplingOptions {
   /** Default 128; never past the model's maxPositions. */
   maxTokens?: number;
@@ -23,6 +25,7 @@ export interface GenerateOptions extends SamplingOptions {
   signal?: AbortSignal;
 }
 
+/** A token that {@link generate} yields. */
 export interface GeneratedToken {
   token: number;
   /** ln of the model's own probability of the token, before temperature and cuts. */

@@ -14,6 +14,7 @@ import {
 import { cat } from '../../tensor/shape.ts';
 import type { LanguageModelConfig } from './config.ts';
 
+/** Sizes of a {@link KvCache}. */
 export interface KvCacheOptions {
   /** Tokens per block; default 16. */
   blockSize?: number;
@@ -182,6 +183,7 @@ export class KvCache {
     this.#sequences.clear();
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -31,6 +31,7 @@ import {
 import { drawInitialValues } from './initial-values.ts';
 import type { CachedSequences, CacheStep } from './kv-cache.ts';
 
+/** How a new model starts, and where it lives. */
 export interface NewModelOptions {
   /** Seeds every parameter's own random stream; default 0. `'later'`: zeros, for weights that are loaded next. */
   seed?: number | 'later';

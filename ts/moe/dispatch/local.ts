@@ -2,6 +2,7 @@ import { type DispatchPlan, type DropPolicy, dispatchPlan } from '../../tensor/p
 import type { Routing } from '../routing.ts';
 import { capacityOf } from './capacity.ts';
 
+/** Number of experts, and what happens when one is full. */
 export interface DispatchSettings {
   experts: number;
   /** Choices per token that the capacity is reckoned with; default those of the routing. */

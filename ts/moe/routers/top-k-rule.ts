@@ -21,6 +21,7 @@ export const topKOptions = z.object({
   inputDropout: z.number().min(0).lt(1).default(0),
   expertDropout: z.number().min(0).lt(1).default(0),
 });
+/** {@link topKOptions} with every default written out. */
 export type TopKOptions = z.output<typeof topKOptions>;
 
 /** The fixed part of a gate; the rest depends on the pass. */

@@ -38,6 +38,7 @@ export class TopKRouter extends Router {
     if (options.bias) this.bias = newParameter([place.experts], place);
   }
 
+  /** Throws ERR_LIBMOE_SHAPE for tokens of another width, ERR_LIBMOE_NOT_FINITE for logits that are no numbers. */
   route(tokens: Tensor, context: RoutingContext): Routing {
     requireTokens(tokens, this.width, context.layerName);
     const { score, weights, epsilon, losses } = this.#rule;
