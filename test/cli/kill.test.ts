@@ -9,13 +9,28 @@ const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-kill-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const recipe = 'recipes/demo/moe.yaml';
-const changes = ['--smoke', '--set', 'training.steps=60', '--set', 'training.checkpointEvery=7', '--set', `data.cache=${folder}/cache`];
+const changes = [
+  '--smoke',
+  '--set',
+  'training.steps=60',
+  '--set',
+  'training.checkpointEvery=7',
+  '--set',
+  `data.cache=${folder}/cache`,
+];
 const losses = (run: string): number[] =>
   readFileSync(path.join(folder, run, 'metrics.jsonl'), 'utf8')
     .trim()
     .split('\n')
     .map((line) => (JSON.parse(line) as { loss: number }).loss);
-const train = (run: string, ...more: string[]) => ['train', recipe, ...changes, '--out', path.join(folder, run), ...more];
+const train = (run: string, ...more: string[]) => [
+  'train',
+  recipe,
+  ...changes,
+  '--out',
+  path.join(folder, run),
+  ...more,
+];
 
 describe('a training that is disturbed', () => {
   it('ends at the bits of an undisturbed one: killed at any moment, resumed, at other thread counts', async () => {

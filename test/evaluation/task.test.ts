@@ -28,7 +28,7 @@ describe('a task is data', () => {
   });
   it.each<[Record<string, unknown>, string]>([
     [{ ...choice, doc_to_txt: 'q' }, 'unknown key "doc_to_txt", did you mean "doc_to_text"?'],
-    [{ ...choice, pair: { mod: 'joint' } }, 'unknown key "mod", did you mean "mode"?'],
+    [{ ...choice, pair: { mod: 'joint' } }, 'unknown key "pair.mod", did you mean "mode"?'],
     [{ ...choice, output_type: 'guess' }, 'output_type'],
     [{ ...choice, num_fewshot: 5 }, 'few-shot'],
     [{ ...choice, doc_to_choice: undefined }, 'needs doc_to_choice'],

@@ -100,7 +100,7 @@ describe('the router registry', () => {
 
   it('refuses options and behaviours that a router does not have', () => {
     expect(attempt(() => createRouter('smoe', { balanceCoeficient: 1 }, place))).toMatch(
-      /ERR_LIBMOE_CONFIG.*unknown option "balanceCoeficient", did you mean "balanceCoefficient"/,
+      /ERR_LIBMOE_CONFIG.*unknown key "balanceCoeficient", did you mean "balanceCoefficient"/,
     );
     expect(attempt(() => createRouter('smoe', { balanceCoefficient: -1 }, place))).toMatch(
       /ERR_LIBMOE_CONFIG.*balanceCoefficient/,
@@ -112,6 +112,6 @@ describe('the router registry', () => {
     expect(attempt(() => createRouter('twice', {}, { ...place, compat: 'libmoe' }))).toMatch(
       /ERR_LIBMOE_CONFIG.*no compat "libmoe": choose fixed/,
     );
-    expect(attempt(() => createRouter('twice', { k: 1 }, place))).toMatch(/unknown option "k".*known: none/);
+    expect(attempt(() => createRouter('twice', { k: 1 }, place))).toMatch(/unknown key "k".*known: none/);
   });
 });

@@ -63,7 +63,8 @@ for (const make of commands) {
 try {
   await program.parseAsync();
 } catch (error) {
-  process.exitCode = report(error);
+  const code = report(error);
+  process.exitCode ??= code; // an interrupted command has set 130
 }
 
 function report(error: unknown): number {

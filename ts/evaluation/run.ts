@@ -19,7 +19,7 @@ export interface EvaluateOptions {
   limit?: number;
   /** Folder for results.json, samples_<task>.jsonl and the journal that a killed run resumes from. */
   out?: string;
-  /** Default `libmoe`, as all published comparisons need. */
+  /** Default `fixed`; `libmoe` reproduces the original's numbers, quirks included. */
   scorer?: ScorerMode;
   /** Where relative data files are looked up before the task file's own folder. */
   dataFolder?: string;
@@ -53,7 +53,7 @@ export async function* evaluate(
   options: EvaluateOptions,
 ): AsyncGenerator<EvalProgress, Results> {
   const started = performance.now();
-  const mode = options.scorer ?? 'libmoe';
+  const mode = options.scorer ?? 'fixed';
   checkOptions(options, mode);
   const tasks = options.tasks.map((choice) => resolveTask(choice));
   const twice = tasks.find((task, i) => tasks.findIndex((other) => other.task === task.task) !== i);

@@ -2,14 +2,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parse } from 'yaml';
 import { fail, packageRoot } from '../native/index.ts';
-import {
-  defineTask,
-  nearest,
-  registeredTask,
-  registeredTaskNames,
-  type Task,
-  type TaskInput,
-} from './task.ts';
+import { nearestKey } from '../storage/schema-errors.ts';
+import { defineTask, registeredTask, registeredTaskNames, type Task, type TaskInput } from './task.ts';
 
 /** A task by name, by file path, or written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys of a known task. */
 export type TaskChoice = string | TaskInput | ({ task: string } & Record<string, unknown>);
@@ -110,9 +104,10 @@ export function resolveTask(choice: TaskChoice, folder: string = taskFolder): Ta
   const known = findTask(choice, folder);
   if (known !== undefined) return known;
   const names = taskNames(folder);
+  const near = nearestKey(choice, names);
   return fail(
     'ERR_LIBMOE_CONFIG',
-    `no task "${choice}"${names.length > 0 ? `, did you mean "${nearest(choice, names)}"?` : ''} Known tasks: ${names.join(', ')}`,
+    `no task "${choice}"${near ? `, did you mean "${near}"?` : '.'} Known tasks: ${names.join(', ')}`,
   );
 }
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 
 /** The quantities a model is asked for. `generate_until` comes with the evaluation issue. */
 export const outputTypes = ['multiple_choice', 'loglikelihood', 'loglikelihood_rolling'] as const;
@@ -71,7 +72,8 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
   const { folder, ...file } = input as TaskInput;
   const name = typeof file.task === 'string' ? file.task : '(unnamed)';
   const parsed = taskSchema.safeParse(file);
-  if (!parsed.success) fail('ERR_LIBMOE_CONFIG', `task ${name}: ${describe(parsed.error)}`);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_CONFIG', `task ${name}: ${explainIssues(taskSchema, parsed.error.issues)}`);
   const task = parsed.data;
   if (task.documents !== undefined && task.dataset_path !== undefined && task.dataset_path !== 'inline')
     fail(
@@ -86,37 +88,6 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
   if (task.output_type === 'multiple_choice' && task.doc_to_choice === undefined)
     fail('ERR_LIBMOE_CONFIG', `task ${name} is multiple_choice and needs doc_to_choice`);
   return folder === undefined ? task : { ...task, folder };
-}
-
-function describe(error: z.ZodError): string {
-  return error.issues
-    .map((issue) => {
-      const where = issue.path.length > 0 ? `${issue.path.join('.')}: ` : '';
-      if (issue.code !== 'unrecognized_keys') return where + issue.message;
-      const known = Object.keys(issue.path[0] === 'pair' ? pairSchema.shape : taskSchema.shape);
-      return issue.keys
-        .map((key) => `${where}unknown key "${key}", did you mean "${nearest(key, known)}"?`)
-        .join(' ');
-    })
-    .join('; ');
-}
-
-/** The known word with the smallest edit distance. */
-export function nearest(word: string, known: readonly string[]): string {
-  const distance = (a: string, b: string): number => {
-    let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= b.length; j++)
-        next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-      row = next;
-    }
-    return row[b.length]!;
-  };
-  return known.reduce(
-    (best, name) => (distance(word, name) < distance(word, best) ? name : best),
-    known[0] ?? '',
-  );
 }
 
 const registered = new Map<string, Task>();

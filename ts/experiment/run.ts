@@ -10,11 +10,14 @@ import { writeFileAtomically } from '../storage/index.ts';
 import {
   type Callback,
   checkpointEvery,
+  chooseStrategy,
   evaluateEvery,
+  listCheckpoints,
   optimizer as makeOptimizer,
   metricsLogger,
   type StatusOutput,
   type StepReport,
+  type Strategy,
   schedule,
   statusLine,
   type TrainingSummary,
@@ -72,6 +75,13 @@ export async function runRecipe(source: string | RecipeInput, options: RunOption
   const log = options.log ?? (() => {});
   if (recipe.device !== 'cpu')
     fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${recipe.device}`);
+  const strategy = chooseStrategy();
+  if (!options.resume && listCheckpoints(path.join(out, 'checkpoints')).length > 0) {
+    fail(
+      'ERR_LIBMOE_STATE',
+      `${out} holds a run already: go on with --resume, or choose another folder with --out`,
+    );
+  }
   mkdirSync(out, { recursive: true });
   writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(recipe));
   writeFileAtomically(path.join(out, 'environment.json'), json(environment(recipe.seed, options.command)));
@@ -79,7 +89,7 @@ export async function runRecipe(source: string | RecipeInput, options: RunOption
   const prepared = await prepareData(recipe, out, log);
   const model = await makeModel(recipe, prepared.tokenizer, log);
   try {
-    return await trainAndEvaluate(recipe, options, out, log, prepared, model);
+    return await trainAndEvaluate(recipe, options, out, log, prepared, model, strategy);
   } finally {
     model.dispose();
     prepared.dataset.close();
@@ -184,6 +194,7 @@ async function trainAndEvaluate(
   log: (line: string) => void,
   prepared: Prepared,
   model: LanguageModel,
+  strategy: Strategy,
 ): Promise<RunResult> {
   const { training } = recipe;
   const { tokenizer, tokenizerFolder, loader } = prepared;
@@ -230,6 +241,7 @@ async function trainAndEvaluate(
       microBatches: training.microBatches,
       ...(training.clipNorm !== null && { clipNorm: training.clipNorm }),
       seed: recipe.seed,
+      strategy,
       callbacks,
       out,
       resume: options.resume ?? false,

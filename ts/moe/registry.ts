@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import type { LayerOptions } from '../nn/linear.ts';
+import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { type Compat, compatibilities, type Router } from './router.ts';
 
 /** What a router is made for. */
@@ -52,7 +53,7 @@ export const routerNames = (): string[] => [...routers.keys()].sort();
 export function routerDefinition(name: string): RouterDefinition {
   const found = routers.get(name);
   if (found) return found;
-  const near = nearest(name, routerNames());
+  const near = nearestKey(name, routerNames());
   return fail(
     'ERR_LIBMOE_CONFIG',
     `there is no router "${name}"${near ? `, did you mean "${near}"?` : ''} (known: ${routerNames().join(', ')})`,
@@ -74,40 +75,6 @@ export function createRouter(name: string, options: unknown, place: RouterPlace)
   const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
   const parsed = schema.safeParse(options ?? {});
   if (!parsed.success)
-    return fail('ERR_LIBMOE_CONFIG', `router "${name}": ${explain(schema, parsed.error.issues)}`);
+    return fail('ERR_LIBMOE_CONFIG', `router "${name}": ${explainIssues(schema, parsed.error.issues)}`);
   return definition.create(parsed.data, place);
-}
-
-function explain(schema: z.ZodType, issues: readonly z.core.$ZodIssue[]): string {
-  const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
-  const sentences = issues.map((issue) => {
-    if (issue.code !== 'unrecognized_keys')
-      return `${issue.path.map(String).join('.') || 'options'}: ${issue.message}`;
-    return issue.keys
-      .map((key) => {
-        const near = nearest(key, known);
-        return `unknown option "${key}"${near ? `, did you mean "${near}"?` : ''} (known: ${known.join(', ') || 'none'})`;
-      })
-      .join('; ');
-  });
-  return sentences.join('; ');
-}
-
-/** The candidate with the fewest edits, if these are few for the word's length. */
-function nearest(word: string, candidates: readonly string[]): string | undefined {
-  let best: { candidate: string; edits: number } | undefined;
-  for (const candidate of candidates) {
-    let row = Array.from({ length: candidate.length + 1 }, (_, j) => j);
-    for (let i = 1; i <= word.length; i += 1) {
-      const next = [i];
-      for (let j = 1; j <= candidate.length; j += 1) {
-        const same = word[i - 1]?.toLowerCase() === candidate[j - 1]?.toLowerCase();
-        next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (same ? 0 : 1)));
-      }
-      row = next;
-    }
-    const edits = row[candidate.length]!;
-    if (!best || edits < best.edits) best = { candidate, edits };
-  }
-  return best && best.edits <= Math.max(2, Math.floor(word.length / 3)) ? best.candidate : undefined;
 }

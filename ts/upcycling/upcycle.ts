@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { explainIssues } from '../models/language/config-errors.ts';
 import {
   LanguageModel,
   type LanguageModelConfig,
@@ -8,6 +7,7 @@ import {
 } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
 import { normal } from '../nn/initialisers.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 import { noGrad, type Tensor, view } from '../tensor/index.ts';
 
 const count = z.number().int().positive();

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { createRouter, type Router } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
-import { explainIssues } from './config-errors.ts';
+import { explainIssues } from '../../storage/schema-errors.ts';
 
 const count = z.number().int().positive();
 

@@ -31,7 +31,12 @@ export function nearestKey(key: string, known: readonly string[]): string | unde
 
 function unwrapped(schema: unknown): unknown {
   let here = schema;
-  while (here instanceof z.ZodOptional || here instanceof z.ZodDefault || here instanceof z.ZodNullable) {
+  while (
+    here instanceof z.ZodOptional ||
+    here instanceof z.ZodDefault ||
+    here instanceof z.ZodNullable ||
+    here instanceof z.ZodPrefault
+  ) {
     here = here.unwrap();
   }
   return here;
@@ -55,7 +60,8 @@ export function explainIssues(schema: z.ZodType, issues: readonly z.core.$ZodIss
     return issue.keys
       .map((key) => {
         const near = nearestKey(key, known);
-        const hint = near === undefined ? ` (known: ${known.join(', ')})` : `, did you mean "${near}"?`;
+        const hint =
+          near === undefined ? ` (known: ${known.join(', ') || 'none'})` : `, did you mean "${near}"?`;
         return `unknown key "${where === '' ? key : `${where}.${key}`}"${hint}`;
       })
       .join('; ');
