@@ -2,22 +2,22 @@
 
 namespace libmoe::cpu::LIBMOE_ISA {
 
-// One line per op family; each is defined in the file of its name. Weak until every family is written.
-extern const AttentionOps attention_ops __attribute__((weak));
-extern const ElementwiseOps elementwise_ops __attribute__((weak));
-extern const EmbeddingOps embedding_ops __attribute__((weak));
-extern const GatingOps gating_ops __attribute__((weak));
-extern const GemmOps gemm_ops __attribute__((weak));
-extern const GroupedFfnOps grouped_ffn_ops __attribute__((weak));
-extern const LossOps loss_ops __attribute__((weak));
-extern const NormOps norm_ops __attribute__((weak));
-extern const OptimizerOps optimizer_ops __attribute__((weak));
-extern const PermutationOps permutation_ops __attribute__((weak));
-extern const RandomOps random_ops __attribute__((weak));
-extern const ReductionOps reduction_ops __attribute__((weak));
-extern const RotaryOps rotary_ops __attribute__((weak));
-extern const ShapeOps shape_ops __attribute__((weak));
-extern const SoftmaxOps softmax_ops __attribute__((weak));
+// One line per op family; each is defined in the file of its name.
+extern const AttentionOps attention_ops;
+extern const ElementwiseOps elementwise_ops;
+extern const EmbeddingOps embedding_ops;
+extern const GatingOps gating_ops;
+extern const GemmOps gemm_ops;
+extern const GroupedFfnOps grouped_ffn_ops;
+extern const LossOps loss_ops;
+extern const NormOps norm_ops;
+extern const OptimizerOps optimizer_ops;
+extern const PermutationOps permutation_ops;
+extern const RandomOps random_ops;
+extern const ReductionOps reduction_ops;
+extern const RotaryOps rotary_ops;
+extern const ShapeOps shape_ops;
+extern const SoftmaxOps softmax_ops;
 
 void fill(Backend& b) {
   b.attention = &attention_ops;
