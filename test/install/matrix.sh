@@ -40,7 +40,8 @@ done
 
 mkdir "$T/x" && tar -C "$T/x" -xzf "$tarball" && rm -r "$T/x/package/prebuilds" && tar -C "$T/x" -czf "$T/none.tgz" package
 folder none
-bare npm i "$T/none.tgz" > "$T/log" 2>&1 && ! bare ./node_modules/.bin/libmoe run "$T/app/train.ts" > "$T/log" 2>&1 && grep -q ERR_LIBMOE_NO_BINARY "$T/log"
+cp "$here/test/install/train.ts" .
+bare npm i "$T/none.tgz" > "$T/log" 2>&1 && ! bare ./node_modules/.bin/libmoe run train.ts > "$T/log" 2>&1 && grep -q ERR_LIBMOE_NO_BINARY "$T/log"
 check $? 'a platform without a prebuilt binary: installs, then says what to do'
 bare ./node_modules/.bin/libmoe inspect --json > "$T/log" 2>&1 && bare ./node_modules/.bin/libmoe --help >> "$T/log" 2>&1
 check $? '... inspect and --help work all the same'
