@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/memory_pool.h"
 #include "cpu/dispatch.h"
+#include "cpu/pooled.h"
 #include "cpu/simd/ffn_epilogue.h"
 #include "cpu/simd/gemm_engine.h"
 
@@ -18,21 +18,6 @@ namespace {
 
 // Rows per item at most: enough to use a packed block of weights about forty times.
 constexpr int64_t kPieceRows = 40 * kTileRows;
-
-// Memory for the length of one call, from the pool: no page faults after the first.
-template <class T> class Workspace {
- public:
-  explicit Workspace(int64_t count) : bytes_(size_t(std::max<int64_t>(1, count)) * sizeof(T)), data_(static_cast<T*>(pool_allocate(bytes_))) {}
-  ~Workspace() { pool_release(data_, bytes_); }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  T* get() const { return data_; }
-  operator T*() const { return data_; }
-
- private:
-  size_t bytes_;
-  T* data_;
-};
 
 struct Item {
   int32_t expert;
@@ -154,7 +139,7 @@ template <class P> class Layer {
   }
 
   void forward(T* z, T* out) const {
-    const Workspace<T> h(kept * hidden), y(kept * d);
+    const Pooled<T> h(kept * hidden), y(kept * d);
     const std::vector<Item> pieces = row_items(packed, false);
     if (int64_t(pieces.size()) >= 2 * thread_count() || thread_count() == 1) {
       for_items(pieces, [&](Item item) {
@@ -170,7 +155,7 @@ template <class P> class Layer {
   }
 
   void backward(const T* z, const T* d_out, const GroupedFfnGradients& g) const {
-    const Workspace<T> dz(kept * full), weighted(kept * hidden), dx_rows(g.dx ? kept * d : 0), z_again(z ? 0 : kept * full);
+    const Pooled<T> dz(kept * full), weighted(kept * hidden), dx_rows(g.dx ? kept * d : 0), z_again(z ? 0 : kept * full);
     A* d_weights = g.weights ? g.weights.as<A>() : nullptr;
     if (d_weights) std::fill_n(d_weights, f.rows.elements(), A(0));
     for_items(row_items(packed, false), [&](Item item) {
@@ -287,9 +272,9 @@ template <class P> class Layer {
   const GroupedFfn& f;
   const int32_t* offsets;
   const int64_t experts, kept, top_k, d, hidden, full, packed;
-  const Workspace<int32_t> token;        // of each kept row
-  const Workspace<A> weight;
-  const Workspace<int32_t> interleaved;  // packed column -> row of up
+  const Pooled<int32_t> token;        // of each kept row
+  const Pooled<A> weight;
+  const Pooled<int32_t> interleaved;  // packed column -> row of up
 };
 
 template <class F> void with_layer(const GroupedFfn& f, F&& body) {

@@ -4,26 +4,15 @@
 
 #include <algorithm>
 
-#include "core/memory_pool.h"
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
+#include "cpu/pooled.h"
 #include "cpu/simd/row.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
 
 constexpr int64_t kChunk = 64;
-
-template <class A> struct PooledBlock {
-  explicit PooledBlock(int64_t count) : bytes(size_t(count) * sizeof(A)), data(bytes ? static_cast<A*>(pool_allocate(bytes)) : nullptr) {}
-  ~PooledBlock() {
-    if (data) pool_release(data, bytes);
-  }
-  PooledBlock(const PooledBlock&) = delete;
-  PooledBlock& operator=(const PooledBlock&) = delete;
-  size_t bytes;
-  A* data;
-};
 
 void norm(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y, const TensorView& mean, const TensorView& inverse,
           double epsilon) {
@@ -76,9 +65,9 @@ void norm_backward(const TensorView& x, const TensorView& weight, const TensorVi
     const T* w = weight.as<T>();
     // Per chunk: its weight gradient, then its bias gradient, each where wanted.
     const int64_t stride = width * ((dweight ? 1 : 0) + (dbias ? 1 : 0));
-    PooledBlock<A> partial(chunks * stride);
+    Pooled<A> partial(chunks * stride);
     parallel_ranges(rows, kChunk, [&](int64_t begin, int64_t end) {
-      A* sums = partial.data + begin / kChunk * stride;
+      A* sums = partial.get() + begin / kChunk * stride;
       std::fill(sums, sums + stride, A(0));
       A *dw = dweight ? sums : nullptr, *db = dbias ? sums + (dweight ? width : 0) : nullptr;
       for (int64_t r = begin; r < end; ++r) {
@@ -101,8 +90,8 @@ void norm_backward(const TensorView& x, const TensorView& weight, const TensorVi
         if (db) for_vectors<A>(width, [&](int64_t i, int count) { store_count(db + i, load_count(db + i, count) + load_count(g + i, count), count); });
       }
     });
-    if (dweight) combine(partial.data, chunks, stride, width, dweight.as<A>(), accumulate_weight);
-    if (dbias) combine(partial.data + (dweight ? width : 0), chunks, stride, width, dbias.as<A>(), accumulate_bias);
+    if (dweight) combine(partial.get(), chunks, stride, width, dweight.as<A>(), accumulate_weight);
+    if (dbias) combine(partial.get() + (dweight ? width : 0), chunks, stride, width, dbias.as<A>(), accumulate_bias);
   });
 }
 

@@ -14,6 +14,7 @@ template <class T> class Pooled {
   Pooled(const Pooled&) = delete;
   Pooled& operator=(const Pooled&) = delete;
   T* get() const { return static_cast<T*>(data_); }
+  operator T*() const { return get(); }
 
  private:
   size_t bytes_;

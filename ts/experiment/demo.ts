@@ -16,8 +16,6 @@ export interface DemoOptions {
   log?: (line: string) => void;
   status?: StatusOutput | null;
   command?: readonly string[];
-  /** Laid over all three recipes; for tests. */
-  changes?: Record<string, unknown>;
 }
 
 export interface DemoRun {
@@ -66,7 +64,6 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
       ...changes,
       name,
       ...(options.seed !== undefined && { seed: options.seed }),
-      ...options.changes,
     };
     refuseOther(folder, recipeText(loadRecipe(recipeFile(recipe), all)));
     log(`── ${title}`);
