@@ -128,6 +128,34 @@ describe('the tape', () => {
     expect(seen).toEqual([4 + 32]);
     x.grad?.dispose();
   });
+
+  it.each([
+    ['after it', (w: Tensor, part: Tensor) => add(part, square(w))],
+    ['before it', (w: Tensor, part: Tensor) => add(square(w), part)],
+    [
+      'in two of them',
+      (w: Tensor, part: Tensor) =>
+        add(
+          part,
+          checkpoint((a) => add(square(a), w), [w]),
+        ),
+    ],
+  ])('tells it once and not early when a recomputed part and an operation %s read the leaf', (_, join) => {
+    using x = parameter(tensor([3]));
+    using w = parameter(tensor([2]));
+    const seen: number[] = [];
+    w.onGradReady = (leaf) => seen.push(leaf.grad!.item());
+    scope(() =>
+      join(
+        w,
+        checkpoint((a) => square(add(a, square(w))), [square(x)]),
+      ).backward(),
+    );
+    expect(seen).toEqual([w.grad!.item()]);
+    expect(seen[0]).toBeGreaterThan(4 + 4); // both have come
+    x.grad?.dispose();
+    w.grad?.dispose();
+  });
 });
 
 describe('checkpoint', () => {

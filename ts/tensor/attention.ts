@@ -55,12 +55,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     window,
     scale,
   );
-  if (!logSum) return out;
   record({
     name: 'attention',
     inputs: [q, k, v],
     outputs: [out],
-    saved: [q, k, v, sequenceOffsets, out, logSum],
+    saved: [q, k, v, sequenceOffsets, out, ...(logSum ? [logSum] : [])],
     backward: ([dOut]) => {
       const gradients = [emptyLike(q), emptyLike(k), emptyLike(v)] as const;
       const [dq, dk, dv] = gradients;
@@ -70,7 +69,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
         v.handle,
         sequenceOffsets.handle,
         out.handle,
-        logSum.handle,
+        logSum!.handle,
         dOut!.handle,
         dq.handle,
         dk.handle,
@@ -82,7 +81,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
       return gradients;
     },
   });
-  logSum.dispose();
+  logSum?.dispose();
   return out;
 }
 

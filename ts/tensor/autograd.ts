@@ -1,6 +1,6 @@
 import { fail, native } from '../native/index.ts';
 import { gradientDtype } from './dtype.ts';
-import { enableGrad, isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
+import { isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
 import { elements, empty, full, type Tensor, view } from './tensor.ts';
 
 /** Where a backward function may put the gradient of an input without returning it. */
@@ -40,11 +40,15 @@ export interface TapeNode {
   readonly outputShapes: readonly (readonly number[])[];
   saved: readonly Tensor[];
   backward: Backward | undefined;
+  /** Leaves that backward adds to besides its inputs: the parameters that a recomputed part uses. */
+  readonly leaves: readonly Tensor[];
 }
 
 let nextId = 1;
+/** While a part runs that will be recomputed: the leaves it reads. */
+let leavesRead: Set<Tensor> | undefined;
 
-const wantsGrad = (t: Tensor | undefined): t is Tensor =>
+export const wantsGrad = (t: Tensor | undefined): t is Tensor =>
   t !== undefined && (t.requiresGrad || t.node !== undefined);
 
 /**
@@ -52,10 +56,15 @@ const wantsGrad = (t: Tensor | undefined): t is Tensor =>
  * gradient.
  */
 export function record(op: OpRecord): void {
-  if (isGradEnabled() && op.inputs.some(wantsGrad)) attach(op);
+  if (isGradEnabled()) {
+    if (op.inputs.some(wantsGrad)) attach(op);
+  } else if (leavesRead) {
+    for (const t of op.inputs) if (wantsGrad(t) && !t.node) leavesRead.add(t);
+  }
 }
 
-function attach(op: OpRecord): void {
+/** {@link record} without its conditions. `leaves`: what backward adds to besides the inputs. */
+export function attach(op: OpRecord, leaves: readonly Tensor[] = []): void {
   const node: TapeNode = {
     id: nextId++,
     name: op.name,
@@ -63,6 +72,7 @@ function attach(op: OpRecord): void {
     outputShapes: op.outputs.map((t) => t.shape),
     saved: op.saved ?? [],
     backward: op.backward,
+    leaves,
   };
   for (const t of node.saved) t.retain();
   op.outputs.forEach((t, i) => {
@@ -99,7 +109,10 @@ function reachable(roots: readonly Tensor[]): { nodes: TapeNode[]; readers: Map<
     }
   };
   roots.forEach(visit);
-  for (let node = stack.pop(); node; node = stack.pop()) node.inputs.forEach(visit);
+  for (let node = stack.pop(); node; node = stack.pop()) {
+    node.inputs.forEach(visit);
+    node.leaves.forEach(visit);
+  }
   return { nodes: [...seen].sort((a, b) => b.id - a.id), readers };
 }
 
@@ -158,12 +171,21 @@ function addToLeaf(leaf: Tensor, gradient: Tensor): void {
 /** Walks the graph behind `roots`, latest node first; `gradients` are what the roots start from (1 for a scalar). */
 export function runBackward(roots: readonly Tensor[], gradients: readonly (Tensor | undefined)[]): void {
   const { nodes, readers } = reachable(roots);
-  const pending = new Pending();
-  const ready = (leaf: Tensor) => {
+  walk(roots, gradients, nodes, (leaf) => {
     const left = (readers.get(leaf) ?? 1) - 1;
     readers.set(leaf, left);
     if (left === 0 && leaf.grad) leaf.onGradReady?.(leaf);
-  };
+  });
+}
+
+/** `ready` hears of each leaf as often as it is read. */
+function walk(
+  roots: readonly Tensor[],
+  gradients: readonly (Tensor | undefined)[],
+  nodes: readonly TapeNode[],
+  ready: (leaf: Tensor) => void,
+): void {
+  const pending = new Pending();
   noGrad(() =>
     scope(() => {
       roots.forEach((root, i) => {
@@ -245,6 +267,7 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
       }
       if (!input.node) ready(input);
     });
+    node.leaves.forEach(ready);
   } finally {
     for (const g of gradients) g?.release();
     for (const t of node.saved) t.release();
@@ -253,47 +276,22 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
   }
 }
 
-/**
- * Runs `fn` without keeping its intermediate results and runs it again during backward: memory for time (Chen et al., "Training deep nets with
- * sublinear memory cost", arXiv 1604.06174). `fn` must compute the same values both times; random numbers from Philox counters do.
- */
-export function checkpoint<T extends Tensor | Tensor[]>(
-  fn: (...inputs: Tensor[]) => T,
-  inputs: readonly Tensor[],
-): T {
-  if (!isGradEnabled()) return fn(...inputs);
-  const result = noGrad(() => scope(() => fn(...inputs)));
-  const outputs = (Array.isArray(result) ? result : [result]).map((t) =>
-    inputs.includes(t) ? view(t, t.shape) : t,
-  );
-  attach({
-    name: 'checkpoint',
-    inputs,
-    outputs,
-    saved: inputs,
-    backward: (gradients) => {
-      const copies = inputs.map((t) => {
-        const copy = view(t, t.shape);
-        copy.requiresGrad = wantsGrad(t);
-        return copy;
-      });
-      const again = enableGrad(() => scope(() => fn(...copies)));
-      const list = Array.isArray(again) ? again : [again];
-      const wanted = list
-        .map((t, i) => [t, gradients[i]] as const)
-        .filter(([t, g]) => g !== undefined && wantsGrad(t));
-      runBackward(
-        wanted.map(([t]) => t),
-        wanted.map(([, g]) => g),
-      );
-      return copies.map(({ grad }) => {
-        if (!grad) return undefined;
-        // A leaf's gradient outlives scopes; this one belongs to the step that called us.
-        const local = view(grad, grad.shape);
-        grad.dispose();
-        return local;
-      });
-    },
-  });
-  return (Array.isArray(result) ? outputs : outputs[0]) as T;
+/** Backward of a part inside a backward pass: that one knows who else reads the leaves, and says when they are complete. */
+export function runBackwardWithin(
+  roots: readonly Tensor[],
+  gradients: readonly (Tensor | undefined)[],
+): void {
+  walk(roots, gradients, reachable(roots).nodes, () => {});
+}
+
+/** Runs `fn` without recording and says which leaves it reads. */
+export function leavesReadBy<T>(fn: () => T): { result: T; leaves: Set<Tensor> } {
+  const leaves = new Set<Tensor>();
+  const around = leavesRead;
+  leavesRead = leaves;
+  try {
+    return { result: noGrad(fn), leaves };
+  } finally {
+    leavesRead = around;
+  }
 }

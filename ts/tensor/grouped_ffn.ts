@@ -88,7 +88,6 @@ export function groupedFfn(
       ? empty([rows.size, up.shape[1] ?? 0], { dtype: x.dtype, device: x.device })
       : undefined;
   native().groupedFfn(...layer(), z?.handle ?? null, out.handle);
-  if (!wanted) return out;
   record({
     name: 'groupedFfn',
     inputs,

@@ -1,12 +1,12 @@
 export {
   type Backward,
-  checkpoint,
   detach,
   type GradSink,
   type OpRecord,
   parameter,
   record,
 } from './autograd.ts';
+export { checkpoint } from './checkpoint.ts';
 export {
   bytesPerElement,
   type DeviceName,
