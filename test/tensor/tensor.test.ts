@@ -55,6 +55,60 @@ describe('a tensor', () => {
     expect(() => two.item()).toThrow(/ERR_LIBMOE_SHAPE/);
     expect(memory().tensors).toBe(1);
   });
+
+  it('takes nested arrays and their shape', () => {
+    using t = tensor([
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      [
+        [5, 6],
+        [7, 8],
+      ],
+    ]);
+    expect([t.shape, t.toArray()]).toEqual([
+      [2, 2, 2],
+      [1, 2, 3, 4, 5, 6, 7, 8],
+    ]);
+    using reshaped = tensor([[1, 2, 3]], [3, 1]);
+    expect(reshaped.shape).toEqual([3, 1]);
+    using none = tensor([[], []]);
+    expect(none.shape).toEqual([2, 0]);
+    for (const ragged of [
+      [[1, 2], [3]],
+      [[1], 2],
+      [1, [2]],
+      [[[1]], [2]],
+      [[1], [[2]]],
+    ]) {
+      expect(() => tensor(ragged), JSON.stringify(ragged)).toThrow(/ERR_LIBMOE_SHAPE/);
+    }
+  });
+
+  it('refuses what is no number, and what an integer dtype cannot hold', () => {
+    const refused = (data: unknown, dtype?: Dtype) =>
+      expect(
+        () => tensor(data as number[], undefined, dtype && { dtype }),
+        `${dtype} ${String(data)}`,
+      ).toThrow(/^ERR_LIBMOE_ARGUMENT/);
+    for (const data of ['a', ['a'], [undefined], [null], [{}], { length: 1 }, undefined, [['1']]])
+      refused(data);
+    refused(['a'], 'bf16');
+    for (const dtype of ['i32', 'i64', 'u8', 'bool'] as const) {
+      refused([1.5], dtype);
+      refused([Number.NaN], dtype);
+      refused([1, 2 ** 63], dtype);
+      refused(new Float32Array([0.5]), dtype);
+    }
+    refused([2 ** 31], 'i32');
+    refused([256], 'u8');
+    expect(memory().tensors).toBe(0);
+    using t = tensor([0, 1]);
+    expect(() => t.write(['x'] as unknown as number[])).toThrow(/ERR_LIBMOE_SHAPE/);
+    expect(() => t.write(['x', 'y'] as unknown as number[])).toThrow(/ERR_LIBMOE_ARGUMENT/);
+    expect(t.toArray()).toEqual([0, 1]);
+  });
 });
 
 describe('scope', () => {

@@ -15,6 +15,7 @@ export {
   type HostArray,
   isFloat,
 } from './dtype.ts';
+export type { NestedNumbers } from './host-data.ts';
 export { enableGrad, isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
 export { devices, type Memory, memory, resetPeakMemory, setThreads, threads, trimMemory } from './memory.ts';
 export {

@@ -10,6 +10,7 @@ import {
   hostArray,
   parseDevice,
 } from './dtype.ts';
+import { convertedTo, flattened, type NestedNumbers } from './host-data.ts';
 import { currentOwner, type Owned, type Owner } from './lifetime.ts';
 
 /** What a new tensor is made of, and where. */
@@ -151,7 +152,10 @@ export class Tensor implements Owned {
     return this.toArray()[0]!;
   }
 
-  /** Overwrites all elements in place: raw bits of the dtype, or numbers to convert. */
+  /**
+   * Overwrites all elements in place: raw bits of the dtype, or numbers to convert.
+   * @throws ERR_LIBMOE_ARGUMENT for what is no number, or no whole number in the range of an integer dtype
+   */
   write(data: HostArray | readonly number[]): void {
     if (data.length !== this.size) {
       fail(
@@ -163,19 +167,10 @@ export class Tensor implements Owned {
     if (data.constructor === wanted) {
       native().upload(this.handle, data as HostArray);
     } else if (this.dtype === 'bf16' || this.dtype === 'f16') {
-      const wide = newTensor(this.shape, { dtype: 'f32', device: this.device });
+      using wide = newTensor(this.shape, { dtype: 'f32', device: this.device });
       wide.write(data);
       native().cast(wide.handle, this.handle);
-      wide.dispose();
-    } else {
-      const converted = hostArray(this.dtype, data.length);
-      if (converted instanceof BigInt64Array) {
-        for (let i = 0; i < data.length; i += 1) converted[i] = BigInt(data[i]!);
-      } else {
-        for (let i = 0; i < data.length; i += 1) converted[i] = Number(data[i]!);
-      }
-      native().upload(this.handle, converted);
-    }
+    } else native().upload(this.handle, convertedTo(this.dtype, data));
   }
 
   /**
@@ -238,16 +233,18 @@ export const ones = (shape: readonly number[], options: TensorOptions = {}): Ten
   full(shape, 1, options);
 
 /**
- * A tensor from host data. Without `shape` it is one-dimensional (a plain number: a scalar, shape []). The dtype is that of the typed array,
- * f32 for plain numbers, or `options.dtype`, converting. Throws ERR_LIBMOE_SHAPE when the counts differ.
+ * A tensor from host data. Without `shape` it has that of the nested arrays (a plain number: a scalar, shape []). The dtype is that of the
+ * typed array, f32 for plain numbers, or `options.dtype`, converting.
+ * @throws ERR_LIBMOE_SHAPE when the counts differ or nested arrays are ragged, ERR_LIBMOE_ARGUMENT for what is no number, or no whole number
+ *   in the range of an integer dtype
  */
 export function tensor(
-  data: number | readonly number[] | HostArray,
+  data: NestedNumbers | HostArray,
   shape?: readonly number[],
   options: TensorOptions = {},
 ): Tensor {
-  const flat = typeof data === 'number' ? [data] : data;
-  const dims = shape ?? (typeof data === 'number' ? [] : [flat.length]);
+  const { flat, dims: own } = flattened(data);
+  const dims = shape ?? own;
   const dtype = options.dtype ?? dtypeOf(flat as HostArray);
   if (!dtype) fail('ERR_LIBMOE_DTYPE', 'a Uint16Array may hold bf16 or f16: name one with { dtype }');
   if (elements(dims) !== flat.length) {
@@ -257,7 +254,12 @@ export function tensor(
     );
   }
   const t = newTensor(dims, { ...options, dtype });
-  t.write(flat as HostArray);
+  try {
+    t.write(flat);
+  } catch (error) {
+    t.dispose();
+    throw error;
+  }
   return t;
 }
 
