@@ -67,6 +67,31 @@ describe('KvCache', () => {
     expect(Array.from(lastLogits(model, [1], cache, sequence))).toEqual(whole(model, [...ids, 1]));
   });
 
+  it('a forward pass that fails leaves no room behind that a fork would share', () => {
+    using model = tinyModel();
+    using cache = new KvCache(model.config, { blockSize: 4, blocks: 32 });
+    const prefix = someIds(4);
+    const parent = cache.add();
+    lastLogits(model, prefix, cache, parent);
+    const tooLong = someIds(model.config.maxPositions - 3);
+    expect(() => lastLogits(model, tooLong, cache, parent)).toThrow(/ERR_LIBMOE_ARGUMENT.*maxPositions/);
+    expect(cache.usage().used).toBe(1);
+    const fork = cache.fork(parent);
+    lastLogits(model, [1], cache, parent);
+    lastLogits(model, [2], cache, fork);
+    expect(Array.from(lastLogits(model, [3], cache, parent))).toEqual(whole(model, [...prefix, 1, 3]));
+    expect(Array.from(lastLogits(model, [3], cache, fork))).toEqual(whole(model, [...prefix, 2, 3]));
+    // nor does a fork share the room of a step that is still going on
+    scope(() => {
+      const step = cache.begin([parent], [9]);
+      const other = cache.fork(parent);
+      expect(cache.usage().used).toBe(5);
+      cache.free(other);
+      step.abandon();
+    });
+    expect(cache.usage().used).toBe(3);
+  });
+
   it('rejects bad use', () => {
     using model = tinyModel();
     const before = memory().tensors;

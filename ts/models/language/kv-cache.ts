@@ -43,6 +43,8 @@ export interface CacheStep {
   starts: number[];
   layer(index: number): LayerCache;
   commit(): void;
+  /** Gives the room back: the pass failed. */
+  abandon(): void;
 }
 
 /**
@@ -94,8 +96,10 @@ export class KvCache {
   fork(sequence: number): number {
     const from = this.#sequence(sequence);
     const id = this.add();
-    this.#sequences.set(id, { length: from.length, blocks: [...from.blocks] });
-    for (const block of from.blocks) this.#references[block]! += 1;
+    // Not the room that a step in progress has beyond the past: both would write there.
+    const blocks = from.blocks.slice(0, Math.ceil(from.length / this.blockSize));
+    this.#sequences.set(id, { length: from.length, blocks });
+    for (const block of blocks) this.#references[block]! += 1;
     return id;
   }
 
@@ -105,9 +109,8 @@ export class KvCache {
     if (!Number.isInteger(length) || length < 0 || length > state.length) {
       fail('ERR_LIBMOE_ARGUMENT', `cannot cut a sequence of ${state.length} tokens to ${length}`);
     }
-    const needed = Math.ceil(length / this.blockSize);
-    for (const block of state.blocks.splice(needed)) this.#release(block);
     state.length = length;
+    this.#trim(state);
   }
 
   /** Ends a sequence; its blocks are used again once no fork needs them. */
@@ -137,16 +140,24 @@ export class KvCache {
   }
 
   /**
-   * Makes room for `counts[i]` more tokens of `sequences[i]`. The tensors of the step belong to the scope of the caller. Lengths change only with
-   * `commit`, so a forward pass that fails leaves the cache as it was.
+   * Makes room for `counts[i]` more tokens of `sequences[i]`. The tensors of the step belong to the scope of the caller. End it with `commit`, or
+   * with `abandon`, which leaves the cache as it was.
    * @throws ERR_LIBMOE_OUT_OF_MEMORY when `maxBlocks` do not suffice
    */
   begin(sequences: readonly number[], counts: readonly number[]): CacheStep {
     this.#alive();
     const states = sequences.map((sequence) => this.#sequence(sequence));
-    states.forEach((state, i) => {
-      this.#extend(state, counts[i]!);
-    });
+    const abandon = (): void => {
+      for (const state of states) this.#trim(state);
+    };
+    try {
+      states.forEach((state, i) => {
+        this.#extend(state, counts[i]!);
+      });
+    } catch (error) {
+      abandon();
+      throw error;
+    }
     const starts = states.map((state) => state.length);
     const width = Math.max(1, ...states.map((state) => state.blocks.length));
     const table = new Int32Array(states.length * width).fill(-1);
@@ -170,6 +181,7 @@ export class KvCache {
           state.length += counts[i]!;
         });
       },
+      abandon,
     };
   }
 
@@ -196,6 +208,11 @@ export class KvCache {
     this.#alive();
     const found = this.#sequences.get(id);
     return found ?? fail('ERR_LIBMOE_ARGUMENT', `the cache has no sequence ${id}: add() or fork() makes one`);
+  }
+
+  /** Gives back the blocks beyond the length. */
+  #trim(state: Sequence): void {
+    for (const block of state.blocks.splice(Math.ceil(state.length / this.blockSize))) this.#release(block);
   }
 
   #release(block: number): void {

@@ -141,9 +141,14 @@ export class LanguageModel extends Module {
       );
     }
     const step = cache.begin(sequences, counts);
-    const hidden = this.#run(batch, step, context);
-    step.commit();
-    return hidden;
+    try {
+      const hidden = this.#run(batch, step, context);
+      step.commit();
+      return hidden;
+    } catch (error) {
+      step.abandon();
+      throw error;
+    }
   }
 
   #run(batch: ModelBatch, cacheStep: CacheStep | undefined, given?: ForwardContext): Tensor {
