@@ -20,7 +20,7 @@ const training = train(model, {
   schedule: schedules.schedule({ name: 'cosine', learningRate: 3e-3 }, steps),
   steps,
 });
-for await (const { step, loss, moe } of training) {
-  if (step % 20 === 0) console.log(`step ${step}  loss ${loss.toFixed(4)}`, moe);
+for await (const { step, loss, routing } of training) {
+  if (step % 20 === 0) console.log(`step ${step}  loss ${loss.toFixed(4)}`, routing);
   if (step === steps) console.log(`last loss ${loss}`);
 }

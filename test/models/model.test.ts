@@ -144,6 +144,22 @@ describe('LanguageModel', () => {
     expect(memory().tensors).toBe(before);
   });
 
+  it('leaves nothing behind when it fails after a MoE layer ran', () => {
+    using model = tinyModel({ ...tinyMoe, moe: { ...tinyMoe.moe!, layers: 'all' } });
+    noGrad(() => model.forward(packSequences([[1, 2]]))).dispose();
+    const { weight } = model.blocks[2]!.feedForwardNorm;
+    weight.write(weight.toArray().fill(Number.NaN));
+    const before = memory().tensors;
+    for (const training of [true, false]) {
+      if (training) model.train();
+      else model.eval();
+      expect(() => noGrad(() => model.forward(packSequences([[1, 2, 3]])))).toThrow(
+        /ERR_LIBMOE_NOT_FINITE.*layer 2/,
+      );
+      expect(memory().tensors).toBe(before);
+    }
+  });
+
   it('computes in bf16 what it computes in f32, roughly', () => {
     using model = tinyModel({ ...tinyMoe, init: { std: 0.1 } });
     const batch = packSequences([someIds(12)]);

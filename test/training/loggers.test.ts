@@ -31,7 +31,7 @@ const report = (step: number): StepReport => ({
   learningRate: 1e-3,
   gradNorm: 0.75,
   tokensPerSecond: 12345,
-  moe: { 'blocks.0.moe': { counts: [60, 40], entropy: 0.6, margin: 0.1, dropped: 2 } },
+  routing: { 'blocks.0.moe': { counts: [60, 40], entropy: 0.6, margin: 0.1, dropped: 2 } },
   seconds: 0.01,
 });
 
@@ -53,7 +53,7 @@ describe('metricsLogger', () => {
         ),
       ),
     );
-    expect(readJournal(path)[0]!.moe).toEqual(report(1).moe);
+    expect(readJournal(path)[0]!.moe).toEqual(report(1).routing);
   });
 });
 

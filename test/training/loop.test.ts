@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { TokenBatch } from '../../ts/data/batch.ts';
 import { memory } from '../../ts/tensor/index.ts';
 import {
@@ -304,6 +304,12 @@ describe('bad options', () => {
     [{ out: join(root, 'half'), saveModel() {} }, 'give both saveModel and loadModel'],
   ])('%j', async (options, message) => {
     await expect(run({ steps: 2, ...options })).rejects.toThrow(message);
+  });
+
+  it('several ranks that nothing brings together', async () => {
+    vi.stubEnv('WORLD_SIZE', '2').stubEnv('RANK', '1');
+    await expect(run()).rejects.toThrow('ERR_LIBMOE_UNSUPPORTED');
+    vi.unstubAllEnvs();
   });
 
   it('a checkpoint without a folder', async () => {

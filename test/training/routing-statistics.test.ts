@@ -29,9 +29,14 @@ describe('routingStatistics', () => {
       record('0', 30, [20, 10], 0.6),
     ];
     const twoRanks = { ...single(), reduceCounts: (counts: readonly number[]) => counts.map((n) => 2 * n) };
-    const { moe, counts } = await routingStatistics(records, twoRanks);
-    expect(Object.keys(moe)).toEqual(['0', '2']);
-    expect(moe['0']).toEqual({ counts: [52, 28], entropy: expect.closeTo(0.5, 12), margin: 0.5, dropped: 2 });
+    const { routing, counts } = await routingStatistics(records, twoRanks);
+    expect(Object.keys(routing)).toEqual(['0', '2']);
+    expect(routing['0']).toEqual({
+      counts: [52, 28],
+      entropy: expect.closeTo(0.5, 12),
+      margin: 0.5,
+      dropped: 2,
+    });
     expect([...counts]).toEqual([
       ['0', [52, 28]],
       ['2', [10, 10]],
@@ -39,6 +44,6 @@ describe('routingStatistics', () => {
   });
 
   it('is empty for a dense model', async () => {
-    expect(await routingStatistics([], single())).toEqual({ moe: {}, counts: new Map() });
+    expect(await routingStatistics([], single())).toEqual({ routing: {}, counts: new Map() });
   });
 });

@@ -73,6 +73,8 @@ export interface ForwardOptions {
   reduce?: Reduce | undefined;
   /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
   trace?: boolean;
+  /** Sees the output of every layer of a model by the layer's name, in order: to find where a NaN begins. */
+  onLayer?: ((name: string, output: Tensor) => void) | undefined;
 }
 
 interface DeferredLoss {
@@ -146,6 +148,7 @@ export class ForwardContext {
   readonly sequenceOffsets: Tensor | undefined;
   readonly reduce: Reduce | undefined;
   readonly trace: boolean;
+  readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
   readonly #options: ForwardOptions;
   readonly #collection: Collection;
 
@@ -160,6 +163,7 @@ export class ForwardContext {
     this.sequenceOffsets = options.sequenceOffsets;
     this.reduce = options.reduce;
     this.trace = options.trace ?? false;
+    this.onLayer = options.onLayer;
   }
 
   /** The same pass for other tokens (another tower, a packed batch): collects into the same place. */

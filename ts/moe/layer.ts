@@ -1,4 +1,4 @@
-import { fail } from '../native/index.ts';
+import { codeOf, fail } from '../native/index.ts';
 import { type ActivationName, FeedForward } from '../nn/feed-forward.ts';
 import { firstValues, type LayerOptions } from '../nn/linear.ts';
 import { Module } from '../nn/module.ts';
@@ -18,7 +18,7 @@ import {
 import { RoutingRecord } from './record.ts';
 import { createRouter } from './registry.ts';
 import { type Compat, Router, requireTokens } from './router.ts';
-import { type Routing, withSlots } from './routing.ts';
+import { type AnyRouting, type Routing, withSlots } from './routing.ts';
 import './routers/index.ts';
 
 export interface MoeLayerOptions extends LayerOptions {
@@ -147,8 +147,19 @@ export class MoeLayer extends Module {
     this.router.afterStep?.(counts);
   }
 
+  /** The router's answer; of NaN it says in which layer. */
+  #chosen(tokens: Tensor, place: RoutingContext): AnyRouting {
+    try {
+      return this.router.route(tokens, place);
+    } catch (error) {
+      if (codeOf(error) !== 'ERR_LIBMOE_NOT_FINITE') throw error;
+      const why = (error as Error).message.replace(/^ERR_LIBMOE_NOT_FINITE: /, '');
+      return fail('ERR_LIBMOE_NOT_FINITE', `MoE layer ${this.name}: ${why}`, error);
+    }
+  }
+
   #route(tokens: Tensor, place: RoutingContext, context: ForwardContext): Routing {
-    const routing = withSlots(this.router.route(tokens, place), tokens.shape[0]!);
+    const routing = withSlots(this.#chosen(tokens, place), tokens.shape[0]!);
     context.routed(this.layer, routing.choices ?? routing.experts, routing.logits);
     return this.routingTransform ? this.routingTransform(routing) : routing;
   }

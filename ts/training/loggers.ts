@@ -15,8 +15,8 @@ export function metricsLogger(path: string): Callback {
       // A crash of the process loses no line; a power cut what came after the last checkpoint, which is then repeated.
       journal = new Journal(path, { syncEvery: 100 });
     },
-    onStep(report) {
-      journal?.append(report);
+    onStep({ routing, ...report }) {
+      journal?.append({ ...report, moe: routing });
     },
     onCheckpoint() {
       journal?.sync();
@@ -37,11 +37,11 @@ export function tensorboardLogger(folder: string): Callback {
       writer = new EventWriter(folder, run.step > 0 ? { resumeAt: run.step + 1 } : {});
     },
     onStep(report) {
-      const { step, moe, evaluation = {}, ...numbers } = report;
+      const { step, routing, evaluation = {}, ...numbers } = report;
       const values: Record<string, number> = {};
       for (const [name, value] of Object.entries(numbers)) values[`train/${name}`] = value;
       for (const [name, value] of Object.entries(evaluation)) values[`evaluation/${name}`] = value;
-      for (const [layer, { counts, entropy, margin, dropped }] of Object.entries(moe)) {
+      for (const [layer, { counts, entropy, margin, dropped }] of Object.entries(routing)) {
         const total = counts.reduce((a, b) => a + b, 0);
         Object.assign(values, {
           [`moe/${layer}/entropy`]: entropy,

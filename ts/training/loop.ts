@@ -5,16 +5,16 @@ import { scope } from '../tensor/index.ts';
 import { globalNorm } from '../tensor/optimizer.ts';
 import type { Callback } from './callbacks.ts';
 import type { Retention } from './checkpoint.ts';
-import { assertFinite } from './finite.ts';
+import { assertFinite, firstNonFiniteLayer, guarded } from './finite.ts';
 import { type BatchKind, tokenBatches } from './micro-batches.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { Optimizer } from './optimizer.ts';
 import { routersAfterStep } from './routing-statistics.ts';
 import { type OpenRun, openRun } from './run-folder.ts';
 import type { Schedule } from './schedule.ts';
-import { forwardBackward } from './step.ts';
+import { forwardBackward, passOptions } from './step.ts';
 import type { StepReport, TrainingSummary } from './step-report.ts';
-import { type Strategy, single } from './strategy/strategy.ts';
+import { chooseStrategy, type Strategy } from './strategy/strategy.ts';
 
 /** Where batches come from; the loaders of the data room are such. */
 export interface BatchSource<Batch> {
@@ -38,6 +38,7 @@ export interface TrainOptions<Batch = TokenBatch> {
   /** Of all random numbers of the training. Default 0. */
   seed?: number;
   callbacks?: readonly Callback[];
+  /** Default: {@link chooseStrategy}, which refuses more ranks than it can bring together. */
   strategy?: Strategy;
   /** The run folder: checkpoints go to `<out>/checkpoints`. Without it nothing is written, and there is nothing to resume. */
   out?: string;
@@ -56,6 +57,8 @@ export interface TrainOptions<Batch = TokenBatch> {
   warn?: (message: string) => void;
 }
 
+type ResolvedOptions<Batch> = TrainOptions<Batch> & { strategy: Strategy };
+
 /** A running training: iterate over its steps; `stop()` ends it after the present one. */
 export interface Training extends AsyncGenerator<StepReport, TrainingSummary, void> {
   stop(): void;
@@ -66,7 +69,7 @@ export interface Training extends AsyncGenerator<StepReport, TrainingSummary, vo
  * The same options, seed and instruction set give the same bits on any number of threads, and across a stop and resume.
  *
  * Throws ERR_LIBMOE_NOT_FINITE (a NaN; the step is not applied), ERR_LIBMOE_STATE (`out` holds a run already), ERR_LIBMOE_CHECKPOINT,
- * and what the data, the model and the callbacks throw.
+ * ERR_LIBMOE_UNSUPPORTED (a launcher started several ranks), and what the data, the model and the callbacks throw.
  */
 export function train<Batch = TokenBatch>(
   model: TrainableModel<Batch>,
@@ -74,14 +77,15 @@ export function train<Batch = TokenBatch>(
 ): Training {
   checkOptions(options);
   const stopping = new AbortController();
-  const training = run(model, options, stopping) as Training;
+  const strategy = options.strategy ?? chooseStrategy();
+  const training = run(model, { ...options, strategy }, stopping) as Training;
   training.stop = () => stopping.abort();
   return training;
 }
 
 async function* run<Batch>(
   model: TrainableModel<Batch>,
-  options: TrainOptions<Batch>,
+  options: ResolvedOptions<Batch>,
   stopping: AbortController,
 ): AsyncGenerator<StepReport, TrainingSummary, void> {
   const { optimizer, steps, callbacks = [], signal } = options;
@@ -108,10 +112,10 @@ async function* run<Batch>(
 
 async function trainStep<Batch>(
   model: TrainableModel<Batch>,
-  options: TrainOptions<Batch>,
+  options: ResolvedOptions<Batch>,
   opened: OpenRun,
 ): Promise<StepReport> {
-  const { optimizer, schedule, clipNorm, strategy = single() } = options;
+  const { optimizer, schedule, clipNorm, strategy } = options;
   const started = performance.now();
   const number = opened.step + 1;
   const learningRate = schedule(opened.step);
@@ -119,16 +123,22 @@ async function trainStep<Batch>(
   model.train?.();
   const batch = await options.data.next();
   const kind = options.batches ?? (tokenBatches as unknown as BatchKind<Batch>);
-  const outcome = await forwardBackward(model, kind.split(batch, options.microBatches ?? 1), kind, strategy, {
-    step: opened.step,
-    totalSteps: options.steps,
-    seed: opened.seed,
-    turn,
-  });
+  const microBatches = kind.split(batch, options.microBatches ?? 1);
+  const at = { step: opened.step, totalSteps: options.steps, seed: opened.seed, turn };
+  const guard = {
+    number,
+    parameters: optimizer.parameters,
+    firstLayer: () =>
+      firstNonFiniteLayer(
+        model,
+        microBatches.map((part, i) => ({ batch: part, options: passOptions(at, i) })),
+      ),
+  };
+  const outcome = await guarded(guard, () => forwardBackward(model, microBatches, kind, strategy, at));
   await strategy.reduceGradients(optimizer.parameters);
   const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
   const gradNorm = scope(() => globalNorm(gradients));
-  assertFinite(number, outcome.crossEntropy, outcome.terms, gradNorm, optimizer.parameters);
+  assertFinite(guard, outcome, gradNorm);
   // As PyTorch's clip_grad_norm_: the small number keeps the quotient finite.
   const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
   optimizer.step(learningRate, scale);
@@ -147,7 +157,7 @@ async function trainStep<Batch>(
     learningRate,
     gradNorm,
     tokensPerSecond: outcome.tokens / seconds,
-    moe: outcome.moe,
+    routing: outcome.routing,
     seconds,
   };
 }

@@ -5,7 +5,7 @@ import type { Strategy } from './strategy/strategy.ts';
 
 export interface RoutingStatistics {
   /** By layer name, for metrics. */
-  moe: Record<string, LayerRouting>;
+  routing: Record<string, LayerRouting>;
   /** Choices per router output of the whole step on all ranks, by layer name. */
   counts: ReadonlyMap<string, readonly number[]>;
 }
@@ -16,14 +16,14 @@ export async function routingStatistics(
   strategy: Strategy,
 ): Promise<RoutingStatistics> {
   const summaries = mergeSummaries(await Promise.all(records.map((record) => record.read())));
-  const moe: Record<string, LayerRouting> = {};
+  const routing: Record<string, LayerRouting> = {};
   const counts = new Map<string, readonly number[]>();
   for (const [layer, { entropy, margin, dropped, ...own }] of summaries) {
     const all = await strategy.reduceCounts(own.counts);
     counts.set(layer, all);
-    moe[layer] = { counts: [...all], entropy, margin, dropped };
+    routing[layer] = { counts: [...all], entropy, margin, dropped };
   }
-  return { moe, counts };
+  return { routing, counts };
 }
 
 /** Tells every router of the model what the step's choices were. */

@@ -10,7 +10,7 @@ export interface LayerRouting {
   dropped: number;
 }
 
-/** What one step of training did. The keys of `metrics.jsonl` are these. */
+/** What one step of training did. The keys of `metrics.jsonl` are these, but for `routing`, which is `moe` there. */
 export interface StepReport {
   /** Steps done, this one included: the first report says 1. */
   step: number;
@@ -29,7 +29,7 @@ export interface StepReport {
   gradNorm: number;
   tokensPerSecond: number;
   /** By layer name; empty for a dense model. */
-  moe: Record<string, LayerRouting>;
+  routing: Record<string, LayerRouting>;
   /** Time of the step, without callbacks. */
   seconds: number;
   /** What a periodic evaluation after this step gave. */

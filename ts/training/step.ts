@@ -1,4 +1,4 @@
-import { ForwardContext } from '../moe/index.ts';
+import { ForwardContext, type ForwardOptions } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { streamOf } from '../nn/initialisers.ts';
 import type { BatchKind } from './micro-batches.ts';
@@ -17,13 +17,28 @@ export interface StepOutcome extends RoutingStatistics {
   terms: LossTerm[];
 }
 
+/** What all passes of a step know. */
+export interface StepPlace {
+  /** Steps done before. */
+  step: number;
+  totalSteps: number;
+  seed: number;
+}
+
+/** What the forward pass of a micro-batch is told. */
+export function passOptions({ step, totalSteps, seed }: StepPlace, microBatch: number): ForwardOptions {
+  // Micro-batches must not draw the same random numbers.
+  const own = microBatch === 0 ? seed : streamOf(`${seed}/micro-batch/${microBatch}`);
+  return { training: true, step, totalSteps, seed: own };
+}
+
 /** Runs the micro-batches of a step and gathers what they say. Throws ERR_LIBMOE_DATA when no token counts in the loss. */
 export async function forwardBackward<Batch>(
   model: TrainableModel<Batch>,
   microBatches: readonly Batch[],
   kind: BatchKind<Batch>,
   strategy: Strategy,
-  at: { step: number; totalSteps: number; seed: number; turn: () => Promise<void> },
+  at: StepPlace & { turn: () => Promise<void> },
 ): Promise<StepOutcome> {
   const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
   const targets = microBatches.map((batch) => kind.targets(batch));
@@ -40,9 +55,7 @@ export async function forwardBackward<Batch>(
   try {
     for (const [index, batch] of microBatches.entries()) {
       if (targets[index] === 0) continue;
-      // Micro-batches must not draw the same random numbers.
-      const seed = index === 0 ? at.seed : streamOf(`${at.seed}/micro-batch/${index}`);
-      const context = new ForwardContext({ training: true, step: at.step, totalSteps: at.totalSteps, seed });
+      const context = new ForwardContext(passOptions(at, index));
       contexts.push(context);
       results.push(microStep(model, batch, context, targets[index]! / allTargets));
       await at.turn();

@@ -166,22 +166,27 @@ export class LanguageModel extends Module {
     const positionsTensor = tensor(positions, undefined, { device });
     const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
     const context = (given ?? new ForwardContext({ training: this.training })).with({ sequenceOffsets });
-    let x = this.embedding.forward(ids);
-    for (const [layer, block] of this.blocks.entries()) {
-      const step: AttentionStep = {
-        positions: positionsTensor,
-        sequenceOffsets,
-        rotary: this.#rotary,
-        cache: cacheStep?.layer(layer),
-      };
-      const before = x;
-      x = this.activationCheckpointing
-        ? this.#again(block, before, step, context)
-        : scope(() => block.forward(before, step, context));
-      before.dispose(); // the tape holds it if it needs it
+    try {
+      let x = this.embedding.forward(ids);
+      context.onLayer?.('embedding', x);
+      for (const [layer, block] of this.blocks.entries()) {
+        const step: AttentionStep = {
+          positions: positionsTensor,
+          sequenceOffsets,
+          rotary: this.#rotary,
+          cache: cacheStep?.layer(layer),
+        };
+        const before = x;
+        x = this.activationCheckpointing
+          ? this.#again(block, before, step, context)
+          : scope(() => block.forward(before, step, context));
+        context.onLayer?.(`layer ${layer}`, x);
+        before.dispose(); // the tape holds it if it needs it
+      }
+      return this.finalNorm.forward(x);
+    } finally {
+      if (given === undefined) context.dispose();
     }
-    if (given === undefined) context.dispose();
-    return this.finalNorm.forward(x);
   }
 
   #again(block: Block, x: Tensor, step: AttentionStep, context: ForwardContext): Tensor {
