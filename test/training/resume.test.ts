@@ -1,12 +1,15 @@
 import {
   appendFileSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readJournal } from '../../ts/storage/index.ts';
@@ -64,6 +67,9 @@ async function session(out: string, options: Partial<TrainOptions> & { until?: n
 
 const bits = (reports: StepReport[]) =>
   reports.map(({ step, loss, gradNorm, tokens }) => [step, loss, gradNorm, tokens]);
+const host = hostname().replace(/[^A-Za-z0-9]/g, '') || 'host';
+/** No process has this id: Linux gives at most 2^22. */
+const nobody = 2 ** 22 + 12345;
 const checkpoints = (out: string) => readdirSync(join(out, 'checkpoints')).sort();
 
 describe('resume', () => {
@@ -151,6 +157,26 @@ describe('resume', () => {
       expect(warnings[0]).toMatch(/ERR_LIBMOE_CHECKPOINT.*step-000008.*falling back/);
       expect(bits(rest.reports)).toEqual(bits(straight.reports.slice(4)));
     }
+  });
+
+  it('sweeps what a killed process left half-written, and takes back what it had set aside', async () => {
+    const straight = await session(newRun());
+    const out = newRun();
+    await session(out, { until: 9 });
+    const [at, mark] = [join(out, 'checkpoints'), `${host}-${nobody}-0-0123abcd`];
+    // killed while writing step 12, and between the two renames of step 8
+    mkdirSync(join(at, `.step-000012.tmp-${mark}`));
+    writeFileSync(join(at, `.step-000012.tmp-${mark}`, 'model.safetensors'), 'half');
+    writeFileSync(join(at, `.latest.tmp-${mark}`), 'step-0000');
+    mkdirSync(join(at, `.step-000008.tmp-${mark}`));
+    renameSync(join(at, 'step-000008'), join(at, `.step-000008.old-${mark}`));
+    const living = `.step-000016.tmp-${host}-${process.ppid}-0-0123abcd`;
+    mkdirSync(join(at, living));
+    await expect(session(out)).rejects.toThrow(/ERR_LIBMOE_STATE.*holds a run already/);
+    const resumed = await session(out, { resume: true });
+    expect(resumed.reports[0]!.step).toBe(9);
+    expect(resumed.weights).toEqual(straight.weights);
+    expect(checkpoints(out)).toEqual([living, 'latest', 'step-000008', 'step-000012']);
   });
 
   it('says when nothing is left to fall back to', async () => {

@@ -105,6 +105,16 @@ export function recoverFolder(path: string): void {
   syncFolder(dirname(final));
 }
 
+/** {@link recoverFolder} for everything that was written atomically into `folder`, and removal of what dead processes left half-written. */
+export function recoverAll(folder: string): void {
+  if (!existsSync(folder)) return;
+  const names = readdirSync(folder).flatMap((name) => /^\.(.+)\.(?:tmp|old)-[^.]+$/.exec(name)?.[1] ?? []);
+  for (const name of new Set(names)) {
+    recoverFolder(join(folder, name));
+    removeAbandoned(join(folder, name));
+  }
+}
+
 /** Writes all of `data` at the descriptor's position (or at `position`), however many calls the system needs. */
 export function writeFully(descriptor: number, data: Uint8Array, position: number | null = null): void {
   let done = 0;

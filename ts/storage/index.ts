@@ -1,4 +1,4 @@
-export { recoverFolder, writeFileAtomically, writeFolderAtomically } from './atomic.ts';
+export { recoverAll, recoverFolder, writeFileAtomically, writeFolderAtomically } from './atomic.ts';
 export {
   checksumFile,
   checksumOf,

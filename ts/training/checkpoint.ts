@@ -7,6 +7,7 @@ import {
   type JsonValue,
   readJson,
   readJsonObject,
+  recoverAll,
   verifyFolder,
   writeChecksums,
   writeFileAtomically,
@@ -140,6 +141,7 @@ const going = '.removing-';
 
 /** Removes old checkpoints. Those of later steps (damaged ones that a resume skipped) neither count nor go: training will replace them. */
 function prune(root: string, step: number, { keepLast = 2, keepEvery }: Retention): void {
+  recoverAll(root);
   sweep(root);
   const old = listCheckpoints(root).filter((checkpoint) => checkpoint.step <= step);
   for (const checkpoint of old.slice(Math.max(1, keepLast))) {

@@ -2,7 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
 import type { JsonValue } from '../storage/index.ts';
-import { readSafetensors, writeShardedSafetensors } from '../storage/index.ts';
+import { readSafetensors, recoverAll, writeShardedSafetensors } from '../storage/index.ts';
 import type { Run } from './callbacks.ts';
 import { listCheckpoints, newestIntact, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
 import type { TrainOptions } from './loop.ts';
@@ -36,6 +36,7 @@ export async function openRun<Batch>(
   let saved: { step: number; path: string } | undefined;
 
   if (out !== undefined && root !== undefined && load) {
+    recoverAll(root);
     if (options.resume) {
       const found = newestIntact(root, warn);
       if (found) {
