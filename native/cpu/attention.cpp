@@ -95,10 +95,16 @@ void attend(const Source& keys, const Source& values, const T* q, T* out, A* log
 
   for (int64_t begin = sight.first / kKeyBlock * kKeyBlock; begin <= sight.last; begin += kKeyBlock) {
     const int64_t seen = std::min(kKeyBlock, sight.last + 1 - begin), rows = round_up(seen, 4);
-    load_rows(keys, begin, seen, rows, shape.width, w.rows, w.stride);
+    // Positions before the window are zeros and never read: their pages may be gone, and 0 times what lies there may be NaN.
+    const int64_t skipped = std::max<int64_t>(0, sight.first - begin);
+    const auto load_block = [&](const Source& source, int64_t width, int64_t stride) {
+      std::fill(w.rows, w.rows + skipped * stride, A(0));
+      load_rows(source, begin + skipped, seen - skipped, rows - skipped, width, w.rows + skipped * stride, stride);
+    };
+    load_block(keys, shape.width, w.stride);
     product_columns<Begin::zero, N>(rows, Left<A>{w.rows, w.stride, 1}, w.queries, W, w.scores, W, shape.width);
     exponentiate<N>(w.scores, rows, w, sight, begin, sight.whole(begin, begin + rows));
-    load_rows(values, begin, seen, rows, shape.value_width, w.rows, w.value_stride);
+    load_block(values, shape.value_width, w.value_stride);
     product_columns<Begin::at_scaled_c, N>(w.value_rows, Left<A>{w.rows, 1, w.value_stride}, w.scores, W, w.sums, W, seen, w.factor);
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { attention, attentionCached, cacheCopyBlock, cacheWrite } from '../../ts/tensor/attention.ts';
-import { type Dtype, full, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { type Dtype, full, scope, type Tensor, tensor, view } from '../../ts/tensor/index.ts';
 import { sameBits, sample, values, withThreads } from './values.ts';
 
 const i32 = (data: readonly number[], shape?: readonly number[]): Tensor =>
@@ -166,10 +166,18 @@ describe('attentionCached', () => {
       const k = sample([40, 1, 10], 2);
       const v = sample([40, 1, 12], 3);
       cache.step(rows(q, 0, 39), rows(k, 0, 39), rows(v, 0, 39), [39]);
-      cache.table.fill(-1, 0, 8); // position 39 sees 33 to 39
-      const last = cache.step(rows(q, 39, 40), rows(k, 39, 40), rows(v, 39, 40), [1]);
       const all = attention(q, k, v, { sequenceOffsets: i32([0, 40]), scale: 0.4, window: 7 });
-      expect(sameBits(last.readSync(), rows(all, 39, 40).readSync())).toBe(true);
+      // position 39 sees 33 to 39, of the block of 64 keys that begins at 0
+      for (const pool of [cache.keys, cache.values]) {
+        const width = pool.shape[3]!;
+        view(pool, [width], cache.table[8]! * 4 * width).write(Array(width).fill(Number.NaN)); // position 32
+      }
+      for (const gone of [-1, -2_000_000_000, 2_000_000_000]) {
+        cache.table.fill(gone, 0, 8);
+        cache.lengths[0] = 39;
+        const last = cache.step(rows(q, 39, 40), rows(k, 39, 40), rows(v, 39, 40), [1]);
+        expect(sameBits(last.readSync(), rows(all, 39, 40).readSync())).toBe(true);
+      }
     });
   });
 
