@@ -27,6 +27,10 @@ template <class F> Napi::Value guarded(const Napi::CallbackInfo& info, F&& body)
     throw_coded(info.Env(), e.code(), e.what());
   } catch (const std::bad_alloc&) {
     throw_coded(info.Env(), "ERR_LIBMOE_OUT_OF_MEMORY", "the host has no memory left for this operation; use a smaller batch");
+  } catch (const Napi::Error&) {
+    throw;  // JavaScript's own
+  } catch (const std::exception& e) {
+    throw_coded(info.Env(), "ERR_LIBMOE_INTERNAL", std::string("unexpected failure: ") + e.what());
   }
   return info.Env().Undefined();
 }
@@ -163,10 +167,11 @@ bool Call::boolean(const char* name) {
   return value.As<Napi::Boolean>().Value();
 }
 
-std::string Call::text(const char* name) {
+Bytes Call::bytes(const char* name) {
   const Napi::Value value = next();
-  if (!value.IsString()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a string");
-  return value.As<Napi::String>().Utf8Value();
+  if (!value.IsTypedArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a typed array");
+  const Napi::TypedArray array = value.As<Napi::TypedArray>();
+  return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
 }
 
 std::vector<double> Call::numbers(const char* name) {

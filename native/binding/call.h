@@ -32,6 +32,12 @@ inline constexpr Types kFloats = kF32 | kF64 | kBf16;      // what arithmetic ru
 inline constexpr Types kWide = kF32 | kF64;                // accumulators and statistics
 inline constexpr Types kAny = 0xff;
 
+// The memory of a typed array.
+struct Bytes {
+  char* data;
+  size_t size;
+};
+
 class Call {
  public:
   explicit Call(const Napi::CallbackInfo& info, const char* op) : info_(info), op_(op) {}
@@ -46,7 +52,7 @@ class Call {
   int64_t integer(const char* name, int64_t low, int64_t high);
   double number(const char* name);
   bool boolean(const char* name);
-  std::string text(const char* name);
+  Bytes bytes(const char* name);
   std::vector<int64_t> integers(const char* name);
   std::vector<double> numbers(const char* name);
   std::vector<TensorView> tensors(const char* name, Types types);

@@ -57,45 +57,23 @@ Napi::Value view(Call& call) {
 
 void release(Call& call) { handles_of(call.env()).remove(call.number("tensor")); }
 
-struct Bytes {
-  char* data;
-  size_t size;
-};
-Bytes bytes_of(Call& call, const Napi::Value& value) {
-  if (!value.IsTypedArray()) call.reject("ERR_LIBMOE_ARGUMENT", "expected a typed array");
-  const Napi::TypedArray a = value.As<Napi::TypedArray>();
-  return {static_cast<char*>(a.ArrayBuffer().Data()) + a.ByteOffset(), a.ByteLength()};
+// Reads the handle and the typed array of a host transfer, which must have the bytes of the tensor.
+template <class F> void transfer(Call& call, F&& body) {
+  const Entry& e = entry(call, call.number("tensor"));
+  const Bytes host = call.bytes("data");
+  const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
+  call.require(host.size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the array " + std::to_string(host.size));
+  body(e.storage->backend, e.storage->device, static_cast<char*>(e.storage->data) + e.offset, host);
 }
 
 // upload(handle, typedArray): raw bytes of the tensor's dtype
-Napi::Value upload(const Napi::CallbackInfo& info, Call& call) {
-  const Entry& e = entry(call, call.number("tensor"));
-  const Bytes b = bytes_of(call, info[1]);
-  const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
-  call.require(b.size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the data " + std::to_string(b.size));
-  e.storage->backend.upload(e.storage->device, static_cast<char*>(e.storage->data) + e.offset, b.data, size);
-  return info.Env().Undefined();
+void upload(Call& call) {
+  transfer(call, [](const Backend& backend, Device device, char* data, Bytes host) { backend.upload(device, data, host.data, host.size); });
 }
 
 // download(handle, typedArray)
-Napi::Value download(const Napi::CallbackInfo& info, Call& call) {
-  const Entry& e = entry(call, call.number("tensor"));
-  const Bytes b = bytes_of(call, info[1]);
-  const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
-  call.require(b.size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the destination " + std::to_string(b.size));
-  e.storage->backend.download(e.storage->device, b.data, static_cast<char*>(e.storage->data) + e.offset, size);
-  return info.Env().Undefined();
-}
-
-template <Napi::Value (*F)(const Napi::CallbackInfo&, Call&)> Napi::Value with_info(const Napi::CallbackInfo& info) {
-  Call call(info, "tensor");
-  try {
-    return F(info, call);
-  } catch (const Error& e) {
-    Napi::Error error = Napi::Error::New(info.Env(), std::string(e.code()) + ": " + e.what());
-    error.Set("code", Napi::String::New(info.Env(), e.code()));
-    throw error;
-  }
+void download(Call& call) {
+  transfer(call, [](const Backend& backend, Device device, char* data, Bytes host) { backend.download(device, host.data, data, host.size); });
 }
 
 // copy(to, from): same dtype and element count
@@ -148,8 +126,8 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "empty", empty);
   expose(exports, "view", view);
   expose(exports, "release", release);
-  exports.Set("upload", Napi::Function::New(exports.Env(), with_info<upload>, "upload"));
-  exports.Set("download", Napi::Function::New(exports.Env(), with_info<download>, "download"));
+  expose(exports, "upload", upload);
+  expose(exports, "download", download);
   expose(exports, "copy", copy);
   expose(exports, "clear", clear);
   expose(exports, "memory", memory);

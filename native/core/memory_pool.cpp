@@ -37,9 +37,14 @@ Pool& pool() {
 }  // namespace
 
 void* map_block(size_t bytes) {
-  const size_t alignment = bytes >= kHuge ? kHuge : 64;
+  const size_t alignment = bytes >= kHuge ? kHuge : 64, size = (bytes + alignment - 1) / alignment * alignment;
   void* p = nullptr;
-  if (posix_memalign(&p, alignment, (bytes + alignment - 1) / alignment * alignment) != 0) {
+  int status = posix_memalign(&p, alignment, size);
+  if (status != 0) {  // blocks of other sizes may lie unused in the pool
+    pool_trim();
+    status = posix_memalign(&p, alignment, size);
+  }
+  if (status != 0) {
     fail("ERR_LIBMOE_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of host memory (in use: " +
                                          std::to_string(memory_counters({}).bytes.load()) + "); use a smaller batch or gradient accumulation");
   }

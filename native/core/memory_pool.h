@@ -4,7 +4,7 @@
 
 namespace libmoe {
 
-// Straight from and to the system. Throws ERR_LIBMOE_OUT_OF_MEMORY.
+// Straight from and to the system. Gives the pool's unused blocks back before it throws ERR_LIBMOE_OUT_OF_MEMORY.
 void* map_block(size_t bytes);
 void unmap_block(void* data, size_t bytes);
 

@@ -6,18 +6,27 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <memory>
+#include <exception>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "core/memory_pool.h"
 
 namespace libmoe {
 namespace {
 
 thread_local bool inside_pool = false;
-thread_local int slot = 0;
+
+struct InsidePool {
+  const bool before = inside_pool;
+  InsidePool() { inside_pool = true; }
+  ~InsidePool() { inside_pool = before; }
+};
 
 int processors() {
   cpu_set_t set;
@@ -25,11 +34,12 @@ int processors() {
 }
 
 int initial_threads() {
-  if (const char* text = std::getenv("LIBMOE_THREADS")) {
-    const int n = std::atoi(text);
-    if (n >= 1 && n <= 1024) return n;
-  }
-  return processors();
+  const char* text = std::getenv("LIBMOE_THREADS");
+  if (!text || !*text) return processors();
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  if (*end || n < 1 || n > 1024) fail("ERR_LIBMOE_ENVIRONMENT", std::string("LIBMOE_THREADS expects a number from 1 to 1024, got \"") + text + "\"");
+  return int(n);
 }
 
 void pause() {
@@ -47,13 +57,8 @@ class Pool {
     const bool alone = items == 1 || threads == 1 || inside_pool;
     std::unique_lock<std::mutex> owner(owner_, std::defer_lock);
     if (alone || !owner.try_lock()) {
-      const bool before = inside_pool;
-      const int slot_before = slot;
-      if (!before) slot = threads;  // another caller may hold the pool: keep clear of its slots
-      inside_pool = true;
+      const InsidePool inside;
       for (int64_t i = 0; i < items; ++i) body(state, i);
-      inside_pool = before;
-      slot = slot_before;
       return;
     }
     start(threads - 1);
@@ -67,13 +72,15 @@ class Pool {
     const uint32_t job = (generation_.load(std::memory_order_relaxed) >> kHelperBits) + 1;
     generation_.store(job << kHelperBits | uint32_t(helpers), std::memory_order_release);
     generation_.notify_all();
-    inside_pool = true;
-    work();
-    inside_pool = false;
+    {
+      const InsidePool inside;
+      work();
+    }
     for (int spin = 0; active_.load(std::memory_order_acquire) > 0; ++spin) {
       if (spin < 4096) pause();
       else std::this_thread::yield();
     }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
@@ -81,20 +88,30 @@ class Pool {
     for (;;) {
       const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
       if (i >= items_) return;
-      body_(state_, i);
+      try {
+        body_(state_, i);
+      } catch (...) {  // it may not leave a helper, nor the caller while helpers read its stack
+        std::lock_guard<std::mutex> lock(error_mutex_);
+        if (!error_) error_ = std::current_exception();
+        next_.store(items_, std::memory_order_relaxed);
+      }
     }
   }
 
   void start(int helpers) {
     for (int i = int(helpers_.size()); i < helpers; ++i) {
-      helpers_.emplace_back([this, i, seen = generation_.load(std::memory_order_acquire)]() mutable { helper(i, seen); });
+      try {
+        helpers_.emplace_back([this, i, seen = generation_.load(std::memory_order_acquire)]() mutable { helper(i, seen); });
+      } catch (const std::system_error& e) {
+        fail("ERR_LIBMOE_ENVIRONMENT", "the system gave " + std::to_string(i + 1) + " of " + std::to_string(helpers + 1) + " threads (" + e.what() +
+                                           "); set LIBMOE_THREADS or setThreads() to no more than it allows");
+      }
       helpers_.back().detach();  // they hold no resource and end with the process
     }
   }
 
   void helper(int index, uint32_t seen) {
     inside_pool = true;
-    slot = index + 1;
     for (;;) {
       // A training step is a dense series of short jobs with some 50 microseconds of JavaScript between them, and waking a sleeping
       // thread of a virtual machine takes as long again: stay awake for a millisecond, then sleep.
@@ -126,6 +143,8 @@ class Pool {
   std::atomic<int64_t> next_{0};
   std::atomic<int> active_{0};
   std::atomic<uint32_t> generation_{0};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // the first of a job
 };
 
 // Never destroyed: helper threads may still wait on it while the process ends.
@@ -146,15 +165,17 @@ struct ScratchBlock {
 
 int thread_count() { return pool().threads; }
 void set_thread_count(int threads) { pool().threads = std::max(1, std::min(threads, 1024)); }
-int thread_slot() { return slot; }
 
 void* scratch(int lane, size_t bytes) {
   thread_local ScratchBlock blocks[8];
   ScratchBlock& b = blocks[lane & 7];
   if (b.bytes < bytes) {
     if (b.data) unmap_block(b.data, b.bytes);
-    b.bytes = (bytes + bytes / 2 + 4095) & ~size_t(4095);
-    b.data = map_block(b.bytes);
+    b.data = nullptr;  // map_block may throw
+    b.bytes = 0;
+    const size_t size = (bytes + bytes / 2 + 4095) & ~size_t(4095);
+    b.data = map_block(size);
+    b.bytes = size;
   }
   return b.data;
 }

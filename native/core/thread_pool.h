@@ -7,7 +7,8 @@
 
 namespace libmoe {
 
-// Threads that run an operation, the caller included. Initially LIBMOE_THREADS or the number of processors we may use.
+// Threads that run an operation, the caller included. Initially LIBMOE_THREADS or the number of processors we may use. Throws ERR_LIBMOE_ENVIRONMENT when
+// LIBMOE_THREADS is no number from 1 to 1024.
 int thread_count();
 void set_thread_count(int threads);
 
@@ -15,7 +16,8 @@ namespace detail {
 void run_items(int64_t items, void (*body)(void*, int64_t item), void* state);
 }
 
-// Calls body(item) once for each item in [0, items), in any order, on any thread; returns when all are done. Exceptions must not escape.
+// Calls body(item) once for each item in [0, items), in any order, on any thread; returns when all are done. When one throws, no
+// further items begin and the exception goes on to the caller once those that run are done.
 // A call from inside an item, or while another JavaScript thread holds the pool, runs on the calling thread alone.
 template <class F> void parallel_for(int64_t items, F&& body) {
   using Body = std::remove_reference_t<F>;
@@ -29,9 +31,6 @@ template <class F> void parallel_ranges(int64_t n, int64_t grain, F&& body) {
   if (pieces == 1) return body(int64_t(0), n);
   parallel_for(pieces, [&](int64_t i) { body(i * grain, i * grain + grain < n ? i * grain + grain : n); });
 }
-
-// A number in [0, thread_count()] that no other running item of the same parallel_for has.
-int thread_slot();
 
 // Scratch memory of the calling thread, at least `bytes` large, 64-byte aligned (2 MB aligned when large), contents undefined.
 // One block per `lane` (0..7); valid until the same thread asks for the same lane again.

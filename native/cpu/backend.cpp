@@ -46,6 +46,8 @@ Backend make() {
   b.synchronise = [](Device) {};
   b.trim = pool_trim;
 
+  thread_count();  // refuses a wrong LIBMOE_THREADS now, not at the first operation that is large enough
+
   const char* forced = std::getenv("LIBMOE_CPU");
   const std::string wanted = forced ? forced : "";
   if (!wanted.empty() && wanted != "portable" && wanted != "avx2" && wanted != "avx512")
