@@ -15,7 +15,7 @@
 #include "cpu/pooled.h"
 #include "cpu/row_index.h"
 #include "cpu/simd/gemm_engine.h"
-#include "cpu/simd/row_reduce.h"
+#include "cpu/simd/row.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
@@ -60,9 +60,9 @@ template <class T> void project(const T* hidden, int64_t rows, const TensorView&
 // Cross entropy of one row, which becomes (softmax - one hot) * scale in type T at the row's own address. Returns the loss.
 template <class T> double loss_and_gradient(Accumulator<T>* logits, int64_t n, int32_t target, Accumulator<T> scale) {
   using A = Accumulator<T>;
-  const A m = max_row(logits, n), at_target = logits[target], lowest = -std::numeric_limits<A>::infinity();
+  const A m = row_max(logits, n), at_target = logits[target], lowest = -std::numeric_limits<A>::infinity();
   const Vec<A> shift(m);
-  const double sum = sum_row<A>(n, [&](int64_t i, int count) {
+  const double sum = row_sum_f64<A>(n, [&](int64_t i, int count) {
     const Vec<A> e = exp(load_count(logits + i, count, lowest) - shift);
     store_count(logits + i, e, count);
     return e;
@@ -121,7 +121,7 @@ void linear_cross_entropy(const LinearCrossEntropy& x) {
       parallel_for(n, [&](int64_t r) {
         A* row = logits.get() + r * vocabulary;
         const int32_t target = targets[tokens[size_t(first + r)]];
-        losses[size_t(first + r)] = gradients ? loss_and_gradient<T>(row, vocabulary, target, scale) : log_sum_exp_row(row, vocabulary) - double(row[target]);
+        losses[size_t(first + r)] = gradients ? loss_and_gradient<T>(row, vocabulary, target, scale) : row_log_sum_exp(row, vocabulary) - double(row[target]);
       });
       const T* dlogits = reinterpret_cast<const T*>(logits.get());
       if (x.d_hidden) {
@@ -170,7 +170,7 @@ void cross_entropy(const TensorView& logits, const TensorView& targets, const Te
     parallel_ranges(n, std::max<int64_t>(1, kPiece / std::max<int64_t>(1, vocabulary)), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const T* row = logits.as<T>() + r * vocabulary;
-        const double lse = t[r] < 0 ? 0.0 : log_sum_exp_row(row, vocabulary);
+        const double lse = t[r] < 0 ? 0.0 : row_log_sum_exp(row, vocabulary);
         log_sum_exp.as<A>()[r] = A(lse);
         if (t[r] >= 0) by_token[size_t(r)] = lse - double(A(row[t[r]]));
       }
@@ -219,8 +219,8 @@ void token_log_probabilities(const TensorView& hidden, const TensorView& weight,
       parallel_for(rows, [&](int64_t r) {
         const A* row = logits.get() + r * vocabulary;
         const int32_t target = t[first + r];
-        log_probability.as<double>()[first + r] = target < 0 ? 0.0 : double(row[target]) - log_sum_exp_row(row, vocabulary);
-        greedy.as<int32_t>()[first + r] = argmax_row(row, vocabulary);
+        log_probability.as<double>()[first + r] = target < 0 ? 0.0 : double(row[target]) - row_log_sum_exp(row, vocabulary);
+        greedy.as<int32_t>()[first + r] = row_argmax(row, vocabulary);
       });
     }
   });

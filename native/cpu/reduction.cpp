@@ -8,7 +8,7 @@
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
 #include "cpu/pooled.h"
-#include "cpu/simd/row_reduce.h"
+#include "cpu/simd/row.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
@@ -31,8 +31,8 @@ template <bool Max> inline double combine(double a, double b) {
 template <bool Max, class T, class Out> void reduce_rows(const T* in, int64_t outer, int64_t n, Out* out, double scale) {
   using A = Accumulator<T>;
   const auto chunk = [&](const T* p, int64_t count) -> A {
-    if constexpr (Max) return max_row(p, count);
-    else return sum_chunk<A>(count, [&](int64_t i, int lanes) { return load_count(p + i, lanes); });
+    if constexpr (Max) return row_max(p, count);
+    else return row_sum<A>(count, [&](int64_t i, int lanes) { return load_count(p + i, lanes); });
   };
   const int64_t chunks = (n + kSumChunk - 1) / kSumChunk;
   const auto finish = [&](int64_t o, auto&& partial) {
@@ -162,13 +162,13 @@ template <class F> void each_row(const TensorView& x, F&& body) {
 }
 
 void argmax(const TensorView& x, const TensorView& y) {
-  with_float(x.dtype, [&]<class T>() { each_row(x, [&](int64_t r, int64_t at, int64_t n) { y.as<int32_t>()[r] = argmax_row(x.as<T>() + at, n); }); });
+  with_float(x.dtype, [&]<class T>() { each_row(x, [&](int64_t r, int64_t at, int64_t n) { y.as<int32_t>()[r] = row_argmax(x.as<T>() + at, n); }); });
 }
 
 void log_sum_exp(const TensorView& x, const TensorView& y) {
   with_float(x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
-    each_row(x, [&](int64_t r, int64_t at, int64_t n) { y.as<A>()[r] = A(log_sum_exp_row(x.as<T>() + at, n)); });
+    each_row(x, [&](int64_t r, int64_t at, int64_t n) { y.as<A>()[r] = A(row_log_sum_exp(x.as<T>() + at, n)); });
   });
 }
 

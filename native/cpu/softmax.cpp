@@ -28,7 +28,7 @@ void softmax(const TensorView& x, const TensorView& y, bool logarithm) {
     each_row(x, [&](int64_t r) {
       const T* in = x.as<T>() + r * width;
       T* out = y.as<T>() + r * width;
-      const Vec<A> top(row_max<A>(in, width));
+      const Vec<A> top(row_max(in, width));
       if (logarithm) {
         const A sum = row_sum<A>(width, [&](int64_t i, int count) { return exp(load_count(in + i, count) - top); });
         const Vec<A> shift = log(Vec<A>(sum));

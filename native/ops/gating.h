@@ -31,7 +31,7 @@ inline constexpr int kGatingSummary = 5;
 
 struct GatingInputs {
   TensorView logits;            // f32 or f64 [T, E]; -inf forbids an expert
-  TensorView bias;              // [E] or absent: added to the scores for choosing only
+  TensorView bias;              // [E] or absent: added to the scores for choosing only; -inf forbids an expert
   TensorView mask;              // bool [T] or absent: false tokens choose nothing and are not counted
   TensorView sequence_offsets;  // i32 [S + 1] from 0 to T, ascending, or absent (one sequence)
 };
@@ -53,7 +53,7 @@ struct GatingGradients {
 };
 
 struct GatingOps {
-  // Sums run over fixed pieces of each sequence. Throws ERR_LIBMOE_NOT_FINITE naming the first row with NaN, +inf or only -inf,
+  // Sums run over fixed pieces of each sequence. Throws ERR_LIBMOE_NOT_FINITE naming the first row with NaN, +inf or only -inf, or the expert whose bias is NaN or +inf,
   // ERR_LIBMOE_ARGUMENT for a given expert out of range.
   void (*forward)(const GatingInputs& in, const GatingOptions& options, const GatingOutputs& out);
   // dlogits [T, E], overwritten. experts and weights as forward made them.

@@ -399,4 +399,19 @@ describe('gate', () => {
     );
     expect(attempt([1, Number.NaN, 1, 2], [2, 2], { topK: 1, mask: [false, true] })).toBe('accepted');
   });
+
+  it('refuses a selection bias that is NaN or +infinity; −infinity forbids an expert', () => {
+    scope(() => {
+      const logits = tensor([1, 2, 3], [1, 3]);
+      const chosen = (bias: number[], extra: object = {}) =>
+        gate(logits, { topK: 2, selectionBias: tensor(bias), ...extra }).experts.toArray();
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+        expect(() => chosen([0, bad, 0])).toThrow(/ERR_LIBMOE_NOT_FINITE: .*selection bias of expert 1/);
+        expect(() => chosen([0, 0, bad], { score: 'sigmoid', groups: { count: 3, kept: 2 } })).toThrow(
+          /ERR_LIBMOE_NOT_FINITE: .*expert 2/,
+        );
+      }
+      expect(chosen([0, 0, Number.NEGATIVE_INFINITY])).toEqual([1, 0]);
+    });
+  });
 });

@@ -69,7 +69,7 @@ function position<T extends string>(name: string, list: readonly T[], value: T):
 
 /**
  * Chooses `topK` experts per token from logits [tokens, experts] (f32 or f64; cast bf16 first) and takes every statistic that losses and
- * diagnostics need, in one pass. Throws ERR_LIBMOE_NOT_FINITE naming the token when its logits hold NaN or +∞, ERR_LIBMOE_ARGUMENT when
+ * diagnostics need, in one pass. Throws ERR_LIBMOE_NOT_FINITE naming the token (or the expert) when its logits (or its selection bias) hold NaN or +∞, ERR_LIBMOE_ARGUMENT when
  * topK exceeds the number of experts, ERR_LIBMOE_SHAPE for an empty batch.
  */
 export function gate(logits: Tensor, options: GateOptions): Gate {

@@ -7,7 +7,7 @@
 namespace libmoe::cpu::LIBMOE_ISA {
 
 // As many sums as the registers hold: 8 x 3 of 32, or 4 x 3 (4 x 2 where a multiply-add needs a register more) of 16.
-inline constexpr int kTileRows = kVectorBytes == 64 ? 8 : 4;
+inline constexpr int kProductRows = kVectorBytes == 64 ? 8 : 4;
 inline constexpr int kTileVectors = kVectorBytes == 16 ? 2 : 3;
 
 // Where the chains begin: at 0, at C, or at C * factor, one factor per column.
@@ -55,9 +55,9 @@ inline void product_tile(const A* a, int64_t a_row, int64_t a_column, const A* b
 template <Begin S, int N, class A>
 __attribute__((noinline)) void product_columns(int64_t rows, Left<A> a, const A* b, int64_t b_row, A* c, int64_t c_row, int64_t depth, const A* factor = nullptr) {
   int64_t m = 0;
-  for (; m + kTileRows <= rows; m += kTileRows)
-    product_tile<S, kTileRows, N>(a.data + m * a.row, a.row, a.column, b, b_row, c + m * c_row, c_row, depth, factor);
-  if constexpr (kTileRows > 4)
+  for (; m + kProductRows <= rows; m += kProductRows)
+    product_tile<S, kProductRows, N>(a.data + m * a.row, a.row, a.column, b, b_row, c + m * c_row, c_row, depth, factor);
+  if constexpr (kProductRows > 4)
     if (m < rows) product_tile<S, 4, N>(a.data + m * a.row, a.row, a.column, b, b_row, c + m * c_row, c_row, depth, factor);
 }
 
