@@ -2,20 +2,10 @@
 // hash of sources and flags is that of the last build: npm runs it again at the first `npx libmoe`. Holds a lock, so that two do not build at once.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import {
-  copyFile,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  unlink,
-  writeFile,
-} from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { withLock } from './lock.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const at = (...parts) => path.join(root, ...parts);
@@ -43,41 +33,6 @@ async function hashOf(paths, extra) {
 function run(command, args) {
   const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] }); // npm pack --json owns stdout
   if (result.status !== 0) throw new Error(`${command} ${args.join(' ')} failed`);
-}
-
-async function withLock(file, body) {
-  const until = Date.now() + 30 * 60_000;
-  for (;;) {
-    try {
-      const handle = await open(file, 'wx');
-      await handle.writeFile(String(process.pid));
-      await handle.close();
-      break;
-    } catch (error) {
-      if (error.code !== 'EEXIST') throw error;
-      const holder = Number(await readFile(file, 'utf8').catch(() => '0'));
-      let alive = holder > 0;
-      try {
-        if (alive) process.kill(holder, 0);
-      } catch {
-        alive = false;
-      }
-      if (!alive) {
-        await unlink(file).catch(() => {});
-        continue;
-      }
-      if (Date.now() > until)
-        throw new Error(
-          `ERR_LIBMOE_BUILD: another build (process ${holder}) has held ${file} for 30 minutes; end it or delete the file`,
-        );
-      await new Promise((resolve) => setTimeout(resolve, 500));
-    }
-  }
-  try {
-    await body();
-  } finally {
-    await rm(file, { force: true });
-  }
 }
 
 async function upToDate(name, hash, proof, build) {
