@@ -209,9 +209,15 @@ describe('PackedLoader', () => {
     ['a batch that the ranks cannot share', { batchSequences: 3, world: 2 }, 'ERR_LIBMOE_ARGUMENT'],
     ['a rank that does not exist', { rank: 1 }, 'ERR_LIBMOE_ARGUMENT'],
     ['a negative seed', { seed: -1 }, 'ERR_LIBMOE_ARGUMENT'],
+    ['an option that does not exist', { bogus: 1 }, 'ERR_LIBMOE_ARGUMENT'],
+    ['an order that does not exist', { shuffle: 'window' }, 'ERR_LIBMOE_ARGUMENT'],
+    ['a slicing that does not exist', { slicing: 'blocks' }, 'ERR_LIBMOE_ARGUMENT'],
   ])('refuses %s', (_, options, code) => {
     expect(
-      codeFrom(() => new PackedLoader(counted([9]), { sequenceLength: 4, batchSequences: 1, ...options })),
+      codeFrom(
+        () =>
+          new PackedLoader(counted([9]), { sequenceLength: 4, batchSequences: 1, ...(options as object) }),
+      ),
     ).toBe(code);
   });
 

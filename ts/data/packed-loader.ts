@@ -1,5 +1,7 @@
+import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { isJsonObject, type JsonValue } from '../storage/json.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 import type { Loader, TokenBatch } from './batch.ts';
 import { permutation } from './shuffle.ts';
 import type { TokenDataset } from './token-dataset.ts';
@@ -190,28 +192,28 @@ export function packed(windows: readonly Window[]): TokenBatch {
   return batch;
 }
 
+const count = z.number().int().min(1);
+const optionsSchema = z.strictObject({
+  sequenceLength: count,
+  batchSequences: count,
+  seed: z.number().int().nonnegative().default(0),
+  shuffle: z.enum(['windows', 'documents', 'none']).default('windows'),
+  splitAtDocuments: z.boolean().default(false),
+  epochs: z.union([count, z.literal(Number.POSITIVE_INFINITY)]).default(Number.POSITIVE_INFINITY),
+  rank: z.number().int().default(0),
+  world: count.default(1),
+  slicing: z.enum(['contiguous', 'interleaved']).default('contiguous'),
+});
+
 function checked(options: PackedLoaderOptions): Required<PackedLoaderOptions> {
-  const all: Required<PackedLoaderOptions> = {
-    seed: 0,
-    shuffle: 'windows',
-    splitAtDocuments: false,
-    epochs: Number.POSITIVE_INFINITY,
-    rank: 0,
-    world: 1,
-    slicing: 'contiguous',
-    ...options,
-  };
-  for (const name of ['sequenceLength', 'batchSequences', 'world', 'epochs'] as const) {
-    const value = all[name];
-    const endless = name === 'epochs' && value === Number.POSITIVE_INFINITY;
-    if (!endless && !(Number.isInteger(value) && value >= 1)) {
-      fail('ERR_LIBMOE_ARGUMENT', `${name} must be a whole number of 1 or more, got ${value}`);
-    }
+  const parsed = optionsSchema.safeParse(options);
+  if (!parsed.success) {
+    const why = explainIssues(optionsSchema, parsed.error.issues);
+    return fail('ERR_LIBMOE_ARGUMENT', `PackedLoader: ${why}`);
   }
-  if (!Number.isInteger(all.seed) || all.seed < 0)
-    fail('ERR_LIBMOE_ARGUMENT', `seed must be a whole number, 0 or more, got ${all.seed}`);
-  checkRank(all.batchSequences, all.rank, all.world);
-  return all;
+  const { batchSequences, rank, world } = parsed.data;
+  checkRank(batchSequences, rank, world);
+  return parsed.data;
 }
 
 /** Throws ERR_LIBMOE_ARGUMENT unless the batch can be shared evenly and the rank exists. */
