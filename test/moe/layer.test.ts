@@ -15,7 +15,10 @@ import { codeOf } from '../../ts/native/index.ts';
 import { FeedForward } from '../../ts/nn/feed-forward.ts';
 import { scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { reshape, slice } from '../../ts/tensor/shape.ts';
+import { leaveToCollector } from '../collected.ts';
 import { slope } from './golden-logits.ts';
+
+leaveToCollector();
 
 const wave = (n: number, salt = 0): number[] => Array.from({ length: n }, (_, i) => Math.sin(1.7 * i + salt));
 const tokens = (count: number, width = 6, salt = 0): Tensor =>

@@ -15,6 +15,9 @@ import { codeOf } from '../../ts/native/index.ts';
 import { gate } from '../../ts/tensor/gating.ts';
 import { linear } from '../../ts/tensor/gemm.ts';
 import { parameter, scope, type Tensor, tensor, zeros } from '../../ts/tensor/index.ts';
+import { leaveToCollector } from '../collected.ts';
+
+leaveToCollector();
 
 const place: RouterPlace = { width: 4, experts: 3, topK: 2, layer: 0, layers: 1, compat: 'fixed' };
 

@@ -12,6 +12,9 @@ import {
 } from '../../ts/nn/index.ts';
 import { scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { randn } from '../../ts/tensor/random.ts';
+import { leaveToCollector } from '../collected.ts';
+
+leaveToCollector();
 
 const near = (got: ArrayLike<number>, wanted: ArrayLike<number>, tolerance = 1e-5): void => {
   expect(got.length).toBe(wanted.length);

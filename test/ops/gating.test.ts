@@ -4,7 +4,7 @@ import { codeOf } from '../../ts/native/index.ts';
 import { type GateOptions, gate } from '../../ts/tensor/gating.ts';
 import { record, scope, setThreads, type Tensor, tensor, threads } from '../../ts/tensor/index.ts';
 
-/** L_N of spec/algorithms.md, appendix A. */
+/** The logits behind the golden numbers of LibMoE's routers: [tokens, experts]. */
 const golden = (experts: number, tokens = 6, shift = 0): number[] =>
   Array.from({ length: tokens * experts }, (_, n) => {
     const t = Math.floor(n / experts);

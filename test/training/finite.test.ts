@@ -3,8 +3,11 @@ import type { LanguageModelOptions } from '../../ts/models/language/index.ts';
 import { packSequences } from '../../ts/models/language/index.ts';
 import { noGrad } from '../../ts/tensor/index.ts';
 import { optimizer, schedule, train } from '../../ts/training/index.ts';
+import { leaveToCollector } from '../collected.ts';
 import { tinyConfig, tinyModel, tinyMoe } from '../models/tiny.ts';
 import { ToyData } from './toy.ts';
+
+leaveToCollector();
 
 /** Trains two steps, changes one parameter, and returns what the third says. */
 async function third(

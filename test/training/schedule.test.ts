@@ -11,7 +11,7 @@ describe('schedule', () => {
     expect(rate(500)).toBeCloseTo(0.2, 12);
   });
 
-  it('cosine of LibMoE has the whole training as its half period (spec §4.5)', () => {
+  it('cosine of LibMoE has the whole training as its half period', () => {
     const [peak, warmup, total] = [2.5e-4, 4000, 100_000];
     const rate = schedule(
       { name: 'cosine', learningRate: peak, warmupSteps: warmup, compat: 'libmoe' },
