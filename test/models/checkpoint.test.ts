@@ -1,6 +1,7 @@
 import {
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -148,6 +149,7 @@ describe('checkpoints', () => {
       truncateSync(join(folder, 'm/model.safetensors'), 20_000);
       await refused(/ERR_LIBMOE_CHECKPOINT.*model.safetensors/);
       using model = tinyModel();
+      rmSync(join(folder, 'm'), { recursive: true });
       await saveModel(model, join(folder, 'm'));
       const file = join(folder, 'm/model.safetensors');
       const bytes = readFileSync(file);
@@ -155,6 +157,37 @@ describe('checkpoints', () => {
       writeFileSync(file, bytes);
       await refused(/ERR_LIBMOE_CHECKPOINT.*model.safetensors/);
     });
+  });
+
+  it('keeps coefficient schedules, and refuses functions, which would come back as defaults', async () => {
+    const scheduled = (balanceCoefficient: unknown): LanguageModelOptions => ({
+      ...tinyMoe,
+      moe: { ...tinyMoe.moe!, router: { name: 'smoe', balanceCoefficient } },
+    });
+    using model = tinyModel(scheduled({ kind: 'linear', from: 0.1, to: 0, steps: 50 }));
+    await saveModel(model, join(folder, 'm'));
+    using loaded = await loadModel(join(folder, 'm'));
+    expect(loaded.config).toEqual(model.config);
+    using other = tinyModel(scheduled((step: number) => 1 / (step + 1)));
+    await expect(saveModel(other, join(folder, 'n'))).rejects.toThrow(
+      /ERR_LIBMOE_CONFIG: .*moe\.router\.balanceCoefficient, a function/,
+    );
+    expect(readdirSync(folder)).toEqual(['m']);
+  });
+
+  it('replaces nothing but what it wrote', async () => {
+    using model = tinyModel();
+    const path = join(folder, 'thesis');
+    mkdirSync(path);
+    await saveModel(model, path); // empty
+    await saveModel(model, path, (temporary) => writeFileSync(join(temporary, 'tokenizer.json'), '{}'));
+    writeFileSync(join(path, 'thesis.tex'), 'years');
+    await expect(saveModel(model, path)).rejects.toThrow(/ERR_LIBMOE_FILE.*holds thesis\.tex/);
+    expect(readFileSync(join(path, 'thesis.tex'), 'utf8')).toBe('years');
+    await expect(saveModel(model, join(path, 'thesis.tex'))).rejects.toThrow(/ERR_LIBMOE_FILE.*is a file/);
+    const theirs = join(folder, 'theirs');
+    cpSync(join(golden, 'llama'), theirs, { recursive: true });
+    await expect(saveModel(model, theirs)).rejects.toThrow(/ERR_LIBMOE_FILE.*holds config\.json/);
   });
 
   it('a failed save leaves the old checkpoint', async () => {

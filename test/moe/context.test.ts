@@ -13,6 +13,9 @@ import { gate } from '../../ts/tensor/gating.ts';
 import { linear } from '../../ts/tensor/gemm.ts';
 import { memory, noGrad, parameter, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { sum } from '../../ts/tensor/reduction.ts';
+import { leaveToCollector } from '../collected.ts';
+
+leaveToCollector();
 
 const wave = (n: number, salt = 0): number[] => Array.from({ length: n }, (_, i) => Math.sin(1.7 * i + salt));
 const newLayer = (layer: number, balance: string): MoeLayer =>
@@ -191,7 +194,13 @@ describe('ForwardContext', () => {
     scope(() => {
       using context = new ForwardContext({ step: 4 });
       context.addLoss('own', '0', tensor(2), (step) => step / 8);
-      expect(context.losses()[0]!.coefficient).toBe(0.5);
+      for (const [kind, steps] of [
+        ['linear', 16],
+        ['cosine', 8],
+        ['linear', 2],
+      ] as const)
+        context.addLoss('own', '0', tensor(2), { kind, from: 1, to: 3, steps });
+      expect(context.losses().map(({ coefficient }) => coefficient)).toEqual([0.5, 1.5, 2, 3]);
       expect(() => context.addLoss('own', '0', tensor([1, 2]), 1)).toThrow(/ERR_LIBMOE_SHAPE.*one number/);
       expect(() => context.addLoss('own', '0', tensor(2), Number.NaN)).toThrow(/ERR_LIBMOE_ARGUMENT.*finite/);
     });

@@ -1,10 +1,8 @@
 import { fail } from '../native/index.ts';
 import { streamOf } from '../nn/initialisers.ts';
 import { keep, type Tensor } from '../tensor/index.ts';
+import { type Coefficient, coefficientAt } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
-
-/** A loss coefficient: a number, or a schedule over optimizer steps. */
-export type Coefficient = number | ((step: number) => number);
 
 /** A loss that a router adds to the training objective as `coefficient · value`. */
 export type RoutingLoss = {
@@ -243,10 +241,7 @@ export class ForwardContext {
 
   /** The value of a coefficient at this step. Throws ERR_LIBMOE_ARGUMENT when it is not finite. */
   coefficient(c: Coefficient): number {
-    const value = typeof c === 'number' ? c : c(this.step);
-    if (!Number.isFinite(value))
-      fail('ERR_LIBMOE_ARGUMENT', `a loss coefficient must be finite, got ${value} at step ${this.step}`);
-    return value;
+    return coefficientAt(c, this.step);
   }
 
   /** Every auxiliary loss of the pass. Call it once, when the pass is complete. */

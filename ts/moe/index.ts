@@ -1,7 +1,7 @@
 export { checkpointed } from './checkpointed.ts';
+export { type Coefficient, type CoefficientSchedule, coefficientSchema } from './coefficient.ts';
 export {
   type AuxiliaryLoss,
-  type Coefficient,
   ForwardContext,
   type ForwardOptions,
   type Reduce,
@@ -24,7 +24,6 @@ export {
   type BalanceMode,
   balanceLoss,
   balanceModes,
-  coefficientSchema,
   type GateLossOptions,
   gateLosses,
   meanEntropyLoss,

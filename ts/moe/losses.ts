@@ -1,10 +1,10 @@
-import { z } from 'zod';
 import { add, cast, divide, greater, log, maximum, multiply, scale, square } from '../tensor/elementwise.ts';
 import type { Gate } from '../tensor/gating.ts';
 import { noGrad, type Tensor } from '../tensor/index.ts';
 import { sum } from '../tensor/reduction.ts';
 import { slice } from '../tensor/shape.ts';
-import type { Coefficient, Reduce, RoutingContext, RoutingLoss } from './context.ts';
+import type { Coefficient } from './coefficient.ts';
+import type { Reduce, RoutingContext, RoutingLoss } from './context.ts';
 
 /** The statistics that losses are made of; a {@link Gate} has them. */
 export type GateStatistics = Pick<
@@ -87,15 +87,6 @@ export function meanEntropyLoss(sums: Tensor, tokens: Tensor): Tensor {
 export const balanceModes = ['switch', 'standard', 'step', 'time', 'layers_time', 'global', 'none'] as const;
 /** One of {@link balanceModes}. */
 export type BalanceMode = (typeof balanceModes)[number];
-
-/** A coefficient in router options: a number ≥ 0, or a function of the step. */
-export const coefficientSchema = z.union([
-  z.number().min(0),
-  z.custom<(step: number) => number>(
-    (value) => typeof value === 'function',
-    'must be a number or a function of the step',
-  ),
-]);
 
 /** Which losses {@link gateLosses} makes, and their coefficients. */
 export interface GateLossOptions {

@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../native/index.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
@@ -119,8 +119,26 @@ function shortList(names: readonly string[]): string {
   return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
 }
 
-/** The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes. */
+/** The path of the first function in a value, which JSON would drop without a word. */
+function functionIn(value: unknown, path: string): string | undefined {
+  if (typeof value === 'function') return path;
+  if (typeof value !== 'object' || value === null) return undefined;
+  for (const [key, item] of Object.entries(value)) {
+    const found = functionIn(item, path === '' ? key : `${path}.${key}`);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes. @throws ERR_LIBMOE_CONFIG for a function in it */
 export function configJson(model: LanguageModel): JsonObject {
+  const lost = functionIn(model.config, '');
+  if (lost !== undefined) {
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `config.json cannot hold ${lost}, a function: write a coefficient that changes as { kind: 'linear', from, to, steps }`,
+    );
+  }
   const { architecture, fields } = describe(model.config);
   return {
     architectures: [architecture.name],
@@ -152,18 +170,37 @@ export function writeModelFiles(model: LanguageModel, folder: string): string[] 
 
 /**
  * Saves a model as a folder in Hugging Face's layout, under the names of its family where one describes it. The folder appears whole or not at
- * all, and replaces an older one.
+ * all, and replaces an older one that libmoe wrote; any other folder that is not empty is refused.
  * @param extra writes further files (a tokenizer) into the folder before it gets its name
- * @throws ERR_LIBMOE_FILE
+ * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG for router options that a file cannot hold
  */
 export async function saveModel(
   model: LanguageModel,
   folder: string,
   extra?: (folder: string) => void | Promise<void>,
 ): Promise<void> {
+  refuseForeign(folder);
   await writeFolderAtomically(folder, async (temporary) => {
     writeModelFiles(model, temporary);
     await extra?.(temporary);
     writeChecksums(temporary);
   });
+}
+
+/** Throws unless everything in the folder that will be replaced is listed in its checksums: what libmoe wrote. */
+function refuseForeign(folder: string): void {
+  if (!existsSync(folder)) return;
+  if (!statSync(folder).isDirectory()) fail('ERR_LIBMOE_FILE', `${folder} is a file: choose another folder`);
+  const names = readdirSync(folder);
+  const checksums = join(folder, checksumFile);
+  const listed = existsSync(checksums) ? readJsonObject(checksums).files : undefined;
+  const ours = new Set([checksumFile]);
+  if (isJsonObject(listed)) for (const name of Object.keys(listed)) ours.add(name.split('/')[0]!);
+  const foreign = names.find((name) => !ours.has(name));
+  if (foreign !== undefined) {
+    fail(
+      'ERR_LIBMOE_FILE',
+      `${folder} holds ${foreign}, which libmoe did not write there and saving would delete: move it, or choose another folder`,
+    );
+  }
 }

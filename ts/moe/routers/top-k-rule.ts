@@ -1,12 +1,13 @@
 import { z } from 'zod';
 import type { GateOptions } from '../../tensor/gating.ts';
+import { coefficientSchema } from '../coefficient.ts';
 import { libmoeStd } from '../experts.ts';
-import { balanceModes, coefficientSchema, type GateLossOptions } from '../losses.ts';
+import { balanceModes, type GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
 
 /** Options of every router that scores experts by one matrix. What is left out follows the flavour. */
 export const topKOptions = z.object({
-  /** Defaults of LibMoE's language models (§1.3) or of its vision-language layers (§1.2). */
+  /** Defaults of LibMoE's language models or of its vision-language layers. */
   flavour: z.enum(['language', 'vision-language']).default('language'),
   /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
   init: z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]).optional(),
@@ -34,6 +35,10 @@ export interface TopKRule {
   dropWholeExperts?: boolean;
   /** Rescale the rows of the initial matrix to one norm. */
   equalRows?: boolean;
+  /** Every layer of a model starts with the same matrix: LibMoE seeds the routers of its vision-language layers alike. */
+  layersAlike?: boolean;
+  /** `init` holds whatever a model or a user says. */
+  ownInit?: boolean;
   init: { std: number } | 'linear';
 }
 
@@ -54,9 +59,10 @@ export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: Ro
       balance: options.balance ?? (language ? 'standard' : 'switch'),
       balanceCoefficient: options.balanceCoefficient,
       zCoefficient: options.zCoefficient ?? (language ? 0 : 0.001),
-      // LibMoE's vision-language layers count the first of the K choices only (§8, 13).
+      // LibMoE's vision-language layers count the first of the K choices only.
       choices: place.compat === 'libmoe' && !language ? 'first' : 'all',
     },
+    layersAlike: place.compat === 'libmoe' && !language,
     init: options.init ?? { std: language ? std : 0.02 },
   };
 }
