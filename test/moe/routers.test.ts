@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { createRouter, ForwardContext, MoeLayer, type Routing, type TopKRouter } from '../../ts/moe/index.ts';
 import { scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { leaveToCollector } from '../collected.ts';
 import { goldenLogits, oneHot, routerWith, slope } from './golden-logits.ts';
+
+leaveToCollector();
 
 const smoeChoices = [2, 3, 1, 0, 1, 2, 5, 0, 4, 4, 3, 5, 2, 3, 1, 1, 2, 0];
 const smoeWeights = [
@@ -241,6 +244,24 @@ describe('fidelity', () => {
     expect(first('libmoe', 0)).toEqual(first('libmoe', 1));
     expect(first('fixed', 0)).not.toEqual(first('fixed', 1));
     expect(first('fixed', 1)).toEqual(first('fixed', 1));
+  });
+
+  it('starts from the seed and name of `values` in a layer by itself', () => {
+    const start = (values?: { seed: number; name: string }) => {
+      using layer = new MoeLayer({
+        router: 'smoe',
+        experts: 4,
+        topK: 2,
+        dModel: 8,
+        expert: { hidden: 6 },
+        layer: 3,
+        ...(values && { values }),
+      });
+      return (layer.router as TopKRouter).weight.toArray();
+    };
+    expect(start()).toEqual(start({ seed: 42, name: '' }));
+    expect(start({ seed: 1, name: '' })).not.toEqual(start());
+    expect(start({ seed: 42, name: 'a' })).not.toEqual(start({ seed: 42, name: 'b' }));
   });
 
   it("starts with the flavour's standard deviation", () => {

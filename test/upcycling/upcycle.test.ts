@@ -82,6 +82,12 @@ describe('upcycling', () => {
       Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / values.length);
     expect(Math.abs(std(router(a, 2)) / 0.02 - 1)).toBeLessThan(0.1);
     expect(Math.abs(std(router(c, 2)) / 0.5 - 1)).toBeLessThan(0.1);
+    // LibMoE's vision-language layers all start with one matrix, as behind its published numbers
+    const options = { experts: 8, topK: 2, router: { name: 'smoe', flavour: 'vision-language' } };
+    using d = await upcycle(dense, { ...options, compat: 'libmoe', seed: 1 });
+    using e = await upcycle(dense, { ...options, seed: 1 });
+    expect(router(d, 0)).toEqual(router(d, 1));
+    expect(router(e, 0)).not.toEqual(router(e, 1));
   });
 
   it('copies, so that training one model leaves the other', async () => {

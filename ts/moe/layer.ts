@@ -1,5 +1,6 @@
 import { codeOf, fail } from '../native/index.ts';
 import { type ActivationName, FeedForward } from '../nn/feed-forward.ts';
+import type { RandomSource } from '../nn/initialisers.ts';
 import { firstValues, type LayerOptions } from '../nn/linear.ts';
 import { Module } from '../nn/module.ts';
 import { add, scale } from '../tensor/elementwise.ts';
@@ -190,10 +191,20 @@ function newRouter(
   experts: number,
 ): Router {
   const { name, ...rest } = typeof router === 'string' ? { name: router } : router;
-  const { topK, layer = 0, layerCount = 1, compat = 'fixed', dtype, device } = options;
+  const { topK, layer = 0, layerCount = 1, compat = 'fixed', dtype, device, values } = options;
   const place = { width, experts, topK, layer, layers: layerCount, compat };
-  return createRouter(name, rest, { ...place, ...(dtype && { dtype }), ...(device && { device }) });
+  return createRouter(name, rest, {
+    ...place,
+    ...(dtype && { dtype }),
+    ...(device && { device }),
+    ...(values && values !== 'later' && { values: routerValues(values, layer) }),
+  });
 }
+
+const routerValues = ({ seed, name }: RandomSource, layer: number): RandomSource => ({
+  seed,
+  name: name === '' ? `router.${layer}` : `${name}.router`,
+});
 
 function expertOptions({ expert, layer = 0 }: MoeLayerOptions): ExpertOptions {
   if (!expert)

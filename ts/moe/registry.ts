@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
+import type { RandomSource } from '../nn/initialisers.ts';
 import type { LayerOptions } from '../nn/linear.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { type Compat, compatibilities, type Router } from './router.ts';
@@ -17,6 +18,8 @@ export interface RouterPlace {
   compat: Compat;
   dtype?: LayerOptions['dtype'];
   device?: LayerOptions['device'];
+  /** What initial values are drawn from; default seed 42 and the layer's index. A model draws them anew from its own seed. */
+  values?: RandomSource;
 }
 
 /** What {@link registerRouter} must know of an algorithm. */

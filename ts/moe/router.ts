@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import type { Initialiser } from '../nn/initialisers.ts';
 import { Module } from '../nn/module.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { RoutingContext } from './context.ts';
@@ -22,6 +23,9 @@ export abstract class Router extends Module {
 
   /** Chooses experts and weights for `tokens` `[tokens, width]`; the weights are differentiable. */
   abstract route(tokens: Tensor, context: RoutingContext): AnyRouting;
+
+  /** How `weight` starts in a model that draws such matrices by `rule`; without this method as the rule says. */
+  start?(rule: Initialiser): Initialiser;
 
   /** After an optimizer step: choices per router output over the whole global batch, all micro-batches and ranks. */
   afterStep?(counts: readonly number[]): void;

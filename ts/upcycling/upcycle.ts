@@ -5,6 +5,7 @@ import {
   layerSelectionSchema,
   resolveLayers,
 } from '../models/language/index.ts';
+import { routerStart } from '../models/language/initial-values.ts';
 import { fail } from '../native/index.ts';
 import { normal } from '../nn/initialisers.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
@@ -135,7 +136,7 @@ export function upcycleWithReport(
       const from = denseNameOf(name);
       if (from === undefined) {
         if (/\.moe\.router\./.test(name) && trained.has(name) && target.rank >= 2)
-          normal(initStd)(target, { seed, name });
+          routerStart(model, name, normal(initStd))(target, { seed, name });
         report.initialised.push(name);
         continue;
       }

@@ -9,7 +9,6 @@ import {
   zerosInitialiser,
 } from '../../nn/initialisers.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import type { LanguageModelConfig } from './config.ts';
 import type { LanguageModel } from './model.ts';
 
 /** Draws every parameter of a model from (seed, path) as its configuration says. */
@@ -19,8 +18,8 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
     model,
     seed,
     config.init === 'libmoe'
-      ? (path, value) => libmoeRule(config, path, value)
-      : (path, value) => gaussianRule(config, (config.init as { std: number }).std, path, value),
+      ? (path, value) => libmoeRule(model, path, value)
+      : (path, value) => gaussianRule(model, (config.init as { std: number }).std, path, value),
   );
 }
 
@@ -30,35 +29,43 @@ const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
 function gaussianRule(
-  config: LanguageModelConfig,
+  model: LanguageModel,
   std: number,
   path: string,
   value: Tensor,
 ): Initialiser | undefined {
   if (isNorm(path)) return onesInitialiser;
-  if (path.includes('.moe.router.')) return routerRule(config, path, normal(std));
+  if (path.includes('.moe.router.')) return routerRule(model, path, normal(std));
   if (isBias(path)) return zerosInitialiser;
   return value.rank >= 2 ? normal(std) : undefined;
 }
 
-/** A router's matrix, as its own options say if they do; σ-MoE's `original` start is the router's own business. */
-function routerRule(
-  config: LanguageModelConfig,
-  path: string,
-  otherwise: Initialiser,
-): Initialiser | undefined {
-  const { router, compat } = config.moe!;
-  if (!path.endsWith('.router.weight') || compat === 'original') return undefined;
-  if (router.init === undefined) return otherwise;
-  return router.init === 'linear' ? kaimingUniform() : normal((router.init as { std: number }).std);
+/** A router's matrix, as its own options say if they do. */
+function routerRule(model: LanguageModel, path: string, otherwise: Initialiser): Initialiser | undefined {
+  if (!path.endsWith('.router.weight')) return undefined;
+  const { init } = model.config.moe!.router;
+  if (init === undefined) return routerStart(model, path, otherwise);
+  return routerStart(
+    model,
+    path,
+    init === 'linear' ? kaimingUniform() : normal((init as { std: number }).std),
+  );
+}
+
+/** How the router matrix `blocks.N.moe.router.weight` starts when the model draws such matrices by `rule`. */
+export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser {
+  const block = /^blocks\.(\d+)\.moe\.router\.weight$/.exec(path)?.[1];
+  const router = block === undefined ? undefined : model.blocks[Number(block)]?.moe?.router;
+  return router?.start?.(rule) ?? rule;
 }
 
 /**
- * LibMoE's initialisation (spec/algorithms.md §1.3, §4.1): embedding N(0, 1/d); the linear layers of a block from a truncated normal rescaled to the
+ * LibMoE's initialisation, as its code has it: embedding N(0, 1/d); the linear layers of a block from a truncated normal rescaled to the
  * exact std √(2/(L·fanIn)), biases 0; routed experts N with std √(2/L)·d^(−1/2) in and √(2/L)·(N·s)^(−1/2) out; shared experts with their own width in
  * place of N·s; router √(2/L)·d^(−1/2); the output projection as PyTorch's Linear. Keys and values are drawn as the one matrix that they are in LibMoE.
  */
-function libmoeRule(config: LanguageModelConfig, path: string, value: Tensor): Initialiser | undefined {
+function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initialiser | undefined {
+  const { config } = model;
   const { dModel } = config;
   const gain = Math.sqrt(2 / config.layers);
   if (isNorm(path)) return onesInitialiser;
@@ -67,7 +74,7 @@ function libmoeRule(config: LanguageModelConfig, path: string, value: Tensor): I
   if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];
   const fanIn = value.shape.at(-1)!;
-  if (moe !== undefined) return libmoeExpertRule(config, path, moe, gain, value);
+  if (moe !== undefined) return libmoeExpertRule(model, path, moe, gain, value);
   const std = gain * fanIn ** -0.5;
   const [, attention, half] = /^(.+\.attention)\.(key|value)\.weight$/.exec(path) ?? [];
   if (attention === undefined) return rescaledTruncatedNormal(std);
@@ -75,15 +82,15 @@ function libmoeRule(config: LanguageModelConfig, path: string, value: Tensor): I
 }
 
 function libmoeExpertRule(
-  config: LanguageModelConfig,
+  model: LanguageModel,
   path: string,
   name: string,
   gain: number,
   value: Tensor,
 ): Initialiser | undefined {
-  const moe = config.moe!;
+  const moe = model.config.moe!;
   const fanIn = value.shape.at(-1)!;
-  if (name.startsWith('router.')) return routerRule(config, path, normal(gain * fanIn ** -0.5));
+  if (name.startsWith('router.')) return routerRule(model, path, normal(gain * fanIn ** -0.5));
   if (name === 'experts.down') return normal(gain * (moe.experts * moe.expert.hidden) ** -0.5);
   return value.rank >= 2 ? normal(gain * fanIn ** -0.5) : undefined;
 }

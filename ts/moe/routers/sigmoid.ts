@@ -16,6 +16,7 @@ registerRouter('sigmoid', {
     const rule = ruleOf('sigmoid', options, place);
     if (place.compat === 'libmoe' && options.flavour === 'vision-language' && rule.init !== 'linear') {
       rule.init = { std: 0.02 };
+      rule.ownInit = true;
     }
     if (place.compat === 'original') {
       rule.weights = 'scores';

@@ -12,6 +12,12 @@ import { Router, requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import type { TopKOptions, TopKRule } from './top-k-rule.ts';
 
+/** Of the initial values of a layer by itself: LibMoE's. */
+const ownSeed = 42;
+
+const initialiserOf = ({ init }: TopKRule): Initialiser =>
+  init === 'linear' ? kaimingUniform() : normal(init.std);
+
 /** Scores experts by logits = tokens Wᵀ (+ b), in f32 or wider, and chooses the topK best. */
 export class TopKRouter extends Router {
   override readonly width: number;
@@ -29,13 +35,18 @@ export class TopKRouter extends Router {
     this.#rule = rule;
     this.#options = options;
     this.weight = newParameter([place.experts, place.width], place);
-    // A seed of its own, as LibMoE's; but that gave every vision-language layer the same matrix (§8, 14).
-    const same = place.compat === 'libmoe' && options.flavour === 'vision-language';
-    const name = same ? 'router' : `router.${place.layer}`;
-    const start: Initialiser = rule.init === 'linear' ? kaimingUniform() : normal(rule.init.std);
-    start(this.weight, { seed: 42, name });
-    if (rule.equalRows) equalRows(this.weight);
+    this.start(initialiserOf(rule))(
+      this.weight,
+      place.values ?? { seed: ownSeed, name: `router.${place.layer}` },
+    );
     if (options.bias) this.bias = newParameter([place.experts], place);
+  }
+
+  override start(rule: Initialiser): Initialiser {
+    const { layersAlike, equalRows, ownInit } = this.#rule;
+    const drawn = ownInit ? initialiserOf(this.#rule) : rule;
+    const rows = equalRows ? withEqualRows(drawn) : drawn;
+    return layersAlike ? (target, { seed }) => rows(target, { seed, name: 'router' }) : rows;
   }
 
   /** Throws ERR_LIBMOE_SHAPE for tokens of another width, ERR_LIBMOE_NOT_FINITE for logits that are no numbers. */
@@ -99,13 +110,16 @@ export class TopKRouter extends Router {
   }
 }
 
-/** Rescales every row to one norm, such that the standard deviation of the whole stays (Csordás et al., arXiv 2310.10837). */
-function equalRows(weight: Tensor): void {
-  const [rows = 0, width = 0] = weight.shape;
-  const values = weight.toArray();
-  const norms = Array.from({ length: rows }, (_, r) =>
-    Math.hypot(...values.slice(r * width, (r + 1) * width)),
-  );
-  const target = Math.sqrt(norms.reduce((a, n) => a + n * n, 0) / rows);
-  weight.write(values.map((x, i) => (x * target) / (norms[Math.floor(i / width)] || 1)));
+/** Every row rescaled to one norm, such that the standard deviation of the whole stays (Csordás et al., arXiv 2310.10837). */
+function withEqualRows(initialiser: Initialiser): Initialiser {
+  return (weight, source) => {
+    initialiser(weight, source);
+    const [rows = 0, width = 0] = weight.shape;
+    const values = weight.toArray();
+    const norms = Array.from({ length: rows }, (_, r) =>
+      Math.hypot(...values.slice(r * width, (r + 1) * width)),
+    );
+    const target = Math.sqrt(norms.reduce((a, n) => a + n * n, 0) / rows);
+    weight.write(values.map((x, i) => (x * target) / (norms[Math.floor(i / width)] || 1)));
+  };
 }
