@@ -10,7 +10,7 @@ import {
 import { memory } from '../../ts/tensor/index.ts';
 import { tinyConfig, tinyLibmoe, tinyMoe } from './tiny.ts';
 
-/** LibMoE's two sizes (spec/algorithms.md §4.2). */
+/** LibMoE's two sizes. */
 const libmoe = (d: number, layers: number, headDim: number, hidden: number): LanguageModelOptions => ({
   vocabularySize: 8000,
   dModel: d,

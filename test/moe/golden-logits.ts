@@ -1,7 +1,7 @@
 import { createRouter, type RouterPlace, type TopKRouter } from '../../ts/moe/index.ts';
 import { type Tensor, tensor } from '../../ts/tensor/index.ts';
 
-/** L_N of spec/algorithms.md, appendix A: [tokens, experts]. */
+/** The logits behind the golden numbers of LibMoE's routers: [tokens, experts]. */
 export const goldenLogits = (experts: number, tokens = 6, shift = 0): number[] =>
   Array.from({ length: tokens * experts }, (_, n) => {
     const t = Math.floor(n / experts);

@@ -69,8 +69,9 @@ function position<T extends string>(name: string, list: readonly T[], value: T):
 
 /**
  * Chooses `topK` experts per token from logits [tokens, experts] (f32 or f64; cast bf16 first) and takes every statistic that losses and
- * diagnostics need, in one pass. Throws ERR_LIBMOE_NOT_FINITE naming the token (or the expert) when its logits (or its selection bias) hold NaN or +∞, ERR_LIBMOE_ARGUMENT when
- * topK exceeds the number of experts, ERR_LIBMOE_SHAPE for an empty batch.
+ * diagnostics need, in one pass.
+ * @throws ERR_LIBMOE_NOT_FINITE for NaN or +∞ in a token's logits or an expert's selection bias, naming token or expert; ERR_LIBMOE_ARGUMENT
+ *   when topK exceeds the number of experts; ERR_LIBMOE_SHAPE for an empty batch
  */
 export function gate(logits: Tensor, options: GateOptions): Gate {
   const { topK, selectionBias, tokenMask, sequenceOffsets, groups } = options;
