@@ -19,6 +19,7 @@ function run(program: string, environment: Record<string, string> = {}): string 
     };
     const codeOf = (work) => { try { work().dispose(); return 'fine'; } catch (error) { return error.code ?? String(error); } };
     const small = tensor(Array.from({ length: 4000 }, (_, i) => i % 7), [4, 1000], { dtype: 'bf16' });
+    const many = tensor(new Float32Array(4096 * 64), [4096, 64]);
     const rows = () => { const y = softmax(small); const sum = y.toArray().reduce((a, b) => a + b); y.dispose(); return sum.toFixed(2); };
     ${program}`;
   const { stdout, stderr, status, signal } = spawnSync(
@@ -47,7 +48,6 @@ describe('an engine at the limits of its process', () => {
       const before = rows();
       limit(400); // the stacks of some fifty threads
       setThreads(1024);
-      const many = tensor(new Float32Array(4096 * 64), [4096, 64]);
       console.log(codeOf(() => softmax(many)));
       setThreads(2);
       console.log(codeOf(() => softmax(many)), rows() === before);`;
@@ -65,7 +65,8 @@ describe('an engine at the limits of its process', () => {
 
   it('survives memory that runs out inside an operation, on every thread', () => {
     const program = `
-      const before = rows(); // the threads are there
+      softmax(many).dispose(); // starts the threads
+      const before = rows();
       const x = empty([2, 2 ** 24], { dtype: 'bf16' });
       empty(x.shape, { dtype: 'bf16' }).dispose(); // what the result will lie in
       limit(48);
