@@ -142,12 +142,13 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
         if (out.entropy) out.entropy.as<A>()[t] = 0;
         continue;
       }
-      if (!all_below_infinity(x, n) || row_max(x, n) == -kInfinity<A>) {
+      const A largest = row_max(x, n);
+      if (!all_below_infinity(x, n) || largest == -kInfinity<A>) {
         int64_t seen = bad.load();
         while (t < seen && !bad.compare_exchange_weak(seen, t)) {}
         continue;
       }
-      const A lse = softmax_row(x, p, n), entropy = entropy_row(x, p, lse, n);
+      const A lse = softmax_row(x, p, n, largest), entropy = entropy_row(x, p, lse, n);
       out.lse.as<A>()[t] = lse;
       if (out.entropy) out.entropy.as<A>()[t] = entropy;
       if (uses_sigmoids(o)) sigmoid_row(x, sigmoids, n);

@@ -46,7 +46,7 @@ template <class A> void backward_typed(const GatingInputs& in, const GatingOptio
       A* d = dlogits.as<A>() + t * n;
       std::fill(d, d + n, A(0));
       if (mask && !mask[t]) continue;
-      const A lse = softmax_row(x, p, n);
+      const A lse = softmax_row(x, p, n, row_max(x, n));
       if (uses_sigmoids(o)) sigmoid_row(x, sigmoids, n);
 
       // Everything of the form p_i (c_i - sum p c): probabilities and scores of softmax, log-sum-exp and entropy.

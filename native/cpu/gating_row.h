@@ -25,15 +25,15 @@ inline bool softmax_of_chosen(const GatingOptions& o) {
   return o.score == Score::softmax && (o.rule == WeightRule::activation || (o.rule == WeightRule::renormalise && o.epsilon == 0));
 }
 
-// p = softmax(x); returns log-sum-exp.
-template <class A> inline A softmax_row(const A* x, A* p, int64_t n) {
+// p = softmax(x), `largest` being the row's maximum; returns log-sum-exp.
+template <class A> inline A softmax_row(const A* x, A* p, int64_t n, A largest) {
   using V = Vec<A>;
-  const V top(row_max(x, n));
+  const V top(largest);
   for_vectors<A>(n, [&](int64_t i, int count) { store_count(p + i, exp(load_count(x + i, count) - top), count); });
   const A sum = row_sum<A>(n, [&](int64_t i, int count) { return load_count(p + i, count); });
   const V scale(A(1) / sum);
   for_vectors<A>(n, [&](int64_t i, int count) { store_count(p + i, load_count(p + i, count) * scale, count); });
-  return top.v[0] + log_one(sum);
+  return largest + log_one(sum);
 }
 
 template <class A> inline void sigmoid_row(const A* x, A* s, int64_t n) {

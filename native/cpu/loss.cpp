@@ -60,7 +60,7 @@ template <class T> void project(const T* hidden, int64_t rows, const TensorView&
 // Cross entropy of one row, which becomes (softmax - one hot) * scale in type T at the row's own address. Returns the loss.
 template <class T> double loss_and_gradient(Accumulator<T>* logits, int64_t n, int32_t target, Accumulator<T> scale) {
   using A = Accumulator<T>;
-  const A m = row_max(logits, n), at_target = logits[target], lowest = -std::numeric_limits<A>::infinity();
+  const A m = row_max_or_nan(logits, n), at_target = logits[target], lowest = -std::numeric_limits<A>::infinity();
   const Vec<A> shift(m);
   const double sum = row_sum_f64<A>(n, [&](int64_t i, int count) {
     const Vec<A> e = exp(load_count(logits + i, count, lowest) - shift);

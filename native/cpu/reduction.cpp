@@ -31,7 +31,7 @@ template <bool Max> inline double combine(double a, double b) {
 template <bool Max, class T, class Out> void reduce_rows(const T* in, int64_t outer, int64_t n, Out* out, double scale) {
   using A = Accumulator<T>;
   const auto chunk = [&](const T* p, int64_t count) -> A {
-    if constexpr (Max) return row_max(p, count);
+    if constexpr (Max) return row_max_or_nan(p, count);
     else return row_sum<A>(count, [&](int64_t i, int lanes) { return load_count(p + i, lanes); });
   };
   const int64_t chunks = (n + kSumChunk - 1) / kSumChunk;

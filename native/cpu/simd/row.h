@@ -41,10 +41,7 @@ template <class A, class F> inline double row_sum_f64(int64_t n, F&& term) {
   return total;
 }
 
-// max(a, b) where a NaN wins.
-template <class T> inline Vec<T> max_or_nan(Vec<T> a, Vec<T> b) { return select<T>((a.v > b.v) | (a.v != a.v), a, b); }
-
-// Largest element, NaN if there is one, -infinity for an empty row.
+// Largest element, -infinity for an empty row; a NaN may be missed.
 template <class T> inline Accumulator<T> row_max(const T* x, int64_t n) {
   using A = Accumulator<T>;
   constexpr int L = Vec<A>::lanes;
@@ -52,12 +49,24 @@ template <class T> inline Accumulator<T> row_max(const T* x, int64_t n) {
   Vec<A> m0(lowest), m1 = m0;
   int64_t i = 0;
   for (; i + 2 * L <= n; i += 2 * L) {
-    m0 = max_or_nan(m0, load(x + i));
-    m1 = max_or_nan(m1, load(x + i + L));
+    m0 = max(m0, load(x + i));
+    m1 = max(m1, load(x + i + L));
   }
-  for (; i < n; i += L) m0 = max_or_nan(m0, load_count(x + i, int(std::min<int64_t>(L, n - i)), lowest));
-  A lane[L];
-  store(lane, max_or_nan(m0, m1));
+  for (; i < n; i += L) m0 = max(m0, load_count(x + i, n - i < L ? int(n - i) : L, lowest));
+  return max_lanes(max(m0, m1));
+}
+
+// max(a, b) where a NaN wins.
+template <class T> inline Vec<T> max_or_nan(Vec<T> a, Vec<T> b) { return select<T>((a.v > b.v) | (a.v != a.v), a, b); }
+
+// Largest element, NaN if there is one, -infinity for an empty row.
+template <class T> inline Accumulator<T> row_max_or_nan(const T* x, int64_t n) {
+  using A = Accumulator<T>;
+  const A lowest = -std::numeric_limits<A>::infinity();
+  Vec<A> best(lowest);
+  for_vectors<A>(n, [&](int64_t i, int count) { best = max_or_nan(best, load_count(x + i, count, lowest)); });
+  A lane[Vec<A>::lanes];
+  store(lane, best);
   A m = lane[0];
   for (A v : lane)
     if (v > m || v != v) m = v;
@@ -67,7 +76,7 @@ template <class T> inline Accumulator<T> row_max(const T* x, int64_t n) {
 // Index of the largest element, the lowest on ties; of the first NaN if there is one. n >= 1.
 template <class T> inline int32_t row_argmax(const T* x, int64_t n) {
   using A = Accumulator<T>;
-  const A m = row_max(x, n);
+  const A m = row_max_or_nan(x, n);
   for (int64_t i = 0; i < n; ++i) {
     const A v = A(x[i]);
     if (v == m || v != v) return int32_t(i);
@@ -80,7 +89,7 @@ template <class A> inline A log_one(A x) { return log(Vec<A>(x)).v[0]; }
 // log sum exp in f64: the sum itself is one of f32 terms (f64 for f64).
 template <class T> inline double row_log_sum_exp(const T* x, int64_t n) {
   using A = Accumulator<T>;
-  const A m = row_max(x, n);
+  const A m = row_max_or_nan(x, n);
   if (!(m - m == 0)) return double(m);  // infinite or NaN: the answer already
   const Vec<A> top(m);
   return double(m) + log_one<double>(row_sum_f64<A>(n, [&](int64_t i, int count) { return exp(load_count(x + i, count) - top); }));
