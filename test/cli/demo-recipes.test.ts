@@ -13,7 +13,10 @@ it('the demo recipes follow one another: dense, upcycled, continued', async () =
   const small = ['--smoke', '--json', '--set', 'data.train={dataset: sotu, split: heldOut}'];
   for (const name of ['dense', 'upcycled', 'continued']) {
     const recipe = path.join(root, 'recipes', 'demo', `${name}.yaml`);
-    const { code, stdout, stderr } = await libmoe(['train', recipe, ...small], { cwd: folder });
+    const { code, stdout, stderr } = await libmoe(['train', recipe, ...small], {
+      cwd: folder,
+      env: { LIBMOE_THREADS: '1' }, // fastest at this size, above all on a busy machine
+    });
     expect(stderr).not.toMatch(/ERR_/);
     expect(code).toBe(0);
     const run = `demo-${name}`;

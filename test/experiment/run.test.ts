@@ -24,10 +24,12 @@ import {
 } from '../../ts/experiment/index.ts';
 import { codeOf } from '../../ts/native/index.ts';
 import { RecordReader, readJournal } from '../../ts/storage/index.ts';
+import { setThreads } from '../../ts/tensor/index.ts';
 import { tinyCorpus, tinyRecipe, traces } from './tiny.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-run-'));
 afterAll(() => rmSync(folder, { recursive: true }));
+setThreads(1); // fastest at this size, above all on a busy machine
 const corpus = tinyCorpus(folder);
 const base = tinyRecipe(corpus);
 const place = (name: string): string => path.join(folder, name);
@@ -186,6 +188,20 @@ describe('resume', () => {
       await failure(() => go('broken', { evaluation: { maxCharacters: 20 } }, { resume: true })),
     ).toMatch(/^ERR_LIBMOE_CHECKPOINT/);
     expect(traces(place('broken'))).toEqual(before);
+  });
+
+  it('changes nothing when the place in the data is lost', async () => {
+    const texts = place('texts.txt');
+    copyFileSync(corpus, texts);
+    const changes = { data: { train: { files: texts } } };
+    await go('lost', changes, stopAfter(3));
+    const before = traces(place('lost'));
+    appendFileSync(texts, '\n\nand more');
+    const more = { ...changes, evaluation: { maxCharacters: 20 } };
+    expect(await failure(() => go('lost', more, { resume: true }))).toMatch(
+      /^ERR_LIBMOE_STATE .*not one of this loader/,
+    );
+    expect(traces(place('lost'))).toEqual(before);
   });
 
   it('needs the checkpoint that it started from no more', async () => {
