@@ -111,7 +111,7 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
   if (!parsed.success)
-    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
   const recipe = parsed.data;
   if ((recipe.model === undefined) === (recipe.start === undefined)) {
     fail(

@@ -56,7 +56,7 @@ function checkedOptions(options: UpcycleOptions): z.output<typeof upcycleOptions
   if (!parsed.success) {
     return fail(
       'ERR_LIBMOE_CONFIG',
-      `upcycling: ${explainIssues(upcycleOptionsSchema, parsed.error.issues)}`,
+      `upcycling: ${explainIssues(upcycleOptionsSchema, parsed.error.issues, options)}`,
     );
   }
   return parsed.data;
