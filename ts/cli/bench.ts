@@ -4,7 +4,9 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
 import { fail, packageRoot } from '../native/index.ts';
+import { isJsonObject, readJsonObject } from '../storage/json.ts';
 import { threads } from '../tensor/index.ts';
+import { whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 
 interface Runner {
@@ -29,6 +31,18 @@ async function runner(): Promise<Runner> {
     );
   module.register('./script-hooks.js', import.meta.url);
   return (await import(pathToFileURL(file).href)) as Runner;
+}
+
+/** What is wrong with a result file is said before the runner reads it. */
+function comparison(compare: Runner['compare'], a: string, b: string): ReturnType<Runner['compare']> {
+  for (const file of [a, b]) {
+    const { results } = readJsonObject(file);
+    const isResult = (r: unknown) =>
+      isJsonObject(r) && typeof r.name === 'string' && typeof r.median === 'number';
+    if (!Array.isArray(results) || !results.every(isResult))
+      fail('ERR_LIBMOE_FILE', `${file} is not a result file of "bench --out"`);
+  }
+  return compare(a, b);
 }
 
 export function benchCommand(): Command {
@@ -70,10 +84,8 @@ export function benchCommand(): Command {
         if (o.compare) {
           if (cases.length !== 2)
             fail('ERR_LIBMOE_ARGUMENT', '--compare expects two result files: bench --compare A.json B.json');
-          for (const file of cases)
-            if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such result file: ${file}`);
-          const rows = compare(cases[0]!, cases[1]!);
-          if (o.json) printJson(rows);
+          const rows = comparison(compare, cases[0]!, cases[1]!);
+          if (o.json) printJson({ cases: rows });
           else
             console.log(
               table(
@@ -88,17 +100,11 @@ export function benchCommand(): Command {
             );
           return;
         }
-        const whole = (name: string, text: string): number => {
-          const n = Number(text);
-          if (!Number.isInteger(n) || n < 1)
-            fail('ERR_LIBMOE_ARGUMENT', `--${name} expects a positive whole number, got "${text}"`);
-          return n;
-        };
         const python = o.peers === true ? (process.env.LIBMOE_PYTHON ?? 'python3') : o.peers;
         const result = await bench({
           filters: cases,
-          rounds: whole('rounds', o.rounds),
-          threads: o.threads ? whole('threads', o.threads) : threads(),
+          rounds: whole('--rounds', o.rounds),
+          threads: o.threads ? whole('--threads', o.threads) : threads(),
           ...(python && { python }),
           modes: o.modes.split(','),
           ...(o.out && { json: o.out }),
