@@ -28,12 +28,19 @@ export interface Prepared {
 
 type Log = (line: string) => void;
 
-const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json'];
+const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'tokenizer.bin'];
 
-/** Copies a tokenizer's files into a checkpoint folder. */
+/** Copies a tokenizer (a folder's, a tokenizer.json with what lies beside it, or a llama2c `.bin`) into a checkpoint folder. */
 export function copyTokenizer(from: string, to: string): void {
-  for (const file of tokenizerFiles) {
-    if (existsSync(path.join(from, file))) copyFileSync(path.join(from, file), path.join(to, file));
+  if (from.endsWith('.bin')) {
+    if (existsSync(from)) copyFileSync(from, path.join(to, 'tokenizer.bin'));
+    return;
+  }
+  const isFile = from.endsWith('.json');
+  for (const name of tokenizerFiles) {
+    const file =
+      isFile && name === 'tokenizer.json' ? from : path.join(isFile ? path.dirname(from) : from, name);
+    if (existsSync(file)) copyFileSync(file, path.join(to, name));
   }
 }
 
@@ -47,13 +54,8 @@ async function prepareTokenizer(recipe: Recipe, out: string, log: Log): Promise<
   if (typeof wanted === 'string') {
     const given = loadTokenizer(wanted);
     log(`tokenizer: ${given.name}, ${given.vocabularySize} ids`);
-    if (wanted.endsWith('.bin')) return wanted; // llama2c's: no Hugging Face file to keep beside the checkpoints
     mkdirSync(folder, { recursive: true });
-    if (wanted.endsWith('.json')) {
-      copyFileSync(wanted, path.join(folder, 'tokenizer.json'));
-      const config = path.join(path.dirname(wanted), 'tokenizer_config.json');
-      if (existsSync(config)) copyFileSync(config, path.join(folder, 'tokenizer_config.json'));
-    } else copyTokenizer(wanted, folder);
+    copyTokenizer(wanted, folder);
     return folder;
   }
   if (existsSync(path.join(folder, 'tokenizer.json'))) return folder;
