@@ -38,11 +38,13 @@ export function evalCommand(): Command {
     .action(async (o: Options) => {
       const { evaluate, printTable, taskNames } = await import('../evaluation/index.ts');
       if (o.tasks === 'list') {
-        if (o.json) printJson(taskNames());
+        if (o.json) printJson({ tasks: taskNames() });
         else console.log(taskNames().join('\n'));
         return;
       }
       if (!o.model) fail('ERR_LIBMOE_ARGUMENT', 'eval expects --model <checkpoint>');
+      const tokenBudget = o.batchSize === 'auto' ? undefined : whole('--batch-size', o.batchSize);
+      const limit = o.limit === undefined ? undefined : number('--limit', o.limit);
       const { languageAdapter } = await import('../evaluation/language-adapter.ts');
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadModel } = await import('../models/language/index.ts');
@@ -56,7 +58,7 @@ export function evalCommand(): Command {
           languageAdapter(model, {
             tokenizer,
             name: o.model!,
-            ...(o.batchSize !== 'auto' && { tokenBudget: whole('--batch-size', o.batchSize) }),
+            ...(tokenBudget && { tokenBudget }),
           }),
           {
             tasks: o.tasks.split(','),
@@ -64,7 +66,7 @@ export function evalCommand(): Command {
             signal,
             ...(o.out && { out: o.out }),
             ...(o.data && { dataFolder: o.data }),
-            ...(o.limit && { limit: number('--limit', o.limit) }),
+            ...(limit !== undefined && { limit }),
           },
         );
         const started = performance.now();

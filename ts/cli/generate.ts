@@ -28,6 +28,13 @@ export function generateCommand(): Command {
     .option('--seed <n>', 'of the sampling', '0')
     .option('--json', 'print one JSON object at the end')
     .action(async (o: Options) => {
+      const sampling = {
+        maxTokens: whole('--max-tokens', o.maxTokens),
+        temperature: number('--temperature', o.temperature),
+        seed: number('--seed', o.seed),
+        ...(o.topK && { topK: whole('--top-k', o.topK) }),
+        ...(o.topP && { topP: number('--top-p', o.topP) }),
+      };
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');
       const { generate, loadModel } = await import('../models/language/index.ts');
@@ -41,12 +48,8 @@ export function generateCommand(): Command {
       if (!o.json) process.stdout.write(shown);
       await interruptible(async (signal) => {
         const stream = generate(model, prompt, {
-          maxTokens: whole('--max-tokens', o.maxTokens),
-          temperature: number('--temperature', o.temperature),
-          seed: number('--seed', o.seed),
+          ...sampling,
           signal,
-          ...(o.topK && { topK: whole('--top-k', o.topK) }),
-          ...(o.topP && { topP: number('--top-p', o.topP) }),
           ...(tokenizer.eosId !== undefined && { stop: [tokenizer.eosId] }),
         });
         for await (const token of stream) {
