@@ -121,6 +121,7 @@ export function upcycleWithReport(
   const { initStd, seed } = checkedOptions(options);
   const before = dense.stateDict();
   const model = new LanguageModel(config, { seed: 'later', dtype: dense.dtype, device: dense.device });
+  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint; // the tokenizer stays the same
   const report: UpcycleReport = {
     layers: resolveLayers(config.moe!.layers, config.layers),
     copied: [],

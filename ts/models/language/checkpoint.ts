@@ -53,6 +53,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     model.dispose();
     throw error;
   }
+  model.checkpoint = path;
   return model;
 }
 
