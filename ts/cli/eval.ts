@@ -30,13 +30,16 @@ export function evalCommand(): Command {
     .option('--batch-size <n>', 'tokens per forward pass, or auto; scores do not depend on it', 'auto')
     .option('--out <folder>', 'results.json, samples and a journal; the same command continues a killed run')
     .addOption(
-      new Option('--scorer <mode>', "LibMoE's scoring with its quirks, or with its defects fixed")
+      new Option(
+        '--scorer <mode>',
+        "LibMoE's scoring with its quirks, as published numbers have them, or with its defects fixed",
+      )
         .choices(['libmoe', 'fixed'])
-        .default('fixed'),
+        .default('libmoe'),
     )
     .option('--json', 'print the results as one JSON object')
     .action(async (o: Options) => {
-      const { evaluate, printTable, taskNames } = await import('../evaluation/index.ts');
+      const { evaluate, languageAdapter, printTable, taskNames } = await import('../evaluation/index.ts');
       if (o.tasks === 'list') {
         if (o.json) printJson({ tasks: taskNames() });
         else console.log(taskNames().join('\n'));
@@ -45,7 +48,6 @@ export function evalCommand(): Command {
       if (!o.model) fail('ERR_LIBMOE_ARGUMENT', 'eval expects --model <checkpoint>');
       const tokenBudget = o.batchSize === 'auto' ? undefined : whole('--batch-size', o.batchSize);
       const limit = o.limit === undefined ? undefined : number('--limit', o.limit);
-      const { languageAdapter } = await import('../evaluation/language-adapter.ts');
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadModel } = await import('../models/language/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');

@@ -6,6 +6,7 @@ export {
   verdict,
 } from './compare.ts';
 export { type Dataset, type DatasetContext, datasetNames, readRows, registerDataset } from './dataset.ts';
+export { evalTokenizer, type LanguageAdapterOptions, languageAdapter } from './language-adapter.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
   type Metric,

@@ -94,7 +94,7 @@ export const recipeSchema = z.strictObject({
       /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
       wordOrder: z.strictObject({ source: sourceSchema, pairs: count.default(200) }).optional(),
       limit: z.number().positive().optional(),
-      scorer: z.enum(['libmoe', 'fixed']).default('fixed'),
+      scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
     })
     .prefault({}),
   /** Laid over the recipe by `--smoke` and by the tests: the same run at toy size. */
