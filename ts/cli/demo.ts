@@ -11,6 +11,10 @@ export function demoCommand(): Command {
     .option('--seed <n>', 'seed of model, data order and routers', '42')
     .option('--vision', 'the vision-language demo')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nStopped (Ctrl-C) and called again it goes on. A second demo needs another --out.\n\nExample: npx libmoe demo --out runs/demo --seed 42\nMore: the README, docs/experiments.md',
+    )
     .action(async (o: { out: string; seed: string; vision?: boolean; json?: boolean }) => {
       if (o.vision)
         fail(

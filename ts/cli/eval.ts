@@ -38,6 +38,10 @@ export function evalCommand(): Command {
         .default('libmoe'),
     )
     .option('--json', 'print the results as one JSON object')
+    .addHelpText(
+      'after',
+      '\nExamples: npx libmoe eval --tasks list\n          npx libmoe eval --model runs/demo/moe --tasks piqa,blimp --data my-data --limit 200 --out eval/moe\nNothing is downloaded: a task says which data file it misses. More: docs/evaluation.md',
+    )
     .action(async (o: Options) => {
       const { evaluate, languageAdapter, printTable, taskNames } = await import('../evaluation/index.ts');
       if (o.tasks === 'list') {

@@ -36,6 +36,10 @@ const program = new Command('libmoe')
     'Mixture-of-Experts research: pretraining, sparse upcycling, evaluation and routing diagnostics',
   )
   .version(version)
+  .addHelpText(
+    'after',
+    '\nFirst: npx libmoe demo\nEvery command has --help with an example, and --json. Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 stopped.',
+  )
   .addOption(verbose())
   .hook('preAction', (_, command) => {
     showStack = command.optsWithGlobals<{ verbose?: boolean }>().verbose ?? false;

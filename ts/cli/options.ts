@@ -35,4 +35,4 @@ export function layerSelection(text: string): 'all' | `every:${number}` | number
 }
 
 /** Repeatable options: `--set a=1 --set b=2`. */
-export const collect = (value: string, before: string[]): string[] => [...before, value];
+export const collect = (value: string, before: string[] = []): string[] => [...before, value];

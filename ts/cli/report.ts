@@ -18,6 +18,10 @@ export function reportCommand(): Command {
     .requiredOption('--out <file>', 'the HTML file')
     .option('--compare <names>', 'the two runs to judge, such as moe,dense')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe report runs/demo/moe runs/demo/dense-continued --out report.html\nMore: docs/report.md',
+    )
     .action(async (runs: string[], o: { out: string; compare?: string; json?: boolean }) => {
       const { report } = await import('../report/index.ts');
       const summary = await report(

@@ -21,7 +21,10 @@ export function runCommand(): Command {
     )
     .passThroughOptions()
     .allowUnknownOption()
-    .addHelpText('after', '\nExample: npx libmoe run train.ts --my-own-option 3')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe run train.ts --my-own-option 3\nMore: the README shows such a script; docs/ has a page for each part',
+    )
     .action(async (script: string, rest: string[], o: { json?: boolean }) => {
       const file = path.resolve(script);
       const found = statSync(file, { throwIfNoEntry: false });

@@ -21,12 +21,19 @@ export function tokenizerCommand(): Command {
       '--input <files...>',
       'text, JSON lines or parquet (.gz and .zst too): files, folders or patterns',
     )
-    .requiredOption('--vocab <n>', 'number of ids')
-    .requiredOption('--out <folder>', 'where tokenizer.json goes')
+    .requiredOption(
+      '--vocab <n>',
+      'number of ids, the single characters or bytes and special tokens among them',
+    )
+    .requiredOption('--out <file>', 'tokenizer.json, or the folder it goes into')
     .option('--column <name>', 'the text column of JSON lines and parquet', 'text')
     .option('--no-split-digits', 'let numbers form tokens')
     .option('--byte-fallback', 'spell unknown characters as bytes')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe tokenizer train --input a.txt corpus/*.jsonl.gz --vocab 8000 --out tokenizer.json\nMore: docs/data.md',
+    )
     .action(async (o: Options) => {
       const { readCorpus, textsOf, trainTokenizer, writeTokenizer } = await import('../data/index.ts');
       const trained = await trainTokenizer(

@@ -31,6 +31,10 @@ export function upcycleCommand(): Command {
     .option('--seed <n>', 'seeds the routers, each by its layer', '0')
     .option('--tokenizer <file>', 'goes into the new checkpoint when the dense one has none of its own')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nRouters: smoe (softmax, top k), sigmoid (σ-MoE). With either the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md',
+    )
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');
       if (existsSync(o.out))
