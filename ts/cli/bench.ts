@@ -33,16 +33,12 @@ async function runner(): Promise<Runner> {
   return (await import(pathToFileURL(file).href)) as Runner;
 }
 
-/** What is wrong with a result file is said before the runner reads it. */
-function comparison(compare: Runner['compare'], a: string, b: string): ReturnType<Runner['compare']> {
-  for (const file of [a, b]) {
-    const { results } = readJsonObject(file);
-    const isResult = (r: unknown) =>
-      isJsonObject(r) && typeof r.name === 'string' && typeof r.median === 'number';
-    if (!Array.isArray(results) || !results.every(isResult))
-      fail('ERR_LIBMOE_FILE', `${file} is not a result file of "bench --out"`);
-  }
-  return compare(a, b);
+function checkResultFile(file: string): void {
+  const { results } = readJsonObject(file);
+  const isResult = (r: unknown) =>
+    isJsonObject(r) && typeof r.name === 'string' && typeof r.median === 'number';
+  if (!Array.isArray(results) || !results.every(isResult))
+    fail('ERR_LIBMOE_FILE', `${file} is not a result file of "bench --out"`);
 }
 
 export function benchCommand(): Command {
@@ -50,7 +46,7 @@ export function benchCommand(): Command {
     .description('time the op families, alone or against PyTorch in the same run')
     .argument('[cases...]', 'only cases whose name contains one of these')
     .option('--rounds <n>', 'samples per case', '9')
-    .option('--threads <n>', 'threads of both sides')
+    .option('--threads <n>', 'threads of both sides (default: as the library, one per core)')
     .option(
       '--peers [python]',
       'compare with PyTorch, run by this Python (default: $LIBMOE_PYTHON or python3)',
@@ -65,7 +61,7 @@ export function benchCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.',
+      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.\n\nExamples: npm run bench -- grouped_ffn --peers --out now.json\n          npm run bench -- --compare before.json now.json\nMore: docs/performance.md',
     )
     .action(
       async (
@@ -80,11 +76,12 @@ export function benchCommand(): Command {
           json?: boolean;
         },
       ) => {
-        const { bench, compare } = await runner();
         if (o.compare) {
           if (cases.length !== 2)
             fail('ERR_LIBMOE_ARGUMENT', '--compare expects two result files: bench --compare A.json B.json');
-          const rows = comparison(compare, cases[0]!, cases[1]!);
+          for (const file of cases) checkResultFile(file);
+          const { compare } = await runner();
+          const rows = compare(cases[0]!, cases[1]!);
           if (o.json) printJson({ cases: rows });
           else
             console.log(
@@ -100,6 +97,7 @@ export function benchCommand(): Command {
             );
           return;
         }
+        const { bench } = await runner();
         const python = o.peers === true ? (process.env.LIBMOE_PYTHON ?? 'python3') : o.peers;
         const result = await bench({
           filters: cases,
