@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../native/index.ts';
+import { shortList } from '../../nn/module.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
@@ -113,11 +114,6 @@ function readWeights(
       });
     }
   });
-}
-
-function shortList(names: readonly string[]): string {
-  const shown = names.slice(0, 8).join(', ');
-  return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
 }
 
 /** The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes. */
