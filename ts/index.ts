@@ -1,5 +1,5 @@
 export { z } from 'zod';
-export { routingByLayer } from './analysis/index.ts';
+export { type LayerStep, type RoutingStep, routingByLayer } from './analysis/index.ts';
 export * as data from './data/index.ts';
 export { loadTokenizer } from './data/index.ts';
 export * as distributed from './distributed/index.ts';
@@ -11,7 +11,7 @@ export * from './moe/index.ts';
 export { codeOf, type ErrorCode, LibmoeError } from './native/index.ts';
 export * as nn from './nn/index.ts';
 export { Module } from './nn/index.ts';
-export { report } from './report/index.ts';
+export { type ReportOptions, type ReportSummary, report } from './report/index.ts';
 export * as storage from './storage/index.ts';
 export * from './tensor/index.ts';
 export * as ops from './tensor/ops.ts';

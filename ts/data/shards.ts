@@ -39,6 +39,7 @@ export interface ShardOptions {
   /** Worker threads; 0 works in this thread (default: one per core, at most 8). */
   workers?: number;
   expectedDocuments?: number;
+  /** Called as documents come in. */
   onProgress?: (progress: ShardProgress) => void;
 }
 

@@ -13,11 +13,13 @@ export interface DemoOptions {
   /** Seeds model, data order and routers. Default 42. */
   seed?: number;
   signal?: AbortSignal;
+  /** Gets one line for each thing that begins or ends. */
   log?: (line: string) => void;
   status?: StatusOutput | null;
   command?: readonly string[];
 }
 
+/** One of the three runs of the demo. */
 export interface DemoRun {
   name: string;
   parameters: number;

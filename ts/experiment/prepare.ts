@@ -18,6 +18,7 @@ import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { Recipe } from './recipe.ts';
 import { documentsOf } from './sources.ts';
 
+/** What {@link prepareData} made or found. */
 export interface Prepared {
   tokenizer: Tokenizer;
   /** The folder that holds tokenizer.json. */

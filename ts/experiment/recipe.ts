@@ -100,7 +100,9 @@ export const recipeSchema = z.strictObject({
   /** Laid over the recipe by `--smoke` and by the tests: the same run at toy size. */
   smoke: z.record(z.string(), z.unknown()).optional(),
 });
+/** A recipe with every default written out. */
 export type Recipe = z.output<typeof recipeSchema>;
+/** A recipe as one writes it. */
 export type RecipeInput = z.input<typeof recipeSchema>;
 
 /**

@@ -37,6 +37,7 @@ import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
 import { loadRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
 import { collect } from './sources.ts';
 
+/** Where and how {@link runRecipe} carries out a recipe. */
 export interface RunOptions {
   /** The run folder; default `runs/<name>`. */
   out?: string;
@@ -48,12 +49,15 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Recorded in environment.json. */
   command?: readonly string[];
+  /** Gets one line for each thing that begins or ends. */
   log?: (line: string) => void;
   /** Where the status line goes; null: nowhere. */
   status?: StatusOutput | null;
+  /** Called after every step. */
   onStep?: (report: StepReport) => void;
 }
 
+/** What a run was and found. */
 export interface RunResult {
   name: string;
   out: string;

@@ -22,10 +22,12 @@ export {
 export { MoeLayer, type MoeLayerOptions } from './layer.ts';
 export {
   type BalanceMode,
+  type BalanceOptions,
   balanceLoss,
   balanceModes,
   coefficientSchema,
   type GateLossOptions,
+  type GateStatistics,
   gateLosses,
   meanEntropyLoss,
   routerZLoss,
