@@ -25,7 +25,7 @@ const metricSchema = z.strictObject({
 });
 
 /**
- * A task as data: the keys that text tasks share with lm-eval's files (evaluation specification §1.1) and three of ours:
+ * A task as data: the keys that text tasks share with lm-eval's files and three of ours:
  * `documents` (inline rows), `pair` (tokenisation) and `group_by` (LibMoE's accuracy per group).
  */
 export const taskSchema = z.strictObject({

@@ -6,7 +6,7 @@ import type { RouterPlace } from '../registry.ts';
 
 /** Options of every router that scores experts by one matrix. What is left out follows the flavour. */
 export const topKOptions = z.object({
-  /** Defaults of LibMoE's language models (§1.3) or of its vision-language layers (§1.2). */
+  /** Defaults of LibMoE's language models or of its vision-language layers. */
   flavour: z.enum(['language', 'vision-language']).default('language'),
   /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
   init: z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]).optional(),
@@ -56,7 +56,7 @@ export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: Ro
       balance: options.balance ?? (language ? 'standard' : 'switch'),
       balanceCoefficient: options.balanceCoefficient,
       zCoefficient: options.zCoefficient ?? (language ? 0 : 0.001),
-      // LibMoE's vision-language layers count the first of the K choices only (§8, 13).
+      // LibMoE's vision-language layers count the first of the K choices only.
       choices: place.compat === 'libmoe' && !language ? 'first' : 'all',
     },
     init: options.init ?? { std: language ? std : 0.02 },
