@@ -6,15 +6,15 @@ import { log, printJson, table } from './output.ts';
 
 export function demoCommand(): Command {
   return new Command('demo')
+    .addHelpText(
+      'after',
+      '\nStopped (Ctrl-C) and called again it goes on.\n\nExample: npx libmoe demo --out runs/demo --seed 42\nMore: docs/experiments.md',
+    )
     .description('train, upcycle, evaluate and report on real text, on the CPU, in a few minutes')
     .option('--out <folder>', 'where the runs and the report go', 'runs/demo')
     .option('--seed <n>', 'seed of model, data order and routers', '42')
     .option('--vision', 'the vision-language demo')
     .option('--json', 'print one JSON object')
-    .addHelpText(
-      'after',
-      '\nStopped (Ctrl-C) and called again it goes on. A second demo needs another --out.\n\nExample: npx libmoe demo --out runs/demo --seed 42\nMore: the README, docs/experiments.md',
-    )
     .action(async (o: { out: string; seed: string; vision?: boolean; json?: boolean }) => {
       if (o.vision)
         fail(

@@ -19,6 +19,10 @@ export function trainCommand(): Command {
     .description(
       'carry out a training recipe: pretraining, or further training of a checkpoint, upcycled or not',
     )
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe train recipes/demo/moe.yaml --set training.steps=100 --out runs/mine',
+    )
     .argument('<recipe>', 'a YAML file; runs/<name>/recipe.yaml repeats a run')
     .option(
       '--set <path=value>',
@@ -33,7 +37,7 @@ export function trainCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nCtrl-C writes a checkpoint and exits with 130; --resume goes on. Everything is in the run folder: metrics.jsonl,\nTensorBoard events, checkpoints/, eval/. "libmoe report <run folder> --out report.html" draws it.\n\nExample: npx libmoe train recipes/demo/moe.yaml --set training.steps=100 --set seed=1 --out runs/mine\nMore: docs/experiments.md has every key of a recipe',
+      '\nCtrl-C writes a checkpoint and exits with 130; --resume goes on. Everything is in the run folder: metrics.jsonl,\nTensorBoard events, checkpoints/, eval/. "libmoe report <run folder> --out report.html" draws it.',
     )
     .action(async (recipe: string, o: Options) => {
       const { loadRecipe, merged, parseOverrides, runRecipe } = await import('../experiment/index.ts');

@@ -55,8 +55,13 @@ async function prepareTokenizer(recipe: Recipe, out: string, log: Log): Promise<
   if (typeof wanted === 'string') {
     const given = loadTokenizer(wanted);
     log(`tokenizer: ${given.name}, ${given.vocabularySize} ids`);
+    if (wanted.endsWith('.bin')) return wanted; // llama2c's: no Hugging Face file to keep beside the checkpoints
     mkdirSync(folder, { recursive: true });
-    copyTokenizer(wanted, folder);
+    if (wanted.endsWith('.json')) {
+      copyFileSync(wanted, path.join(folder, 'tokenizer.json'));
+      const config = path.join(path.dirname(wanted), 'tokenizer_config.json');
+      if (existsSync(config)) copyFileSync(config, path.join(folder, 'tokenizer_config.json'));
+    } else copyTokenizer(wanted, folder);
     return folder;
   }
   if (existsSync(path.join(folder, 'tokenizer.json'))) return folder;

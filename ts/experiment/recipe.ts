@@ -1,10 +1,9 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { languageModelConfigSchema } from '../models/language/config.ts';
 import { fail } from '../native/index.ts';
-import { readText } from '../storage/json.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import { optimizerOptions, scheduleOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
@@ -139,7 +138,8 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
 
 function readYaml(file: string): Record<string, unknown> {
   if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such recipe: ${path.resolve(file)}`);
-  const document = parseDocument(readText(file));
+  if (!statSync(file).isFile()) fail('ERR_LIBMOE_FILE', `cannot read ${file}: it is a folder`);
+  const document = parseDocument(readFileSync(file, 'utf8'));
   const first = document.errors[0];
   if (first) fail('ERR_LIBMOE_RECIPE', `${file} is not YAML: ${first.message.split('\n')[0]}`);
   const tree: unknown = document.toJS();

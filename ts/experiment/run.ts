@@ -1,14 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import type { Tokenizer } from '../data/index.ts';
-import {
-  evaluate,
-  heldOutTextTask,
-  languageAdapter,
-  type Results,
-  type Task,
-  wordOrderTask,
-} from '../evaluation/index.ts';
+import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } from '../evaluation/index.ts';
+import { languageAdapter } from '../evaluation/language-adapter.ts';
 import { readModelWeights, writeModelFiles } from '../models/language/checkpoint.ts';
 import { LanguageModel, loadModel, parameterReport } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';

@@ -9,7 +9,7 @@ import { type Tensor, tensor, zeros } from '../tensor/index.ts';
 import type { DispatchPlan } from '../tensor/permutation.ts';
 import { gatherRows, reshape, scatterAddRows } from '../tensor/shape.ts';
 
-/** LibMoE's standard deviations for a language model's MoE layer. */
+/** LibMoE's standard deviations for a language model's MoE layer (spec/algorithms.md §1.3). */
 export function libmoeStd(sizes: {
   width: number;
   hidden: number;

@@ -7,7 +7,7 @@ const pattern = z.string().min(1);
 
 /** Which parameters are trained differently from the rest. */
 export const parameterGroupOptions = {
-  /** Parameters that are never decayed. Default none: LibMoE decays all of them. */
+  /** Parameters that are never decayed. Default none: LibMoE decays all of them (spec/algorithms.md §4.5). */
   excludeFromDecay: z.array(pattern).default([]),
   /** The first group whose pattern fits a name decides; what it leaves out is as for the rest. */
   groups: z

@@ -22,7 +22,7 @@ export const scheduleOptions = z.discriminatedUnion('name', [
     minimumRatio: minimumRatio.default(0.1),
     /**
      * `fixed`: half a period from the end of the warm-up to the end of training. `libmoe`: the half period is the whole training,
-     * warm-up included, so the last steps are above the minimum, as LibMoE's language-model training has it.
+     * warm-up included, so the last steps are above the minimum (spec/algorithms.md §4.5).
      */
     compat: z.enum(['fixed', 'libmoe']).default('fixed'),
   }),

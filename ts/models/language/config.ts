@@ -73,7 +73,7 @@ export const languageModelConfigSchema = z.strictObject({
   window: count.optional(),
   maxPositions: count.default(2048),
   moe: moeSchema.optional(),
-  /** `libmoe`: LibMoE's own initialisation (initial-values.ts); otherwise every matrix N(0, std²). */
+  /** `libmoe`: LibMoE's own initialisation (spec §1.3, §4.1); otherwise every matrix N(0, std²). */
   init: z.union([z.literal('libmoe'), z.strictObject({ std: z.number().positive() })]).default({ std: 0.02 }),
 });
 

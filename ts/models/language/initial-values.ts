@@ -54,7 +54,7 @@ function routerRule(
 }
 
 /**
- * LibMoE's initialisation of its language models: embedding N(0, 1/d); the linear layers of a block from a truncated normal rescaled to the
+ * LibMoE's initialisation (spec/algorithms.md §1.3, §4.1): embedding N(0, 1/d); the linear layers of a block from a truncated normal rescaled to the
  * exact std √(2/(L·fanIn)), biases 0; routed experts N with std √(2/L)·d^(−1/2) in and √(2/L)·(N·s)^(−1/2) out; shared experts with their own width in
  * place of N·s; router √(2/L)·d^(−1/2); the output projection as PyTorch's Linear. Keys and values are drawn as the one matrix that they are in LibMoE.
  */

@@ -29,7 +29,7 @@ export class TopKRouter extends Router {
     this.#rule = rule;
     this.#options = options;
     this.weight = newParameter([place.experts, place.width], place);
-    // A seed of its own, as LibMoE's; but that gave every vision-language layer the same matrix.
+    // A seed of its own, as LibMoE's; but that gave every vision-language layer the same matrix (§8, 14).
     const same = place.compat === 'libmoe' && options.flavour === 'vision-language';
     const name = same ? 'router' : `router.${place.layer}`;
     const start: Initialiser = rule.init === 'linear' ? kaimingUniform() : normal(rule.init.std);
