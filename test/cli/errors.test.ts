@@ -103,6 +103,18 @@ const wrong: [string, string[], RegExp][] = [
     /^ERR_LIBMOE_DEVICE/,
   ],
   [
+    'more choices than experts',
+    [
+      'train',
+      file('good.yaml', minimal + model),
+      '--set',
+      'model.moe={experts: 8, topK: 9, expert: {hidden: 8}}',
+      '--out',
+      path.join(folder, 'r0'),
+    ],
+    /^ERR_LIBMOE_RECIPE: .*topK 9 is more than the 8 experts/,
+  ],
+  [
     'missing tokenizer',
     ['train', file('good.yaml', minimal + model), '--out', path.join(folder, 'r1')],
     /^ERR_LIBMOE_FILE/,
@@ -244,8 +256,8 @@ describe('wrong input ends in one clear line and exit code 2', () => {
     expect(stderr).not.toMatch(/\n {4}at /);
     expect(stdout).toBe('');
     expect(code).toBe(2);
-    // Nothing half-written: at most the run folder's own recipe and environment.
-    expect(readdirSync(folder).filter((name) => !before.includes(name) && name !== 'r1')).toEqual([]);
+    // Nothing half-written, not even a run folder.
+    expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual([]);
   });
 });
 

@@ -157,6 +157,72 @@ describe('writeShards', () => {
     expect(contents(out)).toEqual(contents(short));
   });
 
+  it('takes complete data as they are when the source is the same, and reads no document', async () => {
+    const out = folder();
+    const source = [['a.txt', 10, 1.5]];
+    const never = (): CorpusDocument[] => {
+      throw new Error('the corpus was read');
+    };
+    const unread = { [Symbol.iterator]: () => never()[Symbol.iterator]() };
+    const manifest = await writeShards(documents(), options(out, { source }));
+    expect(await writeShards(unread, options(out, { source }))).toEqual(manifest);
+    expect(await failure(() => writeShards(unread, options(out)))).toMatch('the corpus was read');
+    expect(await failure(() => writeShards(unread, options(out, { source: [['a.txt', 11, 1.5]] })))).toMatch(
+      'the corpus was read',
+    );
+    // A damaged shard is noticed in spite of the same source.
+    const good = contents(out);
+    writeFileSync(join(out, 'shard-00001.bin'), 'x');
+    expect(await failure(() => writeShards(unread, options(out, { source })))).toMatch('the corpus was read');
+    await writeShards(documents(), options(out, { source }));
+    expect(contents(out)).toEqual(good);
+  });
+
+  it('leaves complete data complete until a shard really differs', async () => {
+    const out = folder();
+    await writeShards(documents(), options(out));
+    const good = contents(out);
+    const past = new Date(2001, 1, 1);
+    utimesSync(join(out, 'manifest.json'), past, past);
+    async function* broken(changed = false): AsyncGenerator<CorpusDocument> {
+      openShards(out).close(); // another run may begin at any moment
+      yield* documents().slice(0, 10);
+      openShards(out).close();
+      if (changed) yield* documents(['other', 'x'.repeat(400)]);
+      throw new Error('the corpus is damaged');
+    }
+    expect(await failure(() => writeShards(broken(), options(out)))).toMatch('the corpus is damaged');
+    await writeShards(documents(), options(out));
+    expect(statSync(join(out, 'manifest.json')).mtime).toEqual(past);
+    expect(contents(out)).toEqual(good);
+    expect(await failure(() => writeShards(broken(true), options(out)))).toMatch('the corpus is damaged');
+    expect(await failure(() => openShards(out))).toMatch(/not complete/);
+  });
+
+  it.each([0, 2])('stops at a signal with %i workers, and goes on to the same files', async (workers) => {
+    const [whole, out] = [folder(), folder()];
+    await writeShards(documents(), options(whole));
+    const stop = new AbortController();
+    const onProgress = ({ shards }: ShardProgress): void => {
+      if (shards === 2) stop.abort();
+    };
+    const stopped = () =>
+      writeShards(documents(), options(out, { workers, signal: stop.signal, onProgress }));
+    expect(await failure(stopped)).toMatch(/^ERR_LIBMOE_STOPPED .*while tokenising/);
+    expect(await failure(() => openShards(out))).toMatch(/not complete/);
+    await writeShards(documents(), options(out));
+    expect(contents(out)).toEqual(contents(whole));
+  });
+
+  it('turns the event loop between documents', async () => {
+    let turns = 0;
+    const timer = setInterval(() => (turns += 1), 1);
+    const many = documents(Array.from({ length: 60 }, (_, i) => `${i} ${mixed}`));
+    await writeShards(many, options(folder(), { shardCharacters: mixed.length }));
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(2);
+  });
+
   it('refuses bad input and writes nothing', async () => {
     const out = join(scratch, 'never');
     const attempts: [() => unknown, RegExp][] = [

@@ -153,6 +153,29 @@ describe('trained tokenizers', () => {
 });
 
 describe('trainTokenizer', () => {
+  it('turns the event loop while it merges, and stops at a signal', async () => {
+    // Random words: many merges.
+    let state = 1;
+    const random = (n: number) => {
+      state = (state * 48271) % 2147483647;
+      return state % n;
+    };
+    const letters = 'abcdefghijklmnopqrstuvwxyz';
+    const word = () => Array.from({ length: 3 + random(9) }, () => letters[random(26)]).join('');
+    const text = Array.from({ length: 8_000 }, word).join(' ');
+    const options = { vocabularySize: 2500 };
+    let turns = 0;
+    const timer = setInterval(() => (turns += 1), 1);
+    await trainTokenizer([text], options);
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(2);
+    const stop = new AbortController();
+    setTimeout(() => stop.abort(), 1);
+    expect(await codeFrom(() => trainTokenizer([text], { ...options, signal: stop.signal }))).toBe(
+      'ERR_LIBMOE_STOPPED',
+    );
+  });
+
   it('does not depend on how the text is handed over', async () => {
     const options = { vocabularySize: 420 };
     async function* lines(): AsyncGenerator<string> {

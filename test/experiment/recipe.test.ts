@@ -47,6 +47,39 @@ describe('recipes', () => {
   });
 });
 
+describe('the model of a recipe', () => {
+  const expert = { hidden: 16 };
+  const refused: [string, Record<string, unknown>, RegExp][] = [
+    [
+      'more choices than experts',
+      { moe: { experts: 8, topK: 9, expert } },
+      /topK 9 is more than the 8 experts/,
+    ],
+    [
+      'an unknown router option',
+      { moe: { experts: 8, topK: 2, expert, router: { name: 'smoe', balanceCoeficient: 1 } } },
+      /"balanceCoeficient".*"balanceCoefficient"/,
+    ],
+    ['an unknown router', { moe: { experts: 8, topK: 2, expert, router: { name: 'smo' } } }, /"smo".*"smoe"/],
+    ['heads that do not fit', { heads: 3 }, /dModel 16 is not a multiple of heads 3/],
+    ['sequences that are too long', { maxPositions: 8 }, /sequenceLength 16 is more than .*maxPositions 8/],
+  ];
+  it.each(refused)('is refused at once: %s', (_, model, message) => {
+    expect(() => loadRecipe(base, { model })).toThrow(message);
+    expect(() => loadRecipe(base, { model })).toThrow(/^ERR_LIBMOE_RECIPE: the recipe: /);
+  });
+
+  it('is refused at once when it is to be upcycled', () => {
+    const { model: _, tokenizer: __, ...rest } = base;
+    const load = (upcycle: object) =>
+      loadRecipe({ ...rest, start: { checkpoint: 'a', upcycle } } as RecipeInput);
+    expect(() => load({ experts: 8, topK: 9 })).toThrow(/^ERR_LIBMOE_RECIPE: .*topK 9/);
+    expect(() => load({ experts: 8, topK: 2, router: { name: 'smoe', bia: true } })).toThrow(/"bia".*"bias"/);
+    expect(() => load({ experts: 8, topK: 2, router: 'smo' })).toThrow(/"smo".*"smoe"/);
+    load({ experts: 8, topK: 2 });
+  });
+});
+
 describe('overrides', () => {
   it('are YAML values at dotted paths, laid over without changing the base', () => {
     const tree = parseOverrides(['a.b=1', 'a.c=[1, x]', 'd=text', 'a.b=2', 'e={f: null}']);

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { Command } from 'commander';
+import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
 
 export function dataCommand(): Command {
@@ -16,9 +17,13 @@ export function dataCommand(): Command {
     )
     .action(async (recipe: string, o: { out?: string; json?: boolean }) => {
       const { loadRecipe, prepareData } = await import('../experiment/index.ts');
+      const { standingRun } = await import('../experiment/standing.ts');
       const loaded = loadRecipe(recipe);
       const out = path.resolve(o.out ?? path.join('runs', loaded.name));
-      const { tokenizer, tokenizerFolder, dataset } = await prepareData(loaded, out, log);
+      const checkpoint = standingRun(out, loaded, true)?.checkpoint?.path;
+      const { tokenizer, tokenizerFolder, dataset } = await interruptible((signal) =>
+        prepareData(loaded, out, { log, signal, checkpoint }),
+      );
       const result = {
         tokenizer: tokenizerFolder,
         vocabularySize: tokenizer.vocabularySize,

@@ -13,9 +13,10 @@ export function demoCommand(): Command {
     .description('train, upcycle, evaluate and report on real text, on the CPU, in a few minutes')
     .option('--out <folder>', 'where the runs and the report go', 'runs/demo')
     .option('--seed <n>', 'seed of model, data order and routers', '42')
+    .option('--smoke', 'the same at toy size, to see whether everything works')
     .option('--vision', 'the vision-language demo')
     .option('--json', 'print one JSON object')
-    .action(async (o: { out: string; seed: string; vision?: boolean; json?: boolean }) => {
+    .action(async (o: { out: string; seed: string; smoke?: boolean; vision?: boolean; json?: boolean }) => {
       if (o.vision)
         fail(
           'ERR_LIBMOE_UNSUPPORTED',
@@ -26,7 +27,14 @@ export function demoCommand(): Command {
         fail('ERR_LIBMOE_ARGUMENT', `--seed expects a whole number, got "${o.seed}"`);
       const { runDemo } = await import('../experiment/index.ts');
       const result = await interruptible((signal) =>
-        runDemo({ out: o.out, seed, signal, log, command: process.argv.slice(2) }),
+        runDemo({
+          out: o.out,
+          seed,
+          smoke: o.smoke ?? false,
+          signal,
+          log,
+          command: process.argv.slice(2),
+        }),
       );
       if (o.json) {
         printJson(result);

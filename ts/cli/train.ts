@@ -14,6 +14,33 @@ interface Options {
   json?: boolean;
 }
 
+const help = `
+Ctrl-C writes a checkpoint and exits with 130; --resume goes on. Everything is in the run folder: metrics.jsonl,
+TensorBoard events, checkpoints/, eval/. "libmoe report <run folder> --out report.html" draws it.
+
+The main keys of a recipe (all of them: docs/experiments.md; examples: recipes/demo/):
+  name, seed, precision (f32, bf16)
+  tokenizer            a tokenizer.json, or { train: { vocabularySize } }
+  data.train           { files, column } or { dataset: sotu, split: train }
+  data.heldOut         texts to evaluate on, by name
+  data.sequenceLength, data.batchSequences, data.order (windows, documents, none, libmoe)
+  model                dModel, layers, heads, feedForward, moe: { experts, topK, router, expert } (docs/models.md)
+  start                instead of model: { checkpoint, upcycle: { experts, topK, router } } (docs/upcycling.md)
+  training             steps, microBatches, optimizer, schedule, clipNorm, checkpointEvery, evaluateEvery (docs/training.md)
+  evaluation           tasks, limit, scorer (docs/evaluation.md)
+  logging.routing      { every, tokens }: what the routers do, token by token (docs/routing-records.md)`;
+
+/** The command that goes on with a stopped run: the one that was typed, and where it ran if that cannot be guessed from it. */
+function resumption(o: Options, { name, out }: { name: string; out: string }): string {
+  const typed = process.argv.slice(2);
+  if (!o.resume) typed.push('--resume');
+  if (!o.out && out !== path.resolve('runs', name)) typed.push('--out', path.relative('.', out));
+  const quoted = typed.map((word) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
+  );
+  return ['libmoe', ...quoted].join(' ');
+}
+
 export function trainCommand(): Command {
   return new Command('train')
     .description(
@@ -35,10 +62,7 @@ export function trainCommand(): Command {
     .option('--steps <n>', 'same as --set training.steps=N')
     .option('--smoke', "lay the recipe's `smoke` block over it: the same run at toy size")
     .option('--json', 'print one JSON object')
-    .addHelpText(
-      'after',
-      '\nCtrl-C writes a checkpoint and exits with 130; --resume goes on. Everything is in the run folder: metrics.jsonl,\nTensorBoard events, checkpoints/, eval/. "libmoe report <run folder> --out report.html" draws it.',
-    )
+    .addHelpText('after', help)
     .action(async (recipe: string, o: Options) => {
       const { loadRecipe, merged, parseOverrides, runRecipe } = await import('../experiment/index.ts');
       let changes = parseOverrides(o.set ?? []);
@@ -46,10 +70,9 @@ export function trainCommand(): Command {
       if (o.steps) changes = merged(changes, { training: { steps: whole('--steps', o.steps) } });
       if (o.smoke) changes = merged(loadRecipe(recipe).smoke ?? {}, changes);
       const result = await interruptible((signal) =>
-        runRecipe(recipe, {
+        runRecipe(recipe, changes, {
           ...(o.out && { out: o.out }),
           resume: o.resume ?? false,
-          changes,
           signal,
           log,
           command: process.argv.slice(2),
@@ -62,7 +85,7 @@ export function trainCommand(): Command {
       }
       const { printTable } = await import('../evaluation/index.ts');
       if (!result.training.completed)
-        console.log(`stopped at step ${result.training.step}; "libmoe train ${recipe} --resume" goes on`);
+        console.log(`stopped at step ${result.training.step}; go on with: ${resumption(o, result)}`);
       const rows: [string, string | number][] = [
         ['steps', result.training.step],
         ['tokens', result.training.tokens],

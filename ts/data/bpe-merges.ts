@@ -108,8 +108,14 @@ class Heap {
 /**
  * Learns `wanted` merged pieces by byte-pair encoding over counted words (Sennrich et al. 2016) with the tie-breaks and piece rules of
  * SentencePiece (Kudo & Richardson 2018). Returns the pieces in the order in which they were made; fewer when the words run out of pairs.
+ * @param pause called between merges, see {@link pauses}
  */
-export function learnMerges(words: readonly CountedWord[], wanted: number, rules: PieceRules): string[] {
+export async function learnMerges(
+  words: readonly CountedWord[],
+  wanted: number,
+  rules: PieceRules,
+  pause: () => Promise<void> | undefined = () => undefined,
+): Promise<string[]> {
   const symbols: Symbol[] = [];
   const symbolOf = new Map<number, number>();
   const total = words.reduce((sum, word) => sum + word.codePoints.length, 0);
@@ -186,6 +192,8 @@ export function learnMerges(words: readonly CountedWord[], wanted: number, rules
   const pieces: string[] = [];
   const taken = new Set<string>();
   while (pieces.length < wanted) {
+    const pausing = pause();
+    if (pausing) await pausing;
     const candidate = heap.pop();
     if (candidate === undefined || candidate.count <= 0) break;
     const { pair } = candidate;

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { fail } from '../native/index.ts';
 import { writeFileAtomically } from '../storage/atomic.ts';
 import { type CountedWord, learnMerges } from './bpe-merges.ts';
+import { pauses } from './pause.ts';
 import { type Normalization, normalizedWords, wordMark } from './sentence-normalization.ts';
 import { type SpecialPiece, tokenizerJson } from './tokenizer-json.ts';
 import { quoted } from './word-encoder.ts';
@@ -32,6 +33,8 @@ export interface TokenizerTrainingOptions {
   sentences?: 'lines' | 'texts';
   /** Longer sentences are left out (default Infinity: none; SentencePiece and LibMoE 4192). */
   maxSentenceBytes?: number;
+  /** Ends the training; nothing is written. */
+  signal?: AbortSignal;
 }
 
 /** What training saw and did. */
@@ -64,8 +67,9 @@ const barrier = -1;
 
 /**
  * Trains a byte-pair-encoding vocabulary as SentencePiece does (spec/algorithms.md §4.3): special tokens first, then the merged pieces in
- * the order of their making, then the characters by frequency.
- * @throws ERR_LIBMOE_ARGUMENT for options out of range, ERR_LIBMOE_TOKENIZER when the text is empty or cannot give that many pieces.
+ * the order of their making, then the characters by frequency. The event loop turns while it works.
+ * @throws ERR_LIBMOE_ARGUMENT for options out of range, ERR_LIBMOE_TOKENIZER when the text is empty or cannot give that many pieces,
+ * ERR_LIBMOE_STOPPED when the signal was aborted.
  */
 export async function trainTokenizer(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -76,11 +80,14 @@ export async function trainTokenizer(
   const special = specialPieces(settings);
   const counts = new Map<string, number>();
   const statistics = { sentences: 0, skippedSentences: 0 };
+  const pause = pauses('training a tokenizer', options.signal);
   for await (const text of texts) {
     if (typeof text !== 'string') {
       fail('ERR_LIBMOE_ARGUMENT', `training texts must be strings, got ${typeof text}`);
     }
     for (const sentence of settings.sentences === 'lines' ? text.split('\n') : [text]) {
+      const pausing = pause();
+      if (pausing) await pausing;
       if (Buffer.byteLength(sentence) > settings.maxSentenceBytes || sentence.includes(unknownMark)) {
         statistics.skippedSentences += 1;
         continue;
@@ -117,11 +124,12 @@ export async function trainTokenizer(
     word.codePoints = word.codePoints.map((point) => (inAlphabet.has(point) ? point : barrier));
   }
   const wanted = settings.vocabularySize - fixed;
-  const merged = learnMerges(words, wanted, {
+  const rules = {
     maxLength: settings.maxPieceLength,
     splitDigits: settings.splitDigits,
     splitScripts: settings.splitByUnicodeScript,
-  });
+  };
+  const merged = await learnMerges(words, wanted, rules, pause);
   if (merged.length < wanted) {
     fail(
       'ERR_LIBMOE_TOKENIZER',
@@ -169,7 +177,7 @@ export function writeTokenizer(path: string, trained: Pick<TrainedTokenizer, 'js
   return file;
 }
 
-type Settings = Required<TokenizerTrainingOptions>;
+type Settings = Required<Omit<TokenizerTrainingOptions, 'signal'>>;
 
 function checked(options: TokenizerTrainingOptions): Settings {
   const settings: Settings = {

@@ -20,7 +20,7 @@ export {
   storySeparator,
 } from './shard-files.ts';
 export { type ShardOptions, type ShardProgress, writeShards } from './shards.ts';
-export { type SotuDocument, type SotuSplits, sotuDocuments, sotuSplits } from './sotu.ts';
+export { type SotuDocument, type SotuSplits, sotuDocuments, sotuSplits, sotuVersion } from './sotu.ts';
 export { type TokenDataset, type TokenDatasetOptions, tokenDataset } from './token-dataset.ts';
 export {
   type DecodeOptions,

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
 import { writeFileAtomically } from '../storage/atomic.ts';
-import { readJsonObject, reasonOf } from '../storage/json.ts';
+import { type JsonValue, readJsonObject, reasonOf } from '../storage/json.ts';
 
 /** What ends each document: an id, a text that is tokenised with it (LibMoE's `<STORY_SEP>`), or nothing. */
 export type DocumentSeparator = { id: number } | { text: string } | null;
@@ -37,6 +37,8 @@ export interface ShardManifest {
   documents: number;
   tokens: number;
   shards: ShardEntry[];
+  /** What the caller said that the documents are made from. */
+  source?: JsonValue;
 }
 
 /** Files of shard `index`: tokens, document index, and the entry whose presence says that the other two are whole. */

@@ -7,7 +7,8 @@ import { type ShardTask, tokenizeShard } from './shard-worker.ts';
 
 /** Where shards are made: in worker threads, or in this one when there are none. */
 export interface ShardPool {
-  run(task: ShardTask): Promise<ShardEntry>;
+  /** Rejects when the signal is aborted; the thread at it is ended. */
+  run(task: ShardTask, signal?: AbortSignal): Promise<ShardEntry>;
   close(): Promise<void>;
 }
 
@@ -19,12 +20,14 @@ export function shardPool(workers: number): ShardPool {
   const pool = new Piscina<ShardTask, ShardEntry>({
     filename: fileURLToPath(new URL(source ? './shard-worker.ts' : './shard-worker.js', import.meta.url)),
     name: 'tokenizeShard',
-    minThreads: workers,
+    // Threads start as shards come: a small corpus does not wait for a crowd that loads the tokenizer.
+    minThreads: 1,
     maxThreads: workers,
+    idleTimeout: 30_000,
     execArgv: source ? ['--import', typeStripping()] : [],
   });
   return {
-    run: (task) => pool.run(task).catch(restoreCode),
+    run: (task, signal) => pool.run(task, { signal: signal ?? null }).catch(restoreCode),
     close: () => pool.destroy(),
   };
 }

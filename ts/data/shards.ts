@@ -3,7 +3,9 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
+import type { JsonValue } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
+import { pauses, stopIfAsked } from './pause.ts';
 import {
   type DocumentSeparator,
   finishedShard,
@@ -13,7 +15,7 @@ import {
   sourceHashOf,
   writeManifest,
 } from './shard-files.ts';
-import { shardPool } from './shard-pool.ts';
+import { type ShardPool, shardPool } from './shard-pool.ts';
 import { loadTokenizer } from './tokenizer.ts';
 
 /** How far {@link writeShards} is. */
@@ -41,18 +43,27 @@ export interface ShardOptions {
   expectedDocuments?: number;
   /** Called as documents come in. */
   onProgress?: (progress: ShardProgress) => void;
+  /**
+   * Whatever the documents are made from (file names, sizes, times). It is kept in the manifest; a later call with the same takes complete
+   * shards as they are and reads no document.
+   */
+  source?: JsonValue;
+  /** Ends the work; finished shards are kept. */
+  signal?: AbortSignal;
 }
 
 /**
  * Tokenises a corpus into shards on disk (docs/data.md describes the files). The result depends on documents and options only, not on the
- * number of workers. Shards that an earlier, interrupted call finished from the same texts are kept. Documents without text are left out.
- * @throws ERR_LIBMOE_DATA when no document has text or the folder holds shards made with other options; what tokenizer and corpus throw.
+ * number of workers. Shards that an earlier call finished from the same texts are kept, and a complete folder stays complete until a shard
+ * differs. Documents without text are left out.
+ * @throws ERR_LIBMOE_DATA when no document has text or the folder holds shards made with other options, ERR_LIBMOE_STOPPED when the signal
+ * was aborted, what tokenizer and corpus throw.
  */
 export async function writeShards(
   documents: Iterable<CorpusDocument> | AsyncIterable<CorpusDocument>,
   options: ShardOptions,
 ): Promise<ShardManifest> {
-  const { out } = options;
+  const { out, source, signal } = options;
   const workers = options.workers ?? Math.min(availableParallelism(), 8);
   const shardCharacters = options.shardCharacters ?? 4_000_000;
   if (!Number.isInteger(workers) || workers < 0 || workers > 256) {
@@ -62,11 +73,19 @@ export async function writeShards(
     fail('ERR_LIBMOE_ARGUMENT', `shardCharacters must lie between 1 and 2^28, got ${shardCharacters}`);
   }
   const plan = planOf(options, shardCharacters);
-  if (existsSync(join(out, 'manifest.json'))) refuseOther(out, plan);
+  const there = existsSync(join(out, 'manifest.json')) ? readManifest(out) : undefined;
+  if (there) refuseOther(out, there, plan);
+  // Complete data of an earlier call; undefined as soon as a shard differs from it.
+  let standing = there?.complete ? there : undefined;
+  if (standing && source !== undefined && isDeepStrictEqual(standing.source, source)) {
+    if (standing.shards.every((entry, i) => same(entry, finishedShard(out, i, entry.sourceHash))))
+      return standing;
+  }
 
   const started = performance.now();
   const entries: ShardEntry[] = [];
-  const pool = shardPool(workers);
+  let pool: ShardPool | undefined;
+  const pause = pauses('tokenising', signal);
   const running = new Set<Promise<void>>();
   const done = { documents: 0, tokens: 0, shards: 0 };
   const finish = (index: number, entry: ShardEntry): void => {
@@ -84,22 +103,29 @@ export async function writeShards(
   let failure: unknown;
   let count = 0;
   const start = async (texts: string[]): Promise<void> => {
-    if (count === 0) writeManifest(out, plan);
     const index = count++;
     const sourceHash = sourceHashOf(texts);
     const before = finishedShard(out, index, sourceHash);
+    if (standing ? !same(standing.shards[index], before) : index === 0) {
+      standing = undefined;
+      writeManifest(out, plan);
+    }
     if (before) return finish(index, before);
+    pool ??= shardPool(workers);
     const task = pool
-      .run({
-        folder: out,
-        index,
-        texts,
-        sourceHash,
-        tokenizer: options.tokenizer,
-        tokenizerHash: plan.tokenizer.hash,
-        separator: plan.separator,
-        dtype: plan.dtype,
-      })
+      .run(
+        {
+          folder: out,
+          index,
+          texts,
+          sourceHash,
+          tokenizer: options.tokenizer,
+          tokenizerHash: plan.tokenizer.hash,
+          separator: plan.separator,
+          dtype: plan.dtype,
+        },
+        signal,
+      )
       .then((entry) => finish(index, entry))
       .catch((error: unknown) => {
         failure ??= error;
@@ -108,12 +134,15 @@ export async function writeShards(
     running.add(task);
     // Texts wait in memory, so only as many shards are under way as keep every thread busy.
     while (running.size > 2 * workers) await Promise.race(running);
+    stopIfAsked('tokenising', signal);
     if (failure !== undefined) throw failure;
   };
   try {
     let texts: string[] = [];
     let characters = 0;
     for await (const { text } of documents) {
+      const pausing = pause();
+      if (pausing) await pausing;
       if (text.trim() === '') continue;
       texts.push(text);
       characters += text.length;
@@ -124,21 +153,23 @@ export async function writeShards(
     }
     if (texts.length > 0) await start(texts);
     await Promise.all(running);
+    stopIfAsked('tokenising', signal);
     if (failure !== undefined) throw failure;
   } finally {
     await Promise.all(running);
-    await pool.close();
+    await pool?.close();
   }
   if (count === 0) fail('ERR_LIBMOE_DATA', 'the corpus has no document with text');
-  removeLeftovers(out, count);
   const manifest: ShardManifest = {
     ...plan,
     complete: true,
     documents: done.documents,
     tokens: done.tokens,
     shards: entries,
+    ...(source !== undefined && { source }),
   };
-  writeManifest(out, manifest);
+  if (!isDeepStrictEqual(standing, manifest)) writeManifest(out, manifest);
+  removeLeftovers(out, count);
   return manifest;
 }
 
@@ -167,8 +198,10 @@ function planOf(options: ShardOptions, shardCharacters: number): ShardManifest {
   };
 }
 
-function refuseOther(out: string, plan: ShardManifest): void {
-  const there = readManifest(out);
+const same = (a: ShardEntry | undefined, b: ShardEntry | undefined): boolean =>
+  a !== undefined && isDeepStrictEqual(a, b);
+
+function refuseOther(out: string, there: ShardManifest, plan: ShardManifest): void {
   for (const key of ['tokenizer', 'separator', 'shardCharacters', 'dtype'] as const) {
     const [was, is] =
       key === 'tokenizer' ? [there.tokenizer.hash, plan.tokenizer.hash] : [there[key], plan[key]];

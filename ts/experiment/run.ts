@@ -1,18 +1,16 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import type { Tokenizer } from '../data/index.ts';
-import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } from '../evaluation/index.ts';
-import { languageAdapter } from '../evaluation/language-adapter.ts';
+import type { Results, Task } from '../evaluation/index.ts';
 import { readModelWeights, writeModelFiles } from '../models/language/checkpoint.ts';
-import { LanguageModel, loadModel, parameterReport } from '../models/language/index.ts';
+import { type LanguageModel, moeLayersOf, parameterReport } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
-import { writeFileAtomically } from '../storage/index.ts';
+import { readJournal, writeFileAtomically } from '../storage/index.ts';
+import { nearestKey } from '../storage/schema-errors.ts';
 import {
   type Callback,
   checkpointEvery,
   chooseStrategy,
   evaluateEvery,
-  listCheckpoints,
   optimizer as makeOptimizer,
   metricsLogger,
   type StatusOutput,
@@ -24,22 +22,22 @@ import {
   tensorboardLogger,
   train,
 } from '../training/index.ts';
-import { upcycleWithReport } from '../upcycling/index.ts';
-import { resolveCheckpoint } from './checkpoint-path.ts';
-import { environment } from './environment.ts';
+import { type Environment, environment, recordEnvironment } from './environment.ts';
+import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
+import { makeModel } from './model.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
 import { loadRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
-import { collect } from './sources.ts';
+import { resolvedRecipe } from './resolve.ts';
+import { routingLogger, routingProbe } from './routing-log.ts';
+import { continued, defaultFolder, standingRun } from './standing.ts';
 
 /** Where and how {@link runRecipe} carries out a recipe. */
 export interface RunOptions {
-  /** The run folder; default `runs/<name>`. */
+  /** The run folder; default `runs/<name>`, for a run folder's own recipe.yaml see docs/experiments.md. */
   out?: string;
   /** Go on from the newest checkpoint of the run folder. */
   resume?: boolean;
-  /** Laid over the recipe. */
-  changes?: Record<string, unknown>;
-  /** Ends training after the present step, with a checkpoint. */
+  /** Ends training after the present step, with a checkpoint; while data are prepared, at once. */
   signal?: AbortSignal;
   /** Recorded in environment.json. */
   command?: readonly string[];
@@ -51,6 +49,8 @@ export interface RunOptions {
   onStep?: (report: StepReport) => void;
 }
 
+const optionNames = ['out', 'resume', 'signal', 'command', 'log', 'status', 'onStep'];
+
 /** What a run was and found. */
 export interface RunResult {
   name: string;
@@ -58,6 +58,7 @@ export interface RunResult {
   training: TrainingSummary;
   /** The last step's report; undefined when there was nothing left to train. */
   last: StepReport | undefined;
+  /** Of all steps, those before a resume included. */
   seconds: number;
   parameters: number;
   activeParameters: number;
@@ -71,29 +72,37 @@ export interface RunResult {
 /**
  * Carries out a recipe: data, model (new, loaded, or upcycled), training with checkpoints and logs, evaluation at the end. Everything goes into the
  * run folder (docs/experiments.md). The same recipe and seed give the same bits; so does a run that was stopped and resumed.
- * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_STATE (the folder holds a run and `resume` was not asked for), and what each room throws
+ * @param overrides laid over the recipe: `{ training: { steps: 20 } }`
+ * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_STATE (the folder holds a run and `resume` was not asked for, or the run of another recipe; nothing is
+ * written then), ERR_LIBMOE_STOPPED (the signal, before or after training), and what each room throws
  */
-export async function runRecipe(source: string | RecipeInput, options: RunOptions = {}): Promise<RunResult> {
-  const recipe = loadRecipe(source, options.changes);
-  const out = path.resolve(options.out ?? path.join('runs', recipe.name));
-  const log = options.log ?? (() => {});
-  if (recipe.device !== 'cpu')
-    fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${recipe.device}`);
-  const strategy = chooseStrategy();
-  if (!options.resume && listCheckpoints(path.join(out, 'checkpoints')).length > 0) {
+export async function runRecipe(
+  source: string | RecipeInput,
+  overrides: Record<string, unknown> = {},
+  options: RunOptions = {},
+): Promise<RunResult> {
+  const wrong = Object.keys(options).find((key) => !optionNames.includes(key));
+  if (wrong !== undefined)
     fail(
-      'ERR_LIBMOE_STATE',
-      `${out} holds a run already: go on with --resume, or choose another folder with --out`,
+      'ERR_LIBMOE_ARGUMENT',
+      `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
-  }
-  mkdirSync(out, { recursive: true });
-  writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(recipe));
-  writeFileAtomically(path.join(out, 'environment.json'), json(environment(recipe.seed, options.command)));
+  const asked = loadRecipe(source, overrides);
+  const resume = options.resume ?? false;
+  const out = options.out ? path.resolve(options.out) : defaultFolder(source, asked, resume);
+  const { log = () => {}, signal } = options;
+  if (asked.device !== 'cpu')
+    fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${asked.device}`);
+  const strategy = chooseStrategy();
+  const standing = standingRun(out, asked, resume);
+  const surroundings = environment(asked, options.command);
+  const recipe = standing ? continued(asked, standing) : asked;
+  const checkpoint = standing?.checkpoint?.path;
 
-  const prepared = await prepareData(recipe, out, log);
-  const model = await makeModel(recipe, prepared.tokenizer, log);
+  const prepared = await prepareData(recipe, out, { log, signal, checkpoint });
+  const model = await makeModel(recipe, prepared.tokenizer, checkpoint, log);
   try {
-    return await trainAndEvaluate(recipe, options, out, log, prepared, model, strategy);
+    return await trainAndEvaluate({ recipe, out, log, options, surroundings, prepared, model, strategy });
   } finally {
     model.dispose();
     prepared.dataset.close();
@@ -102,163 +111,54 @@ export async function runRecipe(source: string | RecipeInput, options: RunOption
 
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-async function makeModel(
-  recipe: Recipe,
-  tokenizer: Tokenizer,
-  log: (line: string) => void,
-): Promise<LanguageModel> {
-  const dtype = recipe.precision;
-  if (recipe.model) {
-    const vocabularySize = recipe.model.vocabularySize ?? tokenizer.vocabularySize;
-    if (vocabularySize < tokenizer.vocabularySize) {
-      fail(
-        'ERR_LIBMOE_RECIPE',
-        `model.vocabularySize ${vocabularySize} is less than the tokenizer's ${tokenizer.vocabularySize}: leave it out`,
-      );
-    }
-    return new LanguageModel({ ...recipe.model, vocabularySize }, { seed: recipe.seed, dtype });
-  }
-  const { checkpoint, upcycle } = recipe.start!;
-  const loaded = await loadModel(resolveCheckpoint(checkpoint), { dtype });
-  if (!upcycle) return loaded;
-  try {
-    const { model, report } = upcycleWithReport(loaded, upcycle);
-    log(
-      `upcycled layers ${report.layers.join(', ')}: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')} parameters, ` +
-        `${report.initialised.length} new tensors`,
-    );
-    return model;
-  } finally {
-    loaded.dispose();
-  }
+/** What a run is made of. */
+interface Parts {
+  recipe: Recipe;
+  out: string;
+  log: (line: string) => void;
+  options: RunOptions;
+  surroundings: Environment;
+  prepared: Prepared;
+  model: LanguageModel;
+  strategy: Strategy;
 }
 
-/** The first characters of a text, up to a space. */
-function beginning(text: string, characters: number | null): string {
-  if (characters === null || text.length <= characters) return text;
-  const space = text.lastIndexOf(' ', characters);
-  return text.slice(0, space > 0 ? space : characters);
-}
-
-/** Held-out texts as tasks, and whatever else the recipe evaluates. */
-async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
-  const texts: Task[] = [];
-  for (const [name, source] of Object.entries(recipe.data.heldOut)) {
-    const documents = (await collect(source)).map(({ id, text }) => ({
-      id,
-      text: beginning(text, recipe.evaluation.maxCharacters),
-    }));
-    texts.push(heldOutTextTask(name, documents));
-  }
-  if (recipe.evaluation.wordOrder) {
-    const { source, pairs } = recipe.evaluation.wordOrder;
-    const documents = (await collect(source)).map(({ text }) => text);
-    texts.push(wordOrderTask('word-order', documents, { pairs, seed: 1 }));
-  }
-  return [...texts, ...recipe.evaluation.tasks];
-}
-
-async function evaluateInto(
-  model: LanguageModel,
-  tokenizer: Tokenizer,
-  recipe: Recipe,
-  folder: string,
-  tasks: (Task | string)[],
-  signal?: AbortSignal,
-): Promise<Results> {
-  mkdirSync(folder, { recursive: true });
-  model.eval();
-  const steps = evaluate(languageAdapter(model, { tokenizer, name: recipe.name }), {
-    tasks,
-    out: folder,
-    scorer: recipe.evaluation.scorer,
-    ...(recipe.evaluation.limit && { limit: recipe.evaluation.limit }),
-    ...(signal && { signal }),
-  });
-  for (;;) {
-    const step = await steps.next();
-    if (step.done) return step.value;
-  }
-}
-
-/** The headline number of every task: bits per byte, or accuracy. */
-export function headlines(results: Results): Record<string, number> {
-  const out: Record<string, number> = {};
-  for (const [task, row] of Object.entries(results.results)) {
-    const value = row['bits_per_byte,none'] ?? row['acc,none'];
-    if (typeof value === 'number') out[task] = value;
-  }
-  return out;
-}
-
-async function trainAndEvaluate(
-  recipe: Recipe,
-  options: RunOptions,
-  out: string,
-  log: (line: string) => void,
-  prepared: Prepared,
-  model: LanguageModel,
-  strategy: Strategy,
-): Promise<RunResult> {
+async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
+  const { recipe, out, log, options, prepared, model } = parts;
   const { training } = recipe;
-  const { tokenizer, tokenizerFolder, loader } = prepared;
+  const { signal } = options;
   model.activationCheckpointing = training.activationCheckpointing;
   const report = parameterReport(model.config, recipe.data.sequenceLength);
   log(
     `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
   );
   const tasks = await tasksOf(recipe);
-
-  const callbacks: Callback[] = [];
-  if (training.evaluateEvery !== null) {
-    callbacks.push(
-      evaluateEvery(training.evaluateEvery, async ({ step }) => {
-        const results = await evaluateInto(
-          model,
-          tokenizer,
-          recipe,
-          path.join(out, 'eval', String(step)),
-          tasks,
-        );
-        return headlines(results);
-      }),
-    );
-  }
-  callbacks.push(
-    metricsLogger(path.join(out, 'metrics.jsonl')),
-    tensorboardLogger(out),
-    checkpointEvery(training.checkpointEvery),
-  );
-  if (options.status !== null)
-    callbacks.push(statusLine({ label: recipe.name, ...(options.status && { output: options.status }) }));
-
-  const started = performance.now();
+  const callbacks = await callbacksOf(parts, tasks);
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
-  let seconds = 0;
+  let summary: TrainingSummary;
   try {
     const steps = train(model, {
-      data: loader,
+      data: prepared.loader,
       optimizer,
       schedule: schedule(training.schedule, training.steps),
       steps: training.steps,
       microBatches: training.microBatches,
       ...(training.clipNorm !== null && { clipNorm: training.clipNorm }),
       seed: recipe.seed,
-      strategy,
+      strategy: parts.strategy,
       callbacks,
       out,
       resume: options.resume ?? false,
       retention: { keepLast: training.keepCheckpoints },
       saveModel: (folder) => {
         writeModelFiles(model, folder);
-        copyTokenizer(tokenizerFolder, folder);
+        copyTokenizer(prepared.tokenizerFolder, folder);
       },
       loadModel: (folder) => readModelWeights(model, folder),
-      ...(options.signal && { signal: options.signal }),
+      ...(signal && { signal }),
       warn: log,
     });
-    let summary: TrainingSummary;
     for (;;) {
       const step = await steps.next();
       if (step.done) {
@@ -266,47 +166,81 @@ async function trainAndEvaluate(
         break;
       }
       last = step.value;
-      seconds += step.value.seconds;
       options.onStep?.(step.value);
     }
-    const flops = report.flopsPerToken * summary.tokens;
-    const result: RunResult = {
-      name: recipe.name,
-      out,
-      training: summary,
-      last,
-      seconds,
-      parameters: report.total,
-      activeParameters: report.active,
-      flops,
-      ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
-    };
-    if (summary.completed && tasks.length > 0) {
-      result.evaluation = await evaluateInto(
-        model,
-        tokenizer,
-        recipe,
-        path.join(out, 'eval', 'final'),
-        tasks,
-        options.signal,
-      );
-    }
-    writeFileAtomically(
-      path.join(out, 'summary.json'),
-      json({
-        model: model.config.moe
-          ? `${model.config.moe.experts} experts, top ${model.config.moe.topK}, ${model.config.moe.router.name}`
-          : 'dense',
-        parameters: report.total,
-        activeParameters: report.active,
-        tokens: summary.tokens,
-        flops,
-        seconds: Number(seconds.toFixed(3)),
-        wallSeconds: Number(((performance.now() - started) / 1000).toFixed(3)),
-      }),
-    );
-    return result;
   } finally {
     optimizer.dispose();
   }
+  const result: RunResult = {
+    name: recipe.name,
+    out,
+    training: summary,
+    last,
+    seconds: secondsIn(path.join(out, 'metrics.jsonl')),
+    parameters: report.total,
+    activeParameters: report.active,
+    flops: report.flopsPerToken * summary.tokens,
+    ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
+  };
+  const { moe } = model.config;
+  writeFileAtomically(
+    path.join(out, 'summary.json'),
+    json({
+      model: moe ? `${moe.experts} experts, top ${moe.topK}, ${moe.router.name}` : 'dense',
+      parameters: result.parameters,
+      activeParameters: result.activeParameters,
+      tokens: summary.tokens,
+      flops: result.flops,
+      seconds: Number(result.seconds.toFixed(3)),
+    }),
+  );
+  if (summary.completed && tasks.length > 0) {
+    const folder = path.join(out, 'eval', 'final');
+    result.evaluation = await evaluateInto(model, prepared.tokenizer, recipe, folder, tasks, signal);
+  }
+  return result;
+}
+
+/** What happens beside training, in this order. */
+async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Callback[]> {
+  const { recipe, out, log, options, prepared, model } = parts;
+  const { checkpointEvery: every, evaluateEvery: evaluation } = recipe.training;
+  const callbacks: Callback[] = [
+    {
+      name: 'run-folder',
+      // Only now is it certain that there is a run: everything is made, and its checkpoint, if any, has been read.
+      onStart({ step }) {
+        recordEnvironment(out, parts.surroundings, step);
+        const whole = resolvedRecipe(recipe, model.config.vocabularySize);
+        writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(whole));
+      },
+    },
+  ];
+  if (evaluation !== null) {
+    callbacks.push(
+      evaluateEvery(evaluation, async ({ step }) => {
+        const folder = path.join(out, 'eval', String(step));
+        return headlines(await evaluateInto(model, prepared.tokenizer, recipe, folder, tasks));
+      }),
+    );
+  }
+  const { routing } = recipe.logging;
+  if (routing && moeLayersOf(model.config).length > 0) {
+    const probe = await routingProbe(recipe, prepared, routing.tokens);
+    callbacks.push(routingLogger(model, probe, path.join(out, 'routing', 'tokens.records'), routing.every));
+  } else if (routing) log('logging.routing: this model has no routers, nothing is recorded');
+  callbacks.push(
+    metricsLogger(path.join(out, 'metrics.jsonl')),
+    tensorboardLogger(out),
+    checkpointEvery(every),
+  );
+  if (options.status !== null)
+    callbacks.push(statusLine({ label: recipe.name, ...(options.status && { output: options.status }) }));
+  return callbacks;
+}
+
+/** The time of all steps that a metrics file tells of, whichever process did them. */
+function secondsIn(metrics: string): number {
+  if (!existsSync(metrics)) return 0;
+  return readJournal(metrics).reduce((sum, { seconds }) => sum + (Number(seconds) || 0), 0);
 }

@@ -51,7 +51,7 @@ export async function openRun<Batch>(
         ({ step, tokens, seed } = state);
         saved = found;
       }
-    } else refuseUsed(out, root);
+    } else refuseUsed(out);
   }
 
   const opened: OpenRun = {
@@ -101,12 +101,18 @@ function noFolder(): never {
   fail('ERR_LIBMOE_STATE', 'there is no folder for a checkpoint: give train() an `out`');
 }
 
-/** A new run must not mix with an old one. */
-function refuseUsed(out: string, root: string): void {
+/** The checkpoint or metrics file by which a folder is seen to hold a run; undefined when it holds none. */
+export function usedBy(out: string): string | undefined {
   const metrics = join(out, 'metrics.jsonl');
-  const used =
-    listCheckpoints(root)[0]?.path ??
-    (existsSync(metrics) && statSync(metrics).size > 0 ? metrics : undefined);
+  return (
+    listCheckpoints(join(out, 'checkpoints'))[0]?.path ??
+    (existsSync(metrics) && statSync(metrics).size > 0 ? metrics : undefined)
+  );
+}
+
+/** A new run must not mix with an old one. */
+function refuseUsed(out: string): void {
+  const used = usedBy(out);
   if (used === undefined) return;
   fail('ERR_LIBMOE_STATE', `${out} holds a run already (${used}): resume it, or choose another folder`);
 }

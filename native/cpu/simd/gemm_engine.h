@@ -28,6 +28,8 @@ void gemm(const Gemm& g);
 
 inline constexpr int64_t kBlockK = 384;
 inline constexpr int64_t kBlockBytes = int64_t(480) << 10;  // packed b per block
+inline constexpr int64_t kGroupRows = 4 * kTileRows;        // panels packed at a time
+inline constexpr int64_t kFewWords = 4 * kPanelWords;       // k-words per piece of b for few rows
 
 // One product; rows of a and of b may be gathered.
 template <class P> struct Product {
@@ -50,6 +52,20 @@ template <class P> inline int64_t block_columns(int64_t n, int64_t k) {
   return std::max<int64_t>(1, (slivers + blocks - 1) / blocks) * tile;
 }
 
+// Asks for part `part` of `parts` of what packing rows [m, m + rows) will read.
+template <class P> inline void prefetch_panels(const Product<P>& p, int64_t m, int64_t rows, int64_t k0, int64_t k, int64_t part, int64_t parts) {
+  constexpr int64_t line = 64 / int64_t(sizeof(typename P::In));
+  if (p.a_by_k) {
+    for (int64_t i = k * part / parts; i < k * (part + 1) / parts; ++i)
+      if (const typename P::In* row = p.a.row(k0 + i))
+        for (int64_t j = 0; j < rows; j += line) __builtin_prefetch(row + m + j, 0, 2);
+  } else {
+    for (int64_t i = rows * part / parts; i < rows * (part + 1) / parts; ++i)
+      if (const typename P::In* row = p.a.row(m + i))
+        for (int64_t j = 0; j < k; j += line) __builtin_prefetch(row + k0 + j, 0, 2);
+  }
+}
+
 // Rows [m0, m1) and columns [n0, n1) of a product, n0 a multiple of the tile's columns, on the calling thread.
 // With `c` (f32 / f64, row stride ldc) whole tiles are summed there, otherwise in scratch; `accumulate` (needs c) starts from what c holds.
 // finish(row, rows, column, columns, sums, stride) is called once per tile when its sums are complete, wherever they rest: tiles that are not
@@ -58,16 +74,26 @@ template <class P, class Finish>
 void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, typename P::Acc* c, int64_t ldc, bool accumulate, Finish&& finish) {
   using Acc = typename P::Acc;
   constexpr int64_t tile = kTileColumns<Acc>;
-  const int64_t piece = block_k<P>(p.k), width = block_columns<P>(n1 - n0, p.k), rows = m1 - m0;
+  const int64_t rows = m1 - m0, all_words = words_of<P>(p.k);
   if (rows <= 0 || n1 <= n0) return;
+  // Few rows: a sliver of b is used once or a few times, so it comes in pieces that only pass through L1, while the next piece is fetched.
+  const bool few = rows <= kGroupRows && !p.b_by_k;
+  const int64_t piece = few ? std::min<int64_t>(p.k, kFewWords * P::per_word) : block_k<P>(p.k), width = few ? tile : block_columns<P>(n1 - n0, p.k);
   const int64_t sliver_size = words_of<P>(std::max<int64_t>(1, piece)) * tile;
   const bool pieces = p.k > piece;
-  Acc* panel = scratch_of<Acc>(5, panel_size(words_of<P>(piece)));
+  const int64_t panel_stride = panel_size(few ? all_words : words_of<P>(piece));
+  Acc* panels = scratch_of<Acc>(5, panel_stride * (kGroupRows / kTileRows));
   Acc* slivers = scratch_of<Acc>(6, sliver_size * (width / tile));
   // Sums that cannot rest in c: all tiles of the block while K comes in pieces, else one tile at a time.
   const bool ragged = (n1 - n0) % tile != 0;
   Acc* sums = !c || ragged ? scratch_of<Acc>(7, pieces ? (rows + kTileRows) * (c ? tile : width) : kTileRows * tile) : nullptr;
   const TileKernels<Acc>& kernels = kernels_of<P>(p.a_by_k);
+  const auto pack_group = [&](int64_t g, int64_t g1, int64_t k0, int64_t k) {
+    if (p.a_by_k) return pack_panels_by_k<P>(p.a, p.m, g, g1 - g, k0, k, panels, panel_stride);
+    for (int64_t m = g; m < g1; m += kTileRows)
+      pack_panel_rows<P>(p.a, m, int(std::min<int64_t>(kTileRows, g1 - m)), k0, k, panels + (m - g) / kTileRows * panel_stride);
+  };
+  if (few) pack_group(m0, m1, 0, p.k);
 
   for (int64_t b0 = n0; b0 < n1; b0 += width) {
     const int64_t b1 = std::min(n1, b0 + width);
@@ -76,19 +102,24 @@ void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n
       const bool first = k0 == 0, last = k0 + k >= p.k;
       if (p.b_by_k) pack_slivers_by_k<P>(p.b, p.n, b0, b1, k0, k, slivers, sliver_size);
       else for (int64_t n = b0; n < b1; n += tile) pack_sliver_rows<P>(p.b, p.n, n, k0, k, slivers + (n - b0) / tile * sliver_size);
-      for (int64_t m = m0; m < m1; m += kTileRows) {
-        const int r = int(std::min<int64_t>(kTileRows, m1 - m));
-        if (p.a_by_k) pack_panel_by_k<P>(p.a, p.m, m, r, k0, k, panel);
-        else pack_panel_rows<P>(p.a, m, r, k0, k, panel);
+      for (int64_t g = m0; g < m1; g += kGroupRows) {
+        const int64_t g1 = std::min(m1, g + kGroupRows), next_rows = std::min(kGroupRows, m1 - g1);
+        if (!few) pack_group(g, g1, k0, k);
+        const Acc* panel = panels + (few ? words_of<P>(k0) * kPanelRows : 0);
         for (int64_t n = b0; n < b1; n += tile) {
+          // The next panels come from memory: ask for them while there is arithmetic to do.
+          if (next_rows > 0) prefetch_panels<P>(p, g1, next_rows, k0, k, (n - b0) / tile, (b1 - b0 + tile - 1) / tile);
           const int64_t count = std::min(tile, n1 - n);
           const bool direct = c && count == tile;
-          Acc* out = direct ? c + m * ldc + n : pieces ? sums + (c ? (m - m0) * tile : (m - m0) * width + (n - b0)) : sums;
-          const int64_t stride = direct ? ldc : pieces && !c ? width : tile;
-          if (!direct && first && accumulate)
-            for (int i = 0; i < r; ++i) std::copy_n(c + (m + i) * ldc + n, count, out + i * stride);
-          kernels.rows[r - 1](words, panel, slivers + (n - b0) / tile * sliver_size, out, stride, accumulate || !first);
-          if (last) finish(m, r, n, count, out, stride);
+          for (int64_t m = g; m < g1; m += kTileRows) {
+            const int r = int(std::min<int64_t>(kTileRows, g1 - m));
+            Acc* out = direct ? c + m * ldc + n : pieces ? sums + (c ? (m - m0) * tile : (m - m0) * width + (n - b0)) : sums;
+            const int64_t stride = direct ? ldc : pieces && !c ? width : tile;
+            if (!direct && first && accumulate)
+              for (int i = 0; i < r; ++i) std::copy_n(c + (m + i) * ldc + n, count, out + i * stride);
+            kernels.rows[r - 1](words, panel + (m - g) / kTileRows * panel_stride, slivers + (n - b0) / tile * sliver_size, out, stride, accumulate || !first);
+            if (last) finish(m, r, n, count, out, stride);
+          }
         }
       }
     }

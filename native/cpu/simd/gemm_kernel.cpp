@@ -10,7 +10,7 @@ constexpr int kAhead = 16;  // k steps
 
 template <class Acc, int R, bool ByK> void tile(int64_t words, const Acc* panel, const Acc* b, Acc* out, int64_t ldc, bool accumulate) {
   using V = Vec<Acc>;
-  constexpr int L = V::lanes, row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kTileRows : 1;
+  constexpr int L = V::lanes, row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kPanelRows : 1;
   V c[R][2];
   if (accumulate) {
 #pragma GCC unroll 14
@@ -22,7 +22,7 @@ template <class Acc, int R, bool ByK> void tile(int64_t words, const Acc* panel,
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) c[r][0] = c[r][1] = V::zero();
   }
-  for (; words > 0; words -= kPanelWords, panel += kTileRows * kPanelWords) {
+  for (; words > 0; words -= kPanelWords, panel += kPanelRows * kPanelWords) {
     const int n = words < kPanelWords ? int(words) : kPanelWords;
     const Acc* a = panel;
 #pragma GCC unroll 4

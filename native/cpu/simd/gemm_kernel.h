@@ -16,10 +16,11 @@ namespace libmoe::cpu::LIBMOE_ISA {
 inline constexpr int kTileRows = kVectorBytes == 64 ? 14 : 6;
 template <class Acc> inline constexpr int kTileColumns = 2 * Vec<Acc>::lanes;
 
-// A panel of `a` is stored in blocks of kPanelWords k-words. Within a block either row by row ([kTileRows][kPanelWords]: filled by copying
-// rows) or word by word ([kPanelWords][kTileRows]: filled by copying pieces of k-rows of a transposed operand). Either way all offsets in the
-// loop are constants and one register addresses the panel.
+// A panel of `a` is stored in blocks of kPanelWords k-words. Within a block either row by row ([kPanelRows][kPanelWords]: filled by copying
+// rows) or word by word ([kPanelWords][kPanelRows]: filled by copying pieces of k-rows of a transposed operand). Either way all offsets in the
+// loop are constants and one register addresses the panel. kPanelRows is kTileRows in whole vectors.
 inline constexpr int kPanelWords = 64;
+inline constexpr int kPanelRows = kVectorBytes == 64 ? 16 : 8;
 
 // How the elements of an operand enter the product. A word is what one k step consumes per row and column.
 struct F32 { using In = float; using Acc = float; static constexpr int per_word = 1; };

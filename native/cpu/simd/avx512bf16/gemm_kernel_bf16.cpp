@@ -14,14 +14,14 @@ namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
 
 template <int R, bool ByK> void pair_tile(int64_t words, const float* panel, const float* b, float* out, int64_t ldc, bool accumulate) {
-  constexpr int row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kTileRows : 1;
+  constexpr int row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kPanelRows : 1;
   __m512 c[R][2];
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
     c[r][0] = accumulate ? _mm512_loadu_ps(out + r * ldc) : _mm512_setzero_ps();
     c[r][1] = accumulate ? _mm512_loadu_ps(out + r * ldc + 16) : _mm512_setzero_ps();
   }
-  for (; words > 0; words -= kPanelWords, panel += kTileRows * kPanelWords) {
+  for (; words > 0; words -= kPanelWords, panel += kPanelRows * kPanelWords) {
     const int n = words < kPanelWords ? int(words) : kPanelWords;
     const float* a = panel;
 #pragma GCC unroll 1

@@ -1,0 +1,73 @@
+import { mkdirSync } from 'node:fs';
+import type { Tokenizer } from '../data/index.ts';
+import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } from '../evaluation/index.ts';
+import { languageAdapter } from '../evaluation/language-adapter.ts';
+import type { LanguageModel } from '../models/language/index.ts';
+import { fail } from '../native/index.ts';
+import type { Recipe } from './recipe.ts';
+import { collect } from './sources.ts';
+
+/** The first characters of a text, up to a space. */
+function beginning(text: string, characters: number | null): string {
+  if (characters === null || text.length <= characters) return text;
+  const space = text.lastIndexOf(' ', characters);
+  return text.slice(0, space > 0 ? space : characters);
+}
+
+/** Held-out texts as tasks, and whatever else the recipe evaluates. */
+export async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
+  const texts: Task[] = [];
+  for (const [name, source] of Object.entries(recipe.data.heldOut)) {
+    const documents = (await collect(source)).map(({ id, text }) => ({
+      id,
+      text: beginning(text, recipe.evaluation.maxCharacters),
+    }));
+    texts.push(heldOutTextTask(name, documents));
+  }
+  if (recipe.evaluation.wordOrder) {
+    const { source, pairs } = recipe.evaluation.wordOrder;
+    const documents = (await collect(source)).map(({ text }) => text);
+    texts.push(wordOrderTask('word-order', documents, { pairs, seed: 1 }));
+  }
+  return [...texts, ...recipe.evaluation.tasks];
+}
+
+/** Evaluates into a folder. @throws ERR_LIBMOE_STOPPED when the signal was aborted; the same call goes on */
+export async function evaluateInto(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  recipe: Recipe,
+  folder: string,
+  tasks: (Task | string)[],
+  signal?: AbortSignal,
+): Promise<Results> {
+  mkdirSync(folder, { recursive: true });
+  model.eval();
+  const steps = evaluate(languageAdapter(model, { tokenizer, name: recipe.name }), {
+    tasks,
+    out: folder,
+    scorer: recipe.evaluation.scorer,
+    ...(recipe.evaluation.limit && { limit: recipe.evaluation.limit }),
+    ...(signal && { signal }),
+  });
+  try {
+    for (;;) {
+      const step = await steps.next();
+      if (step.done) return step.value;
+    }
+  } catch (error) {
+    if (signal?.aborted)
+      fail('ERR_LIBMOE_STOPPED', 'stopped while evaluating; the run goes on with --resume', error);
+    throw error;
+  }
+}
+
+/** The headline number of every task: bits per byte, or accuracy. */
+export function headlines(results: Results): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const [task, row] of Object.entries(results.results)) {
+    const value = row['bits_per_byte,none'] ?? row['acc,none'];
+    if (typeof value === 'number') out[task] = value;
+  }
+  return out;
+}
