@@ -17,6 +17,8 @@ export interface InputSpec {
   scale?: number;
   /** Instead: whole numbers from 0 to below − 1, i32. */
   below?: number;
+  /** Instead: these whole numbers, i32. */
+  values?: readonly number[];
   /** Default: the case's. */
   dtype?: Dtype;
   /** Wants a gradient in training cases. */
@@ -24,7 +26,8 @@ export interface InputSpec {
 }
 
 export function input(spec: InputSpec, dtype: Dtype, train = false): Tensor {
-  const { shape, seed, below, scale = 1 } = spec;
+  const { shape, seed, below, values, scale = 1 } = spec;
+  if (values) return tensor(Int32Array.from(values), shape);
   const size = shape.reduce((a, b) => a * b, 1);
   if (below !== undefined)
     return tensor(
