@@ -8,7 +8,7 @@ import { linear } from '../ts/tensor/gemm.ts';
 import { bytesPerElement, type Dtype, noGrad, scope, type Tensor, tensor, view } from '../ts/tensor/index.ts';
 import { dispatchPlan } from '../ts/tensor/permutation.ts';
 import type { BenchCase, Work } from './case.ts';
-import { input, mixed, sampled, toleranceOf } from './inputs.ts';
+import { type InputSpec, input, mixed, sampled, toleranceOf } from './inputs.ts';
 
 /** The shapes of the specification's CPU tables: T tokens, model size d, expert size f, E experts, k of them per token. */
 interface Shape {
@@ -60,13 +60,12 @@ function tokensAndRouter({ tokens, d, experts }: Shape, routing: Routing, dtype:
   };
 }
 
-function expertWeights({ d, f, experts, gated }: Shape): { up: InputSpecOf; down: InputSpecOf } {
+function expertWeights({ d, f, experts, gated }: Shape): { up: InputSpec; down: InputSpec } {
   return {
     up: { shape: [experts, gated ? 2 * f : f, d], scale: 1 / Math.sqrt(d), seed: 3 },
     down: { shape: [experts, d, f], scale: 1 / Math.sqrt(f), seed: 4 },
   };
 }
-type InputSpecOf = Parameters<typeof input>[0];
 
 /** Sort, experts and weighted sum for choices and weights that are there. */
 function expertsWork(shape: Shape, routing: Routing, dtype: Dtype): Work {

@@ -18,6 +18,8 @@ export interface OpSpec<Names extends string> {
   bytes: number;
   /** The first output is the one that backward starts from. */
   compute(inputs: Record<Names, Tensor>): readonly Tensor[];
+  /** Default: what the dtype's rounding explains. */
+  tolerance?: number;
   /** False where the two sides cannot compute the same (random numbers). */
   comparable?: boolean;
 }
@@ -79,7 +81,7 @@ export function opCase<Names extends string>(spec: OpSpec<Names>): BenchCase {
     name: `${spec.name}/${dtype}/${pass}`,
     flops,
     bytes,
-    tolerance: toleranceOf(dtype),
+    tolerance: spec.tolerance ?? toleranceOf(dtype),
     setup,
     ...(spec.peer && { peer: { script: 'ops.py', request } }),
   };
