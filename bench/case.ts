@@ -1,12 +1,22 @@
+/** A case made ready: its inputs exist. */
+export interface Work {
+  run(): void;
+  dispose(): void;
+  /** What one call computes, by name, thinned by `sampled` of inputs.ts: compared with the peer's before anything is timed. */
+  results?(): Record<string, readonly number[]>;
+}
+
 /** One thing to time. */
 export interface BenchCase {
-  /** `<family>/<shape>/<dtype>/<pass>`, stable: results are compared by it. */
+  /** `<family>/<shape>/<dtype>/<pass>…`, stable: results are compared by it. */
   name: string;
-  /** Floor of the work: floating-point operations and bytes that have to move. */
+  /** Floor of the work: floating-point operations and bytes that have to move. 0 operations: bytes are what counts. */
   flops: number;
   bytes: number;
   /** Makes inputs outside the timed part. */
-  setup(): { run(): void; dispose(): void };
+  setup(): Work;
+  /** Largest difference from the peer's results that passes, relative to the size of each (root mean squares). */
+  tolerance?: number;
   /** Measure how far one call raises the process's resident memory, on both sides. */
   memory?: boolean;
   /** The same work in PyTorch: a script in bench/peers and what it is told. */

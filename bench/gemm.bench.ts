@@ -1,6 +1,7 @@
 import { linear, matmul } from '../ts/tensor/gemm.ts';
-import { bytesPerElement, type Dtype, full, noGrad, scope } from '../ts/tensor/index.ts';
+import { bytesPerElement, type Dtype, noGrad, scope } from '../ts/tensor/index.ts';
 import type { BenchCase } from './case.ts';
+import { input, sampled, toleranceOf } from './inputs.ts';
 
 interface Shape {
   name: string;
@@ -25,25 +26,28 @@ const shapes: Shape[] = [
 ];
 
 function gemmCase({ name, m, n, k, form }: Shape, dtype: Dtype): BenchCase {
+  const left = { shape: form === 'tn' ? [k, m] : [m, k], seed: 1 };
+  const right = { shape: form === 'nt' ? [n, k] : [k, n], seed: 2 };
   return {
     name: `gemm/${name}-${m}x${n}x${k}-${form}/${dtype}/forward`,
     flops: 2 * m * n * k,
     bytes: (m * k + n * k + m * n) * bytesPerElement(dtype),
+    tolerance: toleranceOf(dtype),
     setup() {
-      // Values do not change the speed of a product as long as none is subnormal.
-      const a = full(form === 'tn' ? [k, m] : [m, k], 0.5, { dtype });
-      const b = full(form === 'nt' ? [n, k] : [k, n], 0.25, { dtype });
+      const a = input(left, dtype);
+      const b = input(right, dtype);
       const product = () =>
         form === 'nt' ? linear(a, b) : matmul(a, b, { transposeA: form === 'tn', transposeB: false });
       return {
         run: () => noGrad(() => scope(() => void product())),
+        results: () => noGrad(() => scope(() => ({ out: sampled(product()) }))),
         dispose() {
           a.dispose();
           b.dispose();
         },
       };
     },
-    peer: { script: 'gemm.py', request: { m, n, k, form, dtype } },
+    peer: { script: 'gemm.py', request: { left, right, form, dtype } },
   };
 }
 

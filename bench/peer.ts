@@ -2,10 +2,19 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 
+/** What a peer says about itself when a case is ready. */
+export interface PeerFacts {
+  /** PyTorch's version and the instruction set that it uses. */
+  torch: string;
+  capability: string;
+  /** The fastest of several ways to do the same, chosen by trying them all on this case. */
+  method?: string;
+}
+
 /**
  * The PyTorch side of a comparison: a Python process that answers one JSON line per request, kept alive so that its caches stay as warm as ours.
- * `{"setup": request}` prepares a case and answers `{"ready": true}` or `{"error": text}`; `{"run": n}` times n calls and answers `{"seconds": s}`; `{"memory": true}`
- * answers `{"bytes": b}`.
+ * `{"setup": request}` prepares a case and answers `{"ready": true, …PeerFacts}` or `{"error": text}`; `{"results": true}` answers
+ * `{"results": {name: numbers} | null}`; `{"run": n}` times n calls and answers `{"seconds": s}`; `{"memory": true}` answers `{"bytes": b}`.
  */
 export class Peer {
   readonly #child: ChildProcess;
@@ -34,8 +43,19 @@ export class Peer {
     return answer;
   }
 
-  async setup(request: unknown): Promise<void> {
-    await this.#ask({ setup: request });
+  async setup(request: unknown): Promise<PeerFacts> {
+    const { torch, capability, method } = await this.#ask({ setup: request });
+    return {
+      torch: String(torch),
+      capability: String(capability),
+      ...(typeof method === 'string' && { method }),
+    };
+  }
+
+  /** What one call of the peer computes, where its script says so. */
+  async results(): Promise<Record<string, number[]> | undefined> {
+    const { results } = await this.#ask({ results: true });
+    return (results ?? undefined) as Record<string, number[]> | undefined;
   }
 
   /** Seconds of one call, averaged over `calls`. */

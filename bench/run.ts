@@ -5,9 +5,10 @@ import { cpus, totalmem } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import Benchmark from 'benchmark';
-import { native } from '../ts/native/index.ts';
-import type { BenchCase } from './case.ts';
-import { Peer } from './peer.ts';
+import { fail, native } from '../ts/native/index.ts';
+import { disagreement } from './agreement.ts';
+import type { BenchCase, Work } from './case.ts';
+import { Peer, type PeerFacts } from './peer.ts';
 import { residentGrowth } from './resident-memory.ts';
 import { medianRatio, type Summary, summarise } from './statistics.ts';
 
@@ -24,14 +25,22 @@ export interface BenchOptions {
   log(line: string): void;
 }
 
+export interface PeerResult extends Summary, PeerFacts {
+  /** Median over rounds of peer / ours: above 1, ours is faster. */
+  ratio: number;
+  /** Whether both sides were seen to compute the same. */
+  compared: boolean;
+  memory?: number;
+}
+
 export interface BenchResult extends Summary {
   name: string;
   flops: number;
   bytes: number;
   gflops: number;
   gigabytes: number;
-  /** By mode of the peer: its median and the paired ratio peer / ours (above 1: ours is faster). */
-  peers: Record<string, { median: number; ratio: number; memory?: number } | { error: string }>;
+  /** By mode of the peer. */
+  peers: Record<string, PeerResult | { error: string }>;
   /** Growth of resident memory by one call, where the case asks for it. */
   memory?: number;
 }
@@ -50,7 +59,8 @@ export interface BenchFile {
   results: BenchResult[];
 }
 
-async function cases(filters: readonly string[]): Promise<BenchCase[]> {
+/** The cases of all families whose names contain one of the filters; all without filters. */
+export async function cases(filters: readonly string[] = []): Promise<BenchCase[]> {
   const all: BenchCase[] = [];
   for (const file of readdirSync(import.meta.dirname)
     .filter((name) => name.endsWith('.bench.ts'))
@@ -72,63 +82,90 @@ function sample(run: () => void): { seconds: number; calls: number } {
   return { seconds, calls: Math.max(1, Math.round(0.1 / seconds)) };
 }
 
-async function measure(c: BenchCase, options: BenchOptions): Promise<BenchResult> {
+/** A peer that is ready and was seen to compute what we compute. */
+interface Opponent {
+  peer: Peer;
+  facts: PeerFacts;
+  compared: boolean;
+  seconds: number[];
+}
+
+async function opponent(c: BenchCase, work: Work, mode: string, options: BenchOptions): Promise<Opponent> {
+  const peer = new Peer(options.python!, c.peer!.script, mode, options.threads);
+  try {
+    const facts = await peer.setup(c.peer!.request);
+    const theirs = await peer.results();
+    const ours = theirs && work.results?.();
+    if (ours) {
+      const wrong = disagreement(ours, theirs, c.tolerance ?? 0);
+      if (wrong) throw new Disagreement(wrong);
+    }
+    await peer.time(1);
+    return { peer, facts, compared: ours !== undefined, seconds: [] };
+  } catch (error) {
+    peer.end();
+    throw error;
+  }
+}
+
+class Disagreement extends Error {}
+
+async function measure(
+  c: BenchCase,
+  options: BenchOptions,
+): Promise<{ result: BenchResult; disagrees: boolean }> {
   const ours: number[] = [];
-  const theirs: Record<string, number[]> = {};
-  const errors: Record<string, string> = {};
-  const peers = new Map<string, Peer>();
-  const theirMemory: Record<string, number> = {};
+  const opponents = new Map<string, Opponent>();
+  const peers: BenchResult['peers'] = {};
+  let disagrees = false;
   let memory: number | undefined;
+  const theirMemory = new Map<string, number>();
   const work = c.setup();
   try {
     work.run(); // pools and caches fill
-    if (options.python && c.peer) {
-      for (const mode of options.modes) {
-        const peer = new Peer(options.python, c.peer.script, mode, options.threads);
-        try {
-          await peer.setup(c.peer.request);
-          await peer.time(1);
-          peers.set(mode, peer);
-          theirs[mode] = [];
-        } catch (error) {
-          errors[mode] = error instanceof Error ? error.message : String(error);
-          peer.end();
-        }
+    for (const mode of options.python && c.peer ? options.modes : []) {
+      try {
+        opponents.set(mode, await opponent(c, work, mode, options));
+      } catch (error) {
+        disagrees ||= error instanceof Disagreement;
+        peers[mode] = { error: error instanceof Error ? error.message : String(error) };
       }
     }
     for (let round = 0; round < options.rounds; round += 1) {
       const { seconds, calls } = sample(() => work.run());
       ours.push(seconds);
-      for (const [mode, peer] of peers) theirs[mode]!.push(await peer.time(calls));
+      for (const { peer, seconds } of opponents.values()) seconds.push(await peer.time(calls));
     }
     if (c.memory) {
       memory = residentGrowth(() => work.run());
-      for (const [mode, peer] of peers) theirMemory[mode] = await peer.memory();
+      for (const [mode, { peer }] of opponents) theirMemory.set(mode, await peer.memory());
     }
   } finally {
     work.dispose();
-    for (const peer of peers.values()) peer.end();
+    for (const { peer } of opponents.values()) peer.end();
   }
   const summary = summarise(ours);
-  const compared: BenchResult['peers'] = {};
-  for (const [mode, seconds] of Object.entries(theirs)) {
-    compared[mode] = {
-      median: summarise(seconds).median,
+  for (const [mode, { facts, compared, seconds }] of opponents) {
+    const bytes = theirMemory.get(mode);
+    peers[mode] = {
+      ...summarise(seconds),
       ratio: medianRatio(seconds, ours),
-      ...(theirMemory[mode] !== undefined && { memory: theirMemory[mode] }),
+      compared,
+      ...facts,
+      ...(bytes !== undefined && { memory: bytes }),
     };
   }
-  for (const [mode, error] of Object.entries(errors)) compared[mode] = { error };
-  return {
+  const result: BenchResult = {
     name: c.name,
     flops: c.flops,
     bytes: c.bytes,
     ...summary,
     gflops: c.flops / summary.median / 1e9,
     gigabytes: c.bytes / summary.median / 1e9,
-    peers: compared,
+    peers,
     ...(memory !== undefined && { memory }),
   };
+  return { result, disagrees };
 }
 
 const line = (cells: readonly string[], widths: readonly number[]) =>
@@ -136,6 +173,10 @@ const line = (cells: readonly string[], widths: readonly number[]) =>
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
 const milliseconds = (s: number) => (s * 1e3 >= 100 ? (s * 1e3).toFixed(1) : (s * 1e3).toPrecision(3));
 
+/**
+ * Times the chosen cases, prints a line each and writes the JSON. Throws ERR_LIBMOE_STATE at the end when results of a case were not those of
+ * PyTorch (that comparison is then not timed).
+ */
 export async function bench(options: BenchOptions): Promise<BenchFile> {
   native().setThreads(options.threads);
   const list = await cases(options.filters);
@@ -152,14 +193,16 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
     line(['case', 'ms', 'p10–p90', 'GFLOP/s', 'GB/s', ...modes.map((m) => `vs ${m} torch`)], widths),
   );
   const results: BenchResult[] = [];
+  const wrong: string[] = [];
   for (const c of list) {
-    const r = await measure(c, options);
+    const { result: r, disagrees } = await measure(c, options);
     results.push(r);
+    if (disagrees) wrong.push(c.name);
     const ratios = modes.map((mode) => {
       const peer = r.peers[mode];
       return peer
         ? 'error' in peer
-          ? 'refused'
+          ? 'no figure'
           : `${peer.ratio.toFixed(2)}× (${milliseconds(peer.median)})`
         : '–';
     });
@@ -169,7 +212,7 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
           r.name,
           milliseconds(r.median),
           `${milliseconds(r.p10)}–${milliseconds(r.p90)}`,
-          r.gflops.toFixed(1),
+          r.flops > 0 ? r.gflops.toFixed(1) : '–',
           r.gigabytes.toFixed(1),
           ...ratios,
         ],
@@ -177,8 +220,12 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
       ),
     );
     for (const [mode, peer] of Object.entries(r.peers)) {
-      if ('error' in peer) options.log(`    ${mode}: ${peer.error}`);
-      else if (peer.memory !== undefined && r.memory !== undefined) {
+      if ('error' in peer) {
+        options.log(`    ${mode}: ${peer.error}`);
+        continue;
+      }
+      if (peer.method) options.log(`    ${mode} torch: ${peer.method} was its fastest way`);
+      if (peer.memory !== undefined && r.memory !== undefined) {
         options.log(
           `    resident memory of one call: ours ${megabytes(r.memory)}, ${mode} torch ${megabytes(peer.memory)} (${(r.memory / peer.memory).toFixed(2)}×)`,
         );
@@ -213,6 +260,8 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
     writeFileSync(options.json, `${JSON.stringify(file, null, 2)}\n`);
     options.log(`written: ${options.json}`);
   }
+  if (wrong.length > 0)
+    fail('ERR_LIBMOE_STATE', `results are not those of PyTorch, see above: ${wrong.join(', ')}`);
   return file;
 }
 

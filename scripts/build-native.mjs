@@ -20,6 +20,11 @@ const { values } = parseArgs({
     werror: { type: 'boolean', default: process.env.LIBMOE_WERROR === '1' },
   },
 });
+const cuda = values.cuda.toUpperCase();
+if (!['AUTO', 'ON', 'OFF'].includes(cuda)) {
+  console.error(`ERR_LIBMOE_ARGUMENT: LIBMOE_CUDA (or --cuda) expects AUTO, ON or OFF, got "${values.cuda}"`);
+  process.exit(2);
+}
 const config = values.config ?? (values.debug ? 'Debug' : 'Release');
 
 let BuildSystem;
@@ -44,7 +49,7 @@ const build = new BuildSystem({
   config,
   parallel: String(availableParallelism()),
   cMakeOptions: {
-    LIBMOE_CUDA: values.cuda,
+    LIBMOE_CUDA: cuda,
     LIBMOE_OUTPUT_DIR: fresh,
     LIBMOE_WERROR: values.werror ? 'ON' : 'OFF',
     ...(values.architectures && { LIBMOE_CUDA_ARCHITECTURES: values.architectures }),

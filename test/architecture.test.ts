@@ -86,6 +86,7 @@ describe('the house', () => {
       `ts/native/${f}.ts`,
       `ts/tensor/${f}.ts`,
       `test/ops/${f}.test.ts`,
+      `bench/${f}.bench.ts`,
     ];
     const missing = families.flatMap(walls).filter((file) => {
       try {

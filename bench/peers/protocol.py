@@ -1,6 +1,6 @@
 """The peer's side of bench/peer.ts: JSON lines on stdin and stdout, one case at a time.
 
-A script defines make(request) -> callable and calls serve(make).
+A script defines make(request) -> Work, or a callable where there is nothing to compare, and calls serve(make).
 """
 import argparse
 import ctypes
@@ -43,20 +43,32 @@ def _growth(run):
     return _status("VmHWM") - before
 
 
+class Work:
+    """run() is what is timed; results() -> {name: [numbers]}, thinned by inputs.sampled; method: which way of several was the fastest."""
+
+    def __init__(self, run, results=None, method=None):
+        self.run, self.results, self.method = run, results, method
+
+
 def serve(make):
-    run = None
+    work = None
     for line in sys.stdin:
         message = json.loads(line)
         try:
             if "setup" in message:
-                run = make(message["setup"])
-                answer = {"ready": True}
+                made = make(message["setup"])
+                work = made if isinstance(made, Work) else Work(made)
+                answer = {"ready": True, "torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+                if work.method:
+                    answer["method"] = work.method
+            elif "results" in message:
+                answer = {"results": work.results() if work.results else None}
             elif "memory" in message:
-                answer = {"bytes": _growth(run)}
+                answer = {"bytes": _growth(work.run)}
             else:
                 start = time.perf_counter()
                 for _ in range(message["run"]):
-                    run()
+                    work.run()
                 answer = {"seconds": time.perf_counter() - start}
         except Exception as error:  # the runner prints it beside the case
             answer = {"error": f"{type(error).__name__}: {error}"}

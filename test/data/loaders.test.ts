@@ -12,6 +12,8 @@ import {
 } from '../../ts/data/index.ts';
 import { permutation } from '../../ts/data/shuffle.ts';
 import { codeOf } from '../../ts/native/index.ts';
+import { streamOf } from '../../ts/nn/initialisers.ts';
+import { randomPermutation } from '../../ts/tensor/random.ts';
 
 /** Token t has id t + 1, so that an id tells where it came from; documents of the given lengths. */
 function counted(lengths: readonly number[], shardLengths?: readonly number[]): TokenDataset {
@@ -245,6 +247,15 @@ describe('permutation', () => {
     const displacement = order.reduce((sum, value, i) => sum + Math.abs(value - i), 0) / 1000 / 1000;
     expect(displacement).toBeGreaterThan(0.3);
     expect(displacement).toBeLessThan(0.37);
+  });
+
+  it('is the Philox order of (seed, epoch), another for each epoch and seed', () => {
+    const orders = [permutation(1000, 5, 0), permutation(1000, 5, 1), permutation(1000, 6, 0)].map(String);
+    expect(new Set(orders).size).toBe(3);
+    expect(String(permutation(1000, 5, 0))).toBe(orders[0]);
+    using drawn = randomPermutation(1000, { seed: 5, stream: streamOf('data/epoch/0') });
+    expect(orders[0]).toBe(String(drawn.readSync()));
+    expect(permutation(0, 5, 0)).toHaveLength(0);
   });
 });
 

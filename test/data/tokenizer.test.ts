@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -13,6 +13,7 @@ import {
   trainTokenizer,
   writeTokenizer,
 } from '../../ts/data/index.ts';
+import { copyTokenizer } from '../../ts/experiment/index.ts';
 import { codeOf, packageRoot } from '../../ts/native/index.ts';
 
 interface Case {
@@ -260,6 +261,18 @@ describe('loadTokenizer', () => {
     // "ab" has the better score than "bc", so " abc" becomes " ", "ab", then byte-spelt "c".
     expect(Array.from(tokenizer.encode('abc', { addSpecialTokens: true }))).toEqual([1, 259, 262, 3 + 99]);
     expect(tokenizer.decode(tokenizer.encode('abc é\n'))).toBe('abc é\n');
+  });
+
+  it('finds a llama2c tokenizer that was copied into a checkpoint folder, and any other', () => {
+    const to = mkdtempSync(join(scratch, 'checkpoint-'));
+    const given = file('tiny.bin', llama2c());
+    copyTokenizer(given, to);
+    expect(loadTokenizer(to).hash).toBe(loadTokenizer(given).hash);
+    const from = mkdtempSync(join(scratch, 'named-'));
+    writeFileSync(join(from, 'mine.json'), '{}');
+    writeFileSync(join(from, 'tokenizer_config.json'), '{"bos_token": "<s>"}');
+    copyTokenizer(join(from, 'mine.json'), to);
+    expect(readdirSync(to).sort()).toEqual(['tokenizer.bin', 'tokenizer.json', 'tokenizer_config.json']);
   });
 });
 

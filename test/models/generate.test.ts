@@ -71,6 +71,8 @@ describe('generate', () => {
 
   it('rejects bad input', async () => {
     using model = tinyModel();
+    await expect(take(model, { maxTokens: -3 })).rejects.toThrow(/ERR_LIBMOE_ARGUMENT.*maxTokens/);
+    await expect(take(model, { maxTokens: 1.5 })).rejects.toThrow(/ERR_LIBMOE_ARGUMENT.*maxTokens/);
     await expect(take(model, { temperature: -1 })).rejects.toThrow(/ERR_LIBMOE_ARGUMENT.*temperature/);
     await expect(take(model, { topP: 0 })).rejects.toThrow(/topP must be in/);
     await expect(take(model, { topK: 1.5 })).rejects.toThrow(/topK must be a positive integer/);

@@ -4,7 +4,9 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
 import { fail, packageRoot } from '../native/index.ts';
+import { isJsonObject, readJsonObject } from '../storage/json.ts';
 import { threads } from '../tensor/index.ts';
+import { whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 
 interface Runner {
@@ -31,12 +33,20 @@ async function runner(): Promise<Runner> {
   return (await import(pathToFileURL(file).href)) as Runner;
 }
 
+function checkResultFile(file: string): void {
+  const { results } = readJsonObject(file);
+  const isResult = (r: unknown) =>
+    isJsonObject(r) && typeof r.name === 'string' && typeof r.median === 'number';
+  if (!Array.isArray(results) || !results.every(isResult))
+    fail('ERR_LIBMOE_FILE', `${file} is not a result file of "bench --out"`);
+}
+
 export function benchCommand(): Command {
   return new Command('bench')
     .description('time the op families, alone or against PyTorch in the same run')
     .argument('[cases...]', 'only cases whose name contains one of these')
     .option('--rounds <n>', 'samples per case', '9')
-    .option('--threads <n>', 'threads of both sides')
+    .option('--threads <n>', 'threads of both sides (default: as the library, one per core)')
     .option(
       '--peers [python]',
       'compare with PyTorch, run by this Python (default: $LIBMOE_PYTHON or python3)',
@@ -51,7 +61,7 @@ export function benchCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.',
+      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.\n\nExamples: npm run bench -- grouped_ffn --peers --out now.json\n          npm run bench -- --compare before.json now.json\nMore: docs/performance.md',
     )
     .action(
       async (
@@ -66,14 +76,13 @@ export function benchCommand(): Command {
           json?: boolean;
         },
       ) => {
-        const { bench, compare } = await runner();
         if (o.compare) {
           if (cases.length !== 2)
             fail('ERR_LIBMOE_ARGUMENT', '--compare expects two result files: bench --compare A.json B.json');
-          for (const file of cases)
-            if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such result file: ${file}`);
+          for (const file of cases) checkResultFile(file);
+          const { compare } = await runner();
           const rows = compare(cases[0]!, cases[1]!);
-          if (o.json) printJson(rows);
+          if (o.json) printJson({ cases: rows });
           else
             console.log(
               table(
@@ -88,17 +97,12 @@ export function benchCommand(): Command {
             );
           return;
         }
-        const whole = (name: string, text: string): number => {
-          const n = Number(text);
-          if (!Number.isInteger(n) || n < 1)
-            fail('ERR_LIBMOE_ARGUMENT', `--${name} expects a positive whole number, got "${text}"`);
-          return n;
-        };
+        const { bench } = await runner();
         const python = o.peers === true ? (process.env.LIBMOE_PYTHON ?? 'python3') : o.peers;
         const result = await bench({
           filters: cases,
-          rounds: whole('rounds', o.rounds),
-          threads: o.threads ? whole('threads', o.threads) : threads(),
+          rounds: whole('--rounds', o.rounds),
+          threads: o.threads ? whole('--threads', o.threads) : threads(),
           ...(python && { python }),
           modes: o.modes.split(','),
           ...(o.out && { json: o.out }),

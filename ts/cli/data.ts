@@ -11,6 +11,10 @@ export function dataCommand(): Command {
     .argument('<recipe>', 'a YAML file')
     .option('--out <folder>', 'the run folder (default: runs/<name of the recipe>)')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe data prepare recipes/demo/moe.yaml\nThe shards are used again by "libmoe train" of the same recipe. More: docs/data.md',
+    )
     .action(async (recipe: string, o: { out?: string; json?: boolean }) => {
       const { loadRecipe, prepareData } = await import('../experiment/index.ts');
       const { standingRun } = await import('../experiment/standing.ts');
@@ -32,8 +36,9 @@ export function dataCommand(): Command {
     });
   const show = new Command('show')
     .description('what a folder of token shards holds')
-    .argument('<folder>')
+    .argument('<folder>', 'a folder that "data prepare" or a training wrote')
     .option('--json', 'print one JSON object')
+    .addHelpText('after', '\nExample: npx libmoe data show runs/cache/0123456789abcdef\nMore: docs/data.md')
     .action(async (folder: string, o: { json?: boolean }) => {
       const { openShards } = await import('../data/index.ts');
       const dataset = openShards(folder);

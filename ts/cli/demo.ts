@@ -6,6 +6,10 @@ import { log, printJson, table } from './output.ts';
 
 export function demoCommand(): Command {
   return new Command('demo')
+    .addHelpText(
+      'after',
+      '\nStopped (Ctrl-C) and called again it goes on.\n\nExample: npx libmoe demo --out runs/demo --seed 42\nMore: docs/experiments.md',
+    )
     .description('train, upcycle, evaluate and report on real text, on the CPU, in a few minutes')
     .option('--out <folder>', 'where the runs and the report go', 'runs/demo')
     .option('--seed <n>', 'seed of model, data order and routers', '42')

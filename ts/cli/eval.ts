@@ -30,20 +30,28 @@ export function evalCommand(): Command {
     .option('--batch-size <n>', 'tokens per forward pass, or auto; scores do not depend on it', 'auto')
     .option('--out <folder>', 'results.json, samples and a journal; the same command continues a killed run')
     .addOption(
-      new Option('--scorer <mode>', "LibMoE's scoring with its quirks, or with its defects fixed")
+      new Option(
+        '--scorer <mode>',
+        "LibMoE's scoring with its quirks, as published numbers have them, or with its defects fixed",
+      )
         .choices(['libmoe', 'fixed'])
-        .default('fixed'),
+        .default('libmoe'),
     )
     .option('--json', 'print the results as one JSON object')
+    .addHelpText(
+      'after',
+      '\nExamples: npx libmoe eval --tasks list\n          npx libmoe eval --model runs/demo/moe --tasks piqa,blimp --data my-data --limit 200 --out eval/moe\nNothing is downloaded: a task says which data file it misses. More: docs/evaluation.md',
+    )
     .action(async (o: Options) => {
-      const { evaluate, printTable, taskNames } = await import('../evaluation/index.ts');
+      const { evaluate, languageAdapter, printTable, taskNames } = await import('../evaluation/index.ts');
       if (o.tasks === 'list') {
-        if (o.json) printJson(taskNames());
+        if (o.json) printJson({ tasks: taskNames() });
         else console.log(taskNames().join('\n'));
         return;
       }
       if (!o.model) fail('ERR_LIBMOE_ARGUMENT', 'eval expects --model <checkpoint>');
-      const { languageAdapter } = await import('../evaluation/language-adapter.ts');
+      const tokenBudget = o.batchSize === 'auto' ? undefined : whole('--batch-size', o.batchSize);
+      const limit = o.limit === undefined ? undefined : number('--limit', o.limit);
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadModel } = await import('../models/language/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');
@@ -56,7 +64,7 @@ export function evalCommand(): Command {
           languageAdapter(model, {
             tokenizer,
             name: o.model!,
-            ...(o.batchSize !== 'auto' && { tokenBudget: whole('--batch-size', o.batchSize) }),
+            ...(tokenBudget && { tokenBudget }),
           }),
           {
             tasks: o.tasks.split(','),
@@ -64,7 +72,7 @@ export function evalCommand(): Command {
             signal,
             ...(o.out && { out: o.out }),
             ...(o.data && { dataFolder: o.data }),
-            ...(o.limit && { limit: number('--limit', o.limit) }),
+            ...(limit !== undefined && { limit }),
           },
         );
         const started = performance.now();

@@ -27,7 +27,18 @@ export function generateCommand(): Command {
     .option('--top-p <p>', 'only the likeliest tokens that together have this probability')
     .option('--seed <n>', 'of the sampling', '0')
     .option('--json', 'print one JSON object at the end')
+    .addHelpText(
+      'after',
+      "\nExample: npx libmoe generate --model runs/demo/moe --prompt 'My fellow citizens' --temperature 0.5\nMore: docs/models.md",
+    )
     .action(async (o: Options) => {
+      const sampling = {
+        maxTokens: whole('--max-tokens', o.maxTokens),
+        temperature: number('--temperature', o.temperature),
+        seed: number('--seed', o.seed),
+        ...(o.topK && { topK: whole('--top-k', o.topK) }),
+        ...(o.topP && { topP: number('--top-p', o.topP) }),
+      };
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');
       const { generate, loadModel } = await import('../models/language/index.ts');
@@ -37,25 +48,23 @@ export function generateCommand(): Command {
       model.eval();
       const prompt = tokenizer.encode(o.prompt);
       const ids = [...prompt];
-      let shown = tokenizer.decode(ids);
-      if (!o.json) process.stdout.write(shown);
+      let shown = '';
+      const show = (text: string): void => {
+        // A token can end inside a character: its beginning is shown when the rest has come.
+        if (!o.json && text.startsWith(shown)) process.stdout.write(text.slice(shown.length));
+        shown = text;
+      };
       await interruptible(async (signal) => {
         const stream = generate(model, prompt, {
-          maxTokens: whole('--max-tokens', o.maxTokens),
-          temperature: number('--temperature', o.temperature),
-          seed: number('--seed', o.seed),
+          ...sampling,
           signal,
-          ...(o.topK && { topK: whole('--top-k', o.topK) }),
-          ...(o.topP && { topP: number('--top-p', o.topP) }),
           ...(tokenizer.eosId !== undefined && { stop: [tokenizer.eosId] }),
         });
         for await (const token of stream) {
           ids.push(token.token);
-          const text = tokenizer.decode(ids);
-          // A token can end inside a character: its beginning is shown when the rest has come.
-          if (!o.json && text.startsWith(shown)) process.stdout.write(text.slice(shown.length));
-          shown = text;
+          show(tokenizer.decode(ids));
         }
+        show(tokenizer.decode(ids));
       }).finally(() => model.dispose());
       if (o.json) printJson({ text: tokenizer.decode(ids), ids, promptTokens: prompt.length });
       else process.stdout.write('\n');

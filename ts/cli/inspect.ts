@@ -6,6 +6,12 @@ import { binaryPath, native, packageRoot } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { printJson } from './output.ts';
 
+interface Part {
+  available: boolean;
+  /** Why it is not available. */
+  reason: string | null;
+}
+
 interface Inspection {
   version: string;
   node: string;
@@ -13,15 +19,47 @@ interface Inspection {
   cpu: {
     model: string;
     cores: number;
+    /** Of those that matter here; empty where the system does not list them. */
+    features: string[];
     memoryBytes: number;
     instructionSet: string | null;
     threads: number | null;
   };
   devices: string[];
-  cuda: { available: boolean; reason: string | null };
-  nccl: { available: boolean; reason: string | null };
-  mpi: { available: boolean; reason: string | null };
+  cuda: Part & {
+    /** Version of the NVIDIA driver on this machine; null where there is none. */
+    driver: string | null;
+    cublasLt: Part;
+  };
+  nccl: Part;
+  mpi: Part;
   binary: { path: string | null; error: string | null };
+}
+
+const knownFeatures = [
+  'sse4_2',
+  'avx',
+  'fma',
+  'f16c',
+  'avx2',
+  'avx512f',
+  'avx512_bf16',
+  'amx_tile',
+  'amx_bf16',
+];
+
+/** The content of a file that only some systems have. */
+function systemFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function cpuFeatures(): string[] {
+  const flags = /^flags\s*:(.*)$/m.exec(systemFile('/proc/cpuinfo'))?.[1]?.split(' ') ?? [];
+  return knownFeatures.filter((feature) => flags.includes(feature));
 }
 
 /** Everything that decides what this installation can do. Never throws: what is missing is said in the answer. */
@@ -45,12 +83,18 @@ export function inspect(): Inspection {
     cpu: {
       model: cpus()[0]?.model ?? 'unknown',
       cores: cpus().length,
+      features: cpuFeatures(),
       memoryBytes: totalmem(),
       instructionSet: engine?.instructionSet ?? null,
       threads: engine?.threads ?? null,
     },
     devices: engine ? devices() : [],
-    cuda: { available: false, reason: noCuda },
+    cuda: {
+      available: false,
+      reason: noCuda,
+      driver: systemFile('/sys/module/nvidia/version').trim() || null,
+      cublasLt: { available: false, reason: noCuda },
+    },
     nccl: { available: false, reason: noCuda },
     mpi: { available: false, reason: 'this build has no collectives yet: one process trains alone' },
     binary,
@@ -63,7 +107,7 @@ export function inspectCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set).',
+      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md',
     )
     .action((options: { json?: boolean }) => {
       const i = inspect();
@@ -78,10 +122,13 @@ export function inspectCommand(): Command {
           'processor',
           `${i.cpu.model}, ${i.cpu.cores} cores, ${(i.cpu.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
         ],
+        ['features', i.cpu.features.join(' ') || 'unknown'],
         ['engine', i.cpu.instructionSet ? `${i.cpu.instructionSet}, ${i.cpu.threads} threads` : 'not loaded'],
         ['binary', i.binary.path ?? i.binary.error ?? ''],
         ['devices', i.devices.join(', ') || 'none'],
+        ['driver', i.cuda.driver ? `NVIDIA ${i.cuda.driver}` : 'no NVIDIA driver on this machine'],
         ['CUDA', i.cuda.reason ?? 'available'],
+        ['cuBLASLt', i.cuda.cublasLt.reason ?? 'available'],
         ['NCCL', i.nccl.reason ?? 'available'],
         ['MPI', i.mpi.reason ?? 'available'],
       ];

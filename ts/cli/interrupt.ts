@@ -1,3 +1,4 @@
+import { LibmoeError } from '../native/index.ts';
 import { log } from './output.ts';
 
 /** Exit code of a command that Ctrl-C ended. */
@@ -12,7 +13,12 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   const stop = () => {
     if (controller.signal.aborted) process.exit(interrupted);
     log('\nstopping after this step and saving; once more to end at once');
-    controller.abort(new Error('stopped'));
+    controller.abort(
+      new LibmoeError(
+        'ERR_LIBMOE_STOPPED',
+        'stopped; the same command continues (train: with --resume; eval: if it had --out)',
+      ),
+    );
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);

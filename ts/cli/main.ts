@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { codeOf, packageRoot } from '../native/index.ts';
 import { benchCommand } from './bench.ts';
 import { buildCommand } from './build.ts';
@@ -28,14 +28,23 @@ const workFailed = new Set([
   'ERR_LIBMOE_NO_BINARY',
 ]);
 
+const verbose = () => new Option('--verbose', 'show stack traces of errors');
+let showStack = false;
+
 const program = new Command('libmoe')
   .description(
     'Mixture-of-Experts research: pretraining, sparse upcycling, evaluation and routing diagnostics',
   )
   .version(version)
-  .option('--verbose', 'show stack traces of errors')
+  .addHelpText(
+    'after',
+    '\nFirst: npx libmoe demo\nEvery command has --help with an example, and --json. Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 stopped.',
+  )
+  .addOption(verbose())
+  .hook('preAction', (_, command) => {
+    showStack = command.optsWithGlobals<{ verbose?: boolean }>().verbose ?? false;
+  })
   .showHelpAfterError('(--help shows the options)')
-  .configureHelp({ showGlobalOptions: true })
   .enablePositionalOptions()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ERR_LIBMOE_ARGUMENT: ')) })
   .exitOverride();
@@ -56,7 +65,8 @@ const commands = [
 ];
 for (const make of commands) {
   const command = make();
-  for (const each of [command, ...command.commands]) each.copyInheritedSettings(program).exitOverride();
+  for (const each of [command, ...command.commands])
+    each.copyInheritedSettings(program).exitOverride().addOption(verbose());
   program.addCommand(command);
 }
 
@@ -74,7 +84,7 @@ function report(error: unknown): number {
   }
   const code = codeOf(error);
   const message = error instanceof Error ? error.message : String(error);
-  if (program.opts<{ verbose?: boolean }>().verbose && error instanceof Error) console.error(error.stack);
+  if (showStack && error instanceof Error) console.error(error.stack);
   else
     console.error(
       code ? message : `ERR_LIBMOE_INTERNAL: ${message} (run again with --verbose for the stack trace)`,

@@ -15,9 +15,17 @@ export function number(option: string, text: string): number {
   return n;
 }
 
+/** One of `allowed`. */
+export function oneOf(option: string, text: string, allowed: readonly string[]): string {
+  if (!allowed.includes(text))
+    fail('ERR_LIBMOE_ARGUMENT', `${option} expects ${allowed.join(', ')}, got "${text}"`);
+  return text;
+}
+
 /** `all`, `every:2` or a list such as `1,3`. */
-export function layerSelection(text: string): string | number[] {
-  if (text === 'all' || text.startsWith('every:')) return text;
+export function layerSelection(text: string): 'all' | `every:${number}` | number[] {
+  if (text === 'all') return text;
+  if (/^every:[1-9]\d*$/.test(text)) return text as `every:${number}`;
   return text.split(',').map((part) => {
     const n = Number(part);
     if (part.trim() === '' || !Number.isInteger(n) || n < 0)
@@ -27,4 +35,4 @@ export function layerSelection(text: string): string | number[] {
 }
 
 /** Repeatable options: `--set a=1 --set b=2`. */
-export const collect = (value: string, before: string[]): string[] => [...before, value];
+export const collect = (value: string, before: string[] = []): string[] => [...before, value];

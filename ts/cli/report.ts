@@ -1,5 +1,13 @@
 import { Command } from 'commander';
+import { fail } from '../native/index.ts';
 import { printJson } from './output.ts';
+
+function twoNames(text: string): [string, string] {
+  const [a, b, ...more] = text.split(',').map((name) => name.trim());
+  if (!a || !b || more.length > 0)
+    return fail('ERR_LIBMOE_ARGUMENT', `--compare expects two names such as moe,dense, got "${text}"`);
+  return [a, b];
+}
 
 export function reportCommand(): Command {
   return new Command('report')
@@ -10,10 +18,17 @@ export function reportCommand(): Command {
     .requiredOption('--out <file>', 'the HTML file')
     .option('--compare <names>', 'the two runs to judge, such as moe,dense')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe report runs/demo/moe runs/demo/dense-continued --out report.html\nMore: docs/report.md',
+    )
     .action(async (runs: string[], o: { out: string; compare?: string; json?: boolean }) => {
       const { report } = await import('../report/index.ts');
-      const [a, b] = o.compare?.split(',') ?? [];
-      const summary = await report(runs, o.out, a && b ? { compare: [a, b] } : {});
+      const summary = await report(
+        runs,
+        o.out,
+        o.compare === undefined ? {} : { compare: twoNames(o.compare) },
+      );
       if (o.json) printJson(summary);
       else
         console.log(

@@ -1,9 +1,10 @@
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import module from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
-import { fail } from '../native/index.ts';
+import { codeOf, fail } from '../native/index.ts';
+import { log } from './output.ts';
 
 /**
  * Runs a user's TypeScript (or JavaScript) program. Node 24 and newer strip types themselves and know `using`; older ones get the same through
@@ -14,13 +15,42 @@ export function runCommand(): Command {
     .description("run a TypeScript script that imports 'libmoe'")
     .argument('<script>', 'a .ts, .mts, .js or .mjs file')
     .argument('[arguments...]', 'passed on to the script as process.argv')
+    .option(
+      '--json',
+      "before the script's name: print one JSON object at the end, what the script prints goes to stderr",
+    )
     .passThroughOptions()
     .allowUnknownOption()
-    .action(async (script: string, rest: string[]) => {
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe run train.ts --my-own-option 3\nMore: the README shows such a script; docs/ has a page for each part',
+    )
+    .action(async (script: string, rest: string[], o: { json?: boolean }) => {
       const file = path.resolve(script);
-      if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such script: ${file}`);
+      const found = statSync(file, { throwIfNoEntry: false });
+      if (!found) fail('ERR_LIBMOE_FILE', `no such script: ${file}`);
+      if (!found.isFile() || !/\.m?[jt]s$/.test(file))
+        fail('ERR_LIBMOE_FILE', `run expects a .ts, .mts, .js or .mjs file, got ${file}`);
+      if (o.json) printAtExit(file);
       module.register('./script-hooks.js', import.meta.url);
       process.argv = [process.argv[0]!, file, ...rest];
-      await import(pathToFileURL(file).href);
+      try {
+        await import(pathToFileURL(file).href);
+      } catch (error) {
+        // A mistake in the script is its author's to find: the stack says where it is.
+        if (codeOf(error) !== undefined || !(error instanceof Error)) throw error;
+        log(error.stack ?? error.message);
+        process.exitCode = 1;
+      }
     });
+}
+
+function printAtExit(script: string): void {
+  const started = performance.now();
+  const write = process.stdout.write.bind(process.stdout);
+  process.stdout.write = process.stderr.write.bind(process.stderr) as typeof process.stdout.write;
+  process.once('exit', (exitCode) => {
+    const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
+    write(`${JSON.stringify({ script, exitCode, seconds }, null, 2)}\n`);
+  });
 }

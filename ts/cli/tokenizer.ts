@@ -1,6 +1,5 @@
 import { Command } from 'commander';
-import { fail } from '../native/index.ts';
-import { collect, whole } from './options.ts';
+import { whole } from './options.ts';
 import { log, printJson } from './output.ts';
 
 interface Options {
@@ -19,19 +18,23 @@ export function tokenizerCommand(): Command {
       "byte-pair encoding with SentencePiece's and LibMoE's options, written as a Hugging Face tokenizer.json",
     )
     .requiredOption(
-      '--input <files>',
-      'text, JSON lines or parquet: files, folders or patterns (repeatable)',
-      collect,
-      [],
+      '--input <files...>',
+      'text, JSON lines or parquet (.gz and .zst too): files, folders or patterns',
     )
-    .requiredOption('--vocab <n>', 'number of ids')
-    .requiredOption('--out <folder>', 'where tokenizer.json goes')
+    .requiredOption(
+      '--vocab <n>',
+      'number of ids, the single characters or bytes and special tokens among them',
+    )
+    .requiredOption('--out <file>', 'tokenizer.json, or the folder it goes into')
     .option('--column <name>', 'the text column of JSON lines and parquet', 'text')
     .option('--no-split-digits', 'let numbers form tokens')
     .option('--byte-fallback', 'spell unknown characters as bytes')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe tokenizer train --input a.txt corpus/*.jsonl.gz --vocab 8000 --out tokenizer.json\nMore: docs/data.md',
+    )
     .action(async (o: Options) => {
-      if (o.input.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'tokenizer train expects --input FILES');
       const { readCorpus, textsOf, trainTokenizer, writeTokenizer } = await import('../data/index.ts');
       const trained = await trainTokenizer(
         textsOf(readCorpus(o.input, { ...(o.column && { column: o.column }) })),

@@ -5,7 +5,7 @@ import { collect, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 
 interface Options {
-  set: string[];
+  set?: string[];
   out?: string;
   resume?: boolean;
   device?: string;
@@ -46,23 +46,26 @@ export function trainCommand(): Command {
     .description(
       'carry out a training recipe: pretraining, or further training of a checkpoint, upcycled or not',
     )
+    .addHelpText(
+      'after',
+      '\nExample: npx libmoe train recipes/demo/moe.yaml --set training.steps=100 --out runs/mine',
+    )
     .argument('<recipe>', 'a YAML file; runs/<name>/recipe.yaml repeats a run')
     .option(
       '--set <path=value>',
       'change a key of the recipe, such as training.steps=100 (repeatable)',
       collect,
-      [],
     )
     .option('--out <folder>', 'the run folder (default: runs/<name of the recipe>)')
     .option('--resume', 'go on from the newest checkpoint of the run folder')
-    .option('--device <device>', 'cpu or cuda:0')
+    .option('--device <device>', 'cpu or cuda:0 (default: what the recipe says)')
     .option('--steps <n>', 'same as --set training.steps=N')
     .option('--smoke', "lay the recipe's `smoke` block over it: the same run at toy size")
     .option('--json', 'print one JSON object')
     .addHelpText('after', help)
     .action(async (recipe: string, o: Options) => {
       const { loadRecipe, merged, parseOverrides, runRecipe } = await import('../experiment/index.ts');
-      let changes = parseOverrides(o.set);
+      let changes = parseOverrides(o.set ?? []);
       if (o.device) changes = merged(changes, { device: o.device });
       if (o.steps) changes = merged(changes, { training: { steps: whole('--steps', o.steps) } });
       if (o.smoke) changes = merged(loadRecipe(recipe).smoke ?? {}, changes);

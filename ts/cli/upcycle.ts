@@ -12,6 +12,7 @@ interface Options {
   layers: string;
   initStd: string;
   seed: string;
+  tokenizer?: string;
   json?: boolean;
 }
 
@@ -28,15 +29,22 @@ export function upcycleCommand(): Command {
     .option('--layers <selection>', 'all, every:2, or a list such as 1,3', 'all')
     .option('--init-std <std>', 'standard deviation of the new router weights', '0.02')
     .option('--seed <n>', 'seeds the routers, each by its layer', '0')
+    .option('--tokenizer <file>', 'goes into the new checkpoint when the dense one has none of its own')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nRouters: smoe (softmax, top k), sigmoid (σ-MoE). With either the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md',
+    )
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');
       if (existsSync(o.out))
         fail('ERR_LIBMOE_FILE', `${o.out} exists: upcycle writes a new folder and overwrites nothing`);
       const { resolveCheckpoint, copyTokenizer } = await import('../experiment/index.ts');
+      const { loadTokenizer } = await import('../data/index.ts');
       const { loadModel, saveModel } = await import('../models/language/index.ts');
       const { upcycleWithReport } = await import('../upcycling/index.ts');
       const from = resolveCheckpoint(o.from);
+      if (o.tokenizer) loadTokenizer(o.tokenizer); // what is wrong with it is said before anything is written
       const dense = await loadModel(from);
       let upcycled: ReturnType<typeof upcycleWithReport>;
       try {
@@ -44,7 +52,7 @@ export function upcycleCommand(): Command {
           experts: whole('--experts', o.experts),
           topK: whole('--top-k', o.topK),
           router: o.router,
-          layers: layerSelection(o.layers) as 'all',
+          layers: layerSelection(o.layers),
           initStd: number('--init-std', o.initStd),
           seed: number('--seed', o.seed),
         });
@@ -53,7 +61,7 @@ export function upcycleCommand(): Command {
       }
       const { model, report } = upcycled;
       try {
-        await saveModel(model, o.out, (folder) => copyTokenizer(from, folder));
+        await saveModel(model, o.out, (folder) => copyTokenizer(o.tokenizer ?? from, folder));
       } finally {
         model.dispose();
       }

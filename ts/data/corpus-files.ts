@@ -2,15 +2,7 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { Readable, type Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
-import { Decompress } from 'fzstd';
-import {
-  type AsyncBuffer,
-  type FileMetaData,
-  parquetMetadataAsync,
-  parquetReadObjects,
-  parquetSchema,
-} from 'hyparquet';
-import { compressors } from 'hyparquet-compressors';
+import type { AsyncBuffer, FileMetaData } from 'hyparquet';
 import { codeOf, fail } from '../native/index.ts';
 import { reasonOf } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
@@ -67,6 +59,9 @@ export async function* readParquetFile(
   file: string,
   settings: CorpusSettings,
 ): AsyncGenerator<CorpusDocument> {
+  // Forty-odd modules that only this function needs.
+  const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import('hyparquet');
+  const { compressors } = await import('hyparquet-compressors');
   const handle = await open(file, 'r').catch((error: unknown) =>
     fail('ERR_LIBMOE_FILE', `cannot read ${file} (${reasonOf(error)})`, error),
   );
@@ -196,6 +191,7 @@ function unpackZstd(source: Readable): Readable {
 }
 
 async function* unpackInScript(source: Readable): AsyncGenerator<Uint8Array> {
+  const { Decompress } = await import('fzstd');
   let ready: Uint8Array[] = [];
   const decoder = new Decompress((data) => ready.push(data));
   for await (const chunk of source) {

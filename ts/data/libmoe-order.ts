@@ -14,7 +14,7 @@ export interface LibmoeOrderOptions {
   tokenLimit?: number;
   /**
    * `fixed` (default): chunk offsets are an ordinary prefix sum. `libmoe`: they are summed with the size of the current chunk instead of the
-   * one before, as in the original, so that tails of chunks are lost and heads are read twice (spec/algorithms.md §4.4).
+   * one before, as in the original, so that tails of chunks are lost and heads are read twice.
    */
   compat?: 'fixed' | 'libmoe';
   rank?: number;
@@ -22,7 +22,7 @@ export interface LibmoeOrderOptions {
 }
 
 /**
- * The batch order of LibMoE's pretraining (spec/algorithms.md §4.4): the samples are shared out to as many lanes as a batch has sequences,
+ * The batch order of LibMoE's pretraining: the samples are shared out to as many lanes as a batch has sequences,
  * lane j reading its own contiguous stretch, step p takes sample `j·length + p` of each. Sample i = tokens
  * `[i·unroll, i·unroll + unroll]`, the last of them only a target. A rank takes a contiguous block of lanes. Without end: after the last
  * step the first one follows.

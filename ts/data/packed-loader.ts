@@ -44,7 +44,7 @@ export class PackedLoader implements Loader {
   private readonly fingerprint: string;
   private epoch = 0;
   private position = 0;
-  private cached?: { epoch: number; stream: TokenStream; order?: Uint32Array };
+  private cached?: { epoch: number; stream: TokenStream; order?: Int32Array };
 
   /** Throws ERR_LIBMOE_ARGUMENT for options out of range and ERR_LIBMOE_DATA when the data are shorter than a sequence. */
   constructor(dataset: TokenDataset, options: PackedLoaderOptions) {
@@ -149,7 +149,7 @@ export class PackedLoader implements Loader {
     return { ids: tokens.subarray(0, sequenceLength), targets, starts };
   }
 
-  private epochOrder(epoch: number): { stream: TokenStream; order?: Uint32Array } {
+  private epochOrder(epoch: number): { stream: TokenStream; order?: Int32Array } {
     if (this.cached?.epoch !== epoch) {
       const { seed, shuffle } = this.options;
       this.cached =
@@ -208,7 +208,7 @@ const optionsSchema = z.strictObject({
 function checked(options: PackedLoaderOptions): Required<PackedLoaderOptions> {
   const parsed = optionsSchema.safeParse(options);
   if (!parsed.success) {
-    const why = explainIssues(optionsSchema, parsed.error.issues);
+    const why = explainIssues(optionsSchema, parsed.error.issues, options);
     return fail('ERR_LIBMOE_ARGUMENT', `PackedLoader: ${why}`);
   }
   const { batchSequences, rank, world } = parsed.data;

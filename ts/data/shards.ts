@@ -41,6 +41,7 @@ export interface ShardOptions {
   /** Worker threads; 0 works in this thread (default: one per core, at most 8). */
   workers?: number;
   expectedDocuments?: number;
+  /** Called as documents come in. */
   onProgress?: (progress: ShardProgress) => void;
   /**
    * Whatever the documents are made from (file names, sizes, times). It is kept in the manifest; a later call with the same takes complete

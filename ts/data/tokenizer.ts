@@ -40,7 +40,7 @@ export interface Tokenizer {
 }
 
 /**
- * Reads a tokenizer: a folder with tokenizer.json, a Hugging Face tokenizer.json (tokenizer_config.json beside it is used when present),
+ * Reads a tokenizer: a folder with tokenizer.json (or tokenizer.bin), a Hugging Face tokenizer.json (tokenizer_config.json beside it is used when present),
  * or a llama2c `.bin`.
  * @throws ERR_LIBMOE_FILE when there is no such file, ERR_LIBMOE_TOKENIZER when it is not a tokenizer of a known kind.
  */
@@ -79,6 +79,8 @@ function tokenizerFile(path: string): string {
   if (!statSync(path).isDirectory()) return path;
   const file = join(path, 'tokenizer.json');
   if (!existsSync(file)) {
+    const llama2c = join(path, 'tokenizer.bin');
+    if (existsSync(llama2c)) return llama2c;
     const model = existsSync(join(path, 'tokenizer.model'));
     fail(
       'ERR_LIBMOE_FILE',

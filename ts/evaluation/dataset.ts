@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 import type { Row, Task } from './task.ts';
 
 /** What a data set function may ask about its surroundings. */
@@ -63,7 +64,7 @@ async function fromDataset(task: Task, dataFolder: string | undefined): Promise<
   if (!options.success)
     fail(
       'ERR_LIBMOE_CONFIG',
-      `task ${task.task}: dataset_kwargs of "${name}": ${z.prettifyError(options.error)}`,
+      `task ${task.task}: dataset_kwargs of "${name}": ${explainIssues(dataset.options, options.error.issues, task.dataset_kwargs)}`,
     );
   const split = task.test_split ?? task.validation_split ?? undefined;
   return dataset.load(options.data, {

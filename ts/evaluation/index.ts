@@ -6,6 +6,7 @@ export {
   verdict,
 } from './compare.ts';
 export { type Dataset, type DatasetContext, datasetNames, readRows, registerDataset } from './dataset.ts';
+export { evalTokenizer, type LanguageAdapterOptions, languageAdapter } from './language-adapter.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
   type Metric,
@@ -19,6 +20,7 @@ export {
 } from './metrics.ts';
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
 export type { EmitScore, EvalModel, EvalTokenizer, ScoreOptions, TokenRequest, TokenScore } from './model.ts';
+export type { Question, TextPair } from './question.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {

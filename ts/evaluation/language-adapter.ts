@@ -12,6 +12,7 @@ import type { EmitScore, EvalModel, EvalTokenizer, ScoreOptions, TokenRequest } 
 /** Raised whenever the adapter may give another number for the same weights and tokens. */
 const adapterVersion = 'language-1';
 
+/** How {@link languageAdapter} batches, and under which name its results go. */
 export interface LanguageAdapterOptions {
   tokenizer: Tokenizer | EvalTokenizer;
   /** Shown in results; default "libmoe". */

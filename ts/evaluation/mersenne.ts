@@ -5,7 +5,7 @@ const M = 397;
 
 /**
  * MT19937 with CPython's seeding, so that few-shot samples, seeded fallbacks and bootstraps draw what the original
- * harnesses draw (evaluation specification §1.16; Matsumoto & Nishimura 1998).
+ * harnesses draw (Matsumoto & Nishimura 1998, seeded as CPython seeds it).
  */
 export class MersenneTwister {
   private readonly state = new Uint32Array(N);

@@ -4,7 +4,7 @@ import type { Question } from './question.ts';
 import { bootstrapStandardError, exactSum, mean, meanStandardError } from './statistics.ts';
 import type { OutputType } from './task.ts';
 
-/** `libmoe` reproduces the original's numbers, defects included; `fixed` repairs the documented ones (§0.1, §1.19). */
+/** `libmoe` reproduces the original's numbers, defects included; `fixed` repairs the known ones (docs/evaluation.md). */
 export const scorerModes = ['libmoe', 'fixed'] as const;
 /** One of {@link scorerModes}. */
 export type ScorerMode = (typeof scorerModes)[number];
@@ -57,7 +57,7 @@ export function metricNamed(name: string): Metric {
   );
 }
 
-/** Metrics of a task that lists none (§1.1). */
+/** Metrics of a task that lists none, as in lm-eval. */
 export const defaultMetrics: Readonly<Record<OutputType, readonly string[]>> = {
   multiple_choice: ['acc', 'acc_norm'],
   loglikelihood: ['perplexity', 'acc'],
@@ -72,13 +72,13 @@ export function argmax(values: readonly number[]): number {
   return best;
 }
 
-/** LibMoE's rule: right if and only if the gold value is strictly above every other; a tie or NaN is wrong (§3.1). */
+/** LibMoE's rule: right if and only if the gold value is strictly above every other; a tie or NaN is wrong. */
 export function strictlyBest(values: readonly number[], gold: number): boolean {
   const value = values[gold]!;
   return values.every((other, i) => i === gold || value > other);
 }
 
-/** Choices whose best log-likelihood leads by less than this many nats may flip with rounding: reported as fragile (§1.6). */
+/** Choices whose best log-likelihood leads by less than this many nats may flip with rounding: reported as fragile. */
 export const fragileMargin = 0.05;
 
 export function isFragile(sums: readonly number[]): boolean {
@@ -161,7 +161,7 @@ registerMetric(
   ),
 );
 
-// The original averages exp(log-likelihood) instead of the exponent's mean (§1.19, row 8).
+// The original averages exp(log-likelihood) instead of exponentiating their mean.
 const perplexity = (sums: readonly number[], mode: ScorerMode): number =>
   mode === 'libmoe' ? mean(sums.map(Math.exp)) : Math.exp(-mean(sums));
 

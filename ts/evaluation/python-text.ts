@@ -1,5 +1,5 @@
 /**
- * Text operations with the semantics of the Python scorers whose numbers we reproduce (evaluation specification §0.3).
+ * Text operations with the semantics of the Python scorers whose numbers we reproduce.
  * JavaScript's own differ in small ways that each change at least one published score.
  */
 

@@ -7,7 +7,7 @@ import type { Task } from './task.ts';
 /** A request with what happened while its texts became tokens. */
 export interface EncodedPair {
   request: TokenRequest;
-  /** The cut between context and continuation fell inside a token (evaluation specification §1.5). */
+  /** The cut between context and continuation fell inside a token. */
   boundaryMerged: boolean;
   /** BOS was put before the context by us. */
   bosAdded: boolean;
@@ -16,7 +16,7 @@ export interface EncodedPair {
 }
 
 /**
- * Turns a pair of texts into tokens after the task's `pair` rules (§1.5, §1.18).
+ * Turns a pair of texts into tokens after the task's `pair` rules: lm-eval's or LibMoE's.
  *
  * joint: trailing white space moves from the context to the continuation, both are encoded together and cut at the
  * context's token count; where the join changes a token before the cut, the cut moves back to the longest common prefix
@@ -113,7 +113,7 @@ export interface Window {
 
 /**
  * Cuts a request into windows of at most `maxLength` input tokens. One window, its context cut on the left, when the
- * continuation fits; else disjoint targets, each later window conditioned on as many earlier tokens as fit (§1.5).
+ * continuation fits; else disjoint targets, each later window conditioned on as many earlier tokens as fit (lm-eval's rolling windows).
  */
 export function windowsOf(request: TokenRequest, maxLength: number): Window[] {
   if (!Number.isInteger(maxLength) || maxLength < 1)

@@ -7,7 +7,7 @@ import type { DocumentValue } from './compare.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
 import type { Task } from './task.ts';
 
-/** `results.json`: lm-eval's shape, so that its viewers work, and a `libmoe` block (§1.12). */
+/** `results.json`: lm-eval's shape, so that its viewers work, and a `libmoe` block. */
 export interface Results {
   /** Per task: `"<metric>,none"`, `"<metric>_stderr,none"` (or "N/A"), `alias`, `sample_len`. */
   results: Record<string, Record<string, number | string>>;

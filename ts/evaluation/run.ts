@@ -1,9 +1,12 @@
 import { join } from 'node:path';
+import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
+import { LanguageModel } from '../models/language/model.ts';
 import { fail } from '../native/index.ts';
 import { loadDocuments } from './dataset.ts';
 import { requestKey, ScoreJournal } from './journal.ts';
+import { languageAdapter } from './language-adapter.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
-import type { EvalModel, TokenRequest, TokenScore } from './model.ts';
+import type { EvalModel, EvalTokenizer, TokenRequest, TokenScore } from './model.ts';
 import { QuestionMaker } from './question.ts';
 import { encodePair } from './requests.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
@@ -19,7 +22,9 @@ export interface EvaluateOptions {
   limit?: number;
   /** Folder for results.json, samples_<task>.jsonl and the journal that a killed run resumes from. */
   out?: string;
-  /** Default `fixed`; `libmoe` reproduces the original's numbers, quirks included. */
+  /** Of a language model; default: the one beside the checkpoint that it was loaded from. An {@link EvalModel} has its own. */
+  tokenizer?: Tokenizer | EvalTokenizer;
+  /** Default `libmoe`: the original's numbers, quirks included, as published ones are; `fixed` repairs them. */
   scorer?: ScorerMode;
   /** Where relative data files are looked up before the task file's own folder. */
   dataFolder?: string;
@@ -43,18 +48,19 @@ export interface EvalProgress {
 }
 
 /**
- * Evaluates a model on tasks. An async generator: it yields progress and returns the results; leaving it early
+ * Evaluates a language model, or whatever stands behind an {@link EvalModel}, on tasks. An async generator: it yields progress and returns the results; leaving it early
  * (`break`, an aborted signal) stops the model at the next batch, and the same call with the same `out` continues.
  *
- * @throws ERR_LIBMOE_CONFIG for unknown or invalid tasks, ERR_LIBMOE_DATA for their data, before the model runs at all
+ * @throws ERR_LIBMOE_ARGUMENT without a tokenizer, ERR_LIBMOE_CONFIG for unknown or invalid tasks, ERR_LIBMOE_DATA for their data, before the model runs at all
  */
 export async function* evaluate(
-  model: EvalModel,
+  given: LanguageModel | EvalModel,
   options: EvaluateOptions,
 ): AsyncGenerator<EvalProgress, Results> {
   const started = performance.now();
-  const mode = options.scorer ?? 'fixed';
+  const mode = options.scorer ?? 'libmoe';
   checkOptions(options, mode);
+  const model = evalModelOf(given, options.tokenizer);
   const tasks = options.tasks.map((choice) => resolveTask(choice));
   const twice = tasks.find((task, i) => tasks.findIndex((other) => other.task === task.task) !== i);
   if (twice !== undefined) fail('ERR_LIBMOE_ARGUMENT', `task ${twice.task} is listed twice`);
@@ -98,6 +104,19 @@ export async function* evaluate(
   results.total_evaluation_time_seconds = (performance.now() - started) / 1000;
   if (options.out !== undefined) writeResults(options.out, results);
   return results;
+}
+
+function evalModelOf(model: LanguageModel | EvalModel, given: EvaluateOptions['tokenizer']): EvalModel {
+  if (!(model instanceof LanguageModel)) {
+    if (given !== undefined)
+      fail('ERR_LIBMOE_ARGUMENT', 'this model brings its own tokenizer: leave the option "tokenizer" out');
+    return model;
+  }
+  if (given === undefined && model.checkpoint === undefined)
+    fail('ERR_LIBMOE_ARGUMENT', 'a model that was not loaded from a folder needs the option "tokenizer"');
+  const name = model.checkpoint;
+  const tokenizer = given ?? loadTokenizer(name!);
+  return languageAdapter(model, { tokenizer, ...(name !== undefined && { name }) });
 }
 
 function checkOptions(options: EvaluateOptions, mode: string): void {

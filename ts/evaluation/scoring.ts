@@ -120,7 +120,7 @@ export async function scoreTask(
   return samples;
 }
 
-/** LibMoE's numbers per group: `<metric>/<group>` and their plain mean `<metric>/group_average` (§3.1). */
+/** LibMoE's numbers per group: `<metric>/<group>` and their plain mean `<metric>/group_average`. */
 function addGroups(
   row: Record<string, number | string>,
   metrics: ReadonlyMap<string, Metric>,

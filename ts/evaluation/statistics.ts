@@ -66,7 +66,7 @@ export function meanStandardError(values: readonly number[]): number {
   return standardDeviation(values) / Math.sqrt(values.length);
 }
 
-/** Standard error of a mean whose rows come in clusters (several rows of one image, one passage): §1.10. */
+/** Standard error of a mean whose rows come in clusters (several rows of one image, one passage): Miller 2024, arXiv 2411.00640. */
 export function clusteredStandardError(values: readonly number[], clusters: readonly unknown[]): number {
   if (values.length !== clusters.length)
     fail(
@@ -86,7 +86,7 @@ export function clusteredStandardError(values: readonly number[], clusters: read
   return Math.sqrt(Math.max(0, meanStandardError(values) ** 2 + extra / values.length ** 2));
 }
 
-/** Standard error of a group's number from its members': pooled by size, or of the plain mean of members (§1.10). */
+/** Standard error of a group's number from its members': pooled by size, or of the plain mean of members, as lm-eval has it. */
 export function groupStandardError(
   errors: readonly number[],
   sizes: readonly number[],

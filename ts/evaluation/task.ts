@@ -25,7 +25,7 @@ const metricSchema = z.strictObject({
 });
 
 /**
- * A task as data: the keys that text tasks share with lm-eval's files (evaluation specification §1.1) and three of ours:
+ * A task as data: the keys that text tasks share with lm-eval's files and three of ours:
  * `documents` (inline rows), `pair` (tokenisation) and `group_by` (LibMoE's accuracy per group).
  */
 export const taskSchema = z.strictObject({
@@ -73,7 +73,7 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
   const name = typeof file.task === 'string' ? file.task : '(unnamed)';
   const parsed = taskSchema.safeParse(file);
   if (!parsed.success)
-    fail('ERR_LIBMOE_CONFIG', `task ${name}: ${explainIssues(taskSchema, parsed.error.issues)}`);
+    fail('ERR_LIBMOE_CONFIG', `task ${name}: ${explainIssues(taskSchema, parsed.error.issues, file)}`);
   const task = parsed.data;
   if (task.documents !== undefined && task.dataset_path !== undefined && task.dataset_path !== 'inline')
     fail(

@@ -15,11 +15,13 @@ export interface DemoOptions {
   /** Lay each recipe's `smoke` block over it: the same at toy size, in seconds, with numbers that say nothing. */
   smoke?: boolean;
   signal?: AbortSignal;
+  /** Gets one line for each thing that begins or ends. */
   log?: (line: string) => void;
   status?: StatusOutput | null;
   command?: readonly string[];
 }
 
+/** One of the three runs of the demo. */
 export interface DemoRun {
   name: string;
   parameters: number;

@@ -21,6 +21,7 @@ import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { Recipe } from './recipe.ts';
 import { documentsOf, stampOf } from './sources.ts';
 
+/** What {@link prepareData} made or found. */
 export interface Prepared {
   tokenizer: Tokenizer;
   /** The folder that holds tokenizer.json. */
@@ -29,7 +30,9 @@ export interface Prepared {
   loader: Loader;
 }
 
+/** Options of {@link prepareData}. */
 export interface PrepareOptions {
+  /** Gets one line for each thing that begins or ends. */
   log: (line: string) => void;
   /** The run's own checkpoint: its tokenizer stays what it is. */
   checkpoint?: string | undefined;
@@ -37,12 +40,19 @@ export interface PrepareOptions {
   signal?: AbortSignal | undefined;
 }
 
-const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json'];
+const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'tokenizer.bin'];
 
-/** Copies a tokenizer's files into a checkpoint folder. */
+/** Copies a tokenizer (a folder's, a tokenizer.json with what lies beside it, or a llama2c `.bin`) into a checkpoint folder. */
 export function copyTokenizer(from: string, to: string): void {
-  for (const file of tokenizerFiles) {
-    if (existsSync(path.join(from, file))) copyFileSync(path.join(from, file), path.join(to, file));
+  if (from.endsWith('.bin')) {
+    if (existsSync(from)) copyFileSync(from, path.join(to, 'tokenizer.bin'));
+    return;
+  }
+  const isFile = from.endsWith('.json');
+  for (const name of tokenizerFiles) {
+    const file =
+      isFile && name === 'tokenizer.json' ? from : path.join(isFile ? path.dirname(from) : from, name);
+    if (existsSync(file)) copyFileSync(file, path.join(to, name));
   }
 }
 

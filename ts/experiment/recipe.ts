@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
@@ -108,7 +108,7 @@ export const recipeSchema = z.strictObject({
       /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
       wordOrder: z.strictObject({ source: sourceSchema, pairs: count.default(200) }).optional(),
       limit: z.number().positive().optional(),
-      scorer: z.enum(['libmoe', 'fixed']).default('fixed'),
+      scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
     })
     .prefault({}),
   logging: z
@@ -130,7 +130,9 @@ export const recipeSchema = z.strictObject({
   /** Laid over the recipe by `--smoke` and by the tests: the same run at toy size. */
   smoke: z.record(z.string(), z.unknown()).optional(),
 });
+/** A recipe with every default written out. */
 export type Recipe = z.output<typeof recipeSchema>;
+/** A recipe as one writes it. */
 export type RecipeInput = z.input<typeof recipeSchema>;
 
 /**
@@ -142,7 +144,7 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
   if (!parsed.success)
-    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues)}`);
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
   const recipe = parsed.data;
   const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: ${message}`);
   if ((recipe.model === undefined) === (recipe.start === undefined)) {
@@ -197,6 +199,7 @@ function checkModel({ model, start, data }: Recipe): void {
 
 function readYaml(file: string): Record<string, unknown> {
   if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such recipe: ${path.resolve(file)}`);
+  if (!statSync(file).isFile()) fail('ERR_LIBMOE_FILE', `cannot read ${file}: it is a folder`);
   const document = parseDocument(readFileSync(file, 'utf8'));
   const first = document.errors[0];
   if (first) fail('ERR_LIBMOE_RECIPE', `${file} is not YAML: ${first.message.split('\n')[0]}`);

@@ -31,6 +31,7 @@ import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
 
+/** Where and how {@link runRecipe} carries out a recipe. */
 export interface RunOptions {
   /** The run folder; default `runs/<name>`, for a run folder's own recipe.yaml see docs/experiments.md. */
   out?: string;
@@ -40,14 +41,17 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Recorded in environment.json. */
   command?: readonly string[];
+  /** Gets one line for each thing that begins or ends. */
   log?: (line: string) => void;
   /** Where the status line goes; null: nowhere. */
   status?: StatusOutput | null;
+  /** Called after every step. */
   onStep?: (report: StepReport) => void;
 }
 
 const optionNames = ['out', 'resume', 'signal', 'command', 'log', 'status', 'onStep'];
 
+/** What a run was and found. */
 export interface RunResult {
   name: string;
   out: string;

@@ -121,7 +121,10 @@ export class Experts extends Module implements ExpertSet {
 }
 
 /** A module that maps tokens [n, width] to [n, width out], as every expert must. */
-export type ExpertModule = Module & { forward(x: Tensor): Tensor };
+export type ExpertModule = Module & {
+  /** `[rows, width]` to `[rows, width]`. */
+  forward(x: Tensor): Tensor;
+};
 
 /** Any modules as experts: one call each on its own tokens. Waits for the device to learn how many there are. */
 export class ModuleExperts extends Module implements ExpertSet {

@@ -22,9 +22,11 @@ export {
 export { MoeLayer, type MoeLayerOptions } from './layer.ts';
 export {
   type BalanceMode,
+  type BalanceOptions,
   balanceLoss,
   balanceModes,
   type GateLossOptions,
+  type GateStatistics,
   gateLosses,
   meanEntropyLoss,
   routerZLoss,

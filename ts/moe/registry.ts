@@ -78,6 +78,9 @@ export function createRouter(name: string, options: unknown, place: RouterPlace)
   const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
   const parsed = schema.safeParse(options ?? {});
   if (!parsed.success)
-    return fail('ERR_LIBMOE_CONFIG', `router "${name}": ${explainIssues(schema, parsed.error.issues)}`);
+    return fail(
+      'ERR_LIBMOE_CONFIG',
+      `router "${name}": ${explainIssues(schema, parsed.error.issues, options ?? {})}`,
+    );
   return definition.create(parsed.data, place);
 }

@@ -36,7 +36,8 @@ interface Slot {
   replace(by: Tensor): void;
 }
 
-function list(names: readonly string[]): string {
+/** The first of many names, for messages. */
+export function shortList(names: readonly string[]): string {
   const shown = names.slice(0, 8).join(', ');
   return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
 }
@@ -151,8 +152,8 @@ export class Module {
     const unexpected = [...state.keys()].filter((name) => !own.has(name));
     const problems: string[] = [];
     if (options.strict ?? true) {
-      if (missing.length > 0) problems.push(`missing: ${list(missing)}`);
-      if (unexpected.length > 0) problems.push(`unexpected: ${list(unexpected)}`);
+      if (missing.length > 0) problems.push(`missing: ${shortList(missing)}`);
+      if (unexpected.length > 0) problems.push(`unexpected: ${shortList(unexpected)}`);
     }
     const misshaped: string[] = [];
     for (const [name, target] of own) {
@@ -161,7 +162,7 @@ export class Module {
         misshaped.push(`${name} (expected [${target.shape.join(', ')}], got [${source.shape.join(', ')}])`);
       }
     }
-    if (misshaped.length > 0) problems.push(`wrong shape: ${list(misshaped)}`);
+    if (misshaped.length > 0) problems.push(`wrong shape: ${shortList(misshaped)}`);
     if (problems.length > 0) {
       fail(
         'ERR_LIBMOE_CHECKPOINT',

@@ -8,6 +8,7 @@ import { lastEvaluation, type RunFolder, readRunFolder } from './run-folder.ts';
 import { style } from './style.ts';
 import { compareTexts, type TextComparison } from './verdicts.ts';
 
+/** How {@link report} titles its page and whom it compares. */
 export interface ReportOptions {
   title?: string;
   /** Names of the two runs that the verdict judges; default: the best mixture of experts against the best dense run. */

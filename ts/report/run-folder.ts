@@ -50,7 +50,7 @@ export interface RunFolder {
 }
 
 /**
- * Reads a run folder (contracts §4). Missing or damaged parts become notes, so that a report can be made of an unfinished run.
+ * Reads a run folder (docs/experiments.md). Missing or damaged parts become notes, so that a report can be made of an unfinished run.
  * @throws ERR_LIBMOE_FILE if there is no such folder or it holds no part of a run at all
  */
 export function readRunFolder(folder: string): RunFolder {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -123,6 +124,19 @@ export function writeFully(descriptor: number, data: Uint8Array, position: numbe
     const length = Math.min(data.byteLength - done, 1 << 30);
     done += writeSync(descriptor, data, done, length, position === null ? null : position + done);
   }
+}
+
+/** Reads from byte `position` on, however many calls the system needs. Returns the bytes read: fewer than `into` holds at the end of the file. */
+export function readAt(descriptor: number, into: Uint8Array, position: number): number {
+  let done = 0;
+  while (done < into.byteLength) {
+    // One read moves at most 2 GiB on Linux.
+    const length = Math.min(into.byteLength - done, 1 << 30);
+    const count = readSync(descriptor, into, done, length, position + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return done;
 }
 
 /** Makes a rename or a new name in `folder` durable. Systems that cannot open folders (Windows) do without. */

@@ -1,6 +1,7 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { fail } from '../native/index.ts';
+import { readAt } from './atomic.ts';
 import { isJsonObject, type JsonValue, parseJson, reasonOf } from './json.ts';
 
 /** The values of a column, by its type. */
@@ -164,21 +165,4 @@ export function* readBlocks(descriptor: number, path: string): Generator<RecordB
     };
     at = end;
   }
-}
-
-/** Bytes read; fewer than asked for only at the end of the file. */
-function readAt(descriptor: number, into: Uint8Array, position: number): number {
-  let done = 0;
-  while (done < into.byteLength) {
-    const count = readSync(
-      descriptor,
-      into,
-      done,
-      Math.min(into.byteLength - done, 1 << 30),
-      position + done,
-    );
-    if (count === 0) break;
-    done += count;
-  }
-  return done;
 }

@@ -1,6 +1,7 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { fail } from '../native/index.ts';
 import type { Dtype } from '../tensor/index.ts';
+import { readAt } from './atomic.ts';
 import { describeJson, isJsonObject, parseJson, reasonOf } from './json.ts';
 
 /** The format's own limit: a longer header is taken for a damaged or hostile file. */
@@ -152,15 +153,9 @@ function parseEntry(file: string, name: string, value: unknown, start: number): 
   return { name, file, dtype, formatDtype, shape: shape as number[], begin: start + begin, end: start + end };
 }
 
-/** Fills `buffer` from byte `position` of the file, however many calls the system needs. Throws ERR_LIBMOE_CHECKPOINT. */
+/** Fills `buffer` from byte `position` of the file. Throws ERR_LIBMOE_CHECKPOINT where the file ends before. */
 export function readFully(descriptor: number, buffer: Uint8Array, position: number, file: string): void {
-  let done = 0;
-  while (done < buffer.byteLength) {
-    // One read moves at most 2 GiB on Linux.
-    const length = Math.min(buffer.byteLength - done, 1 << 30);
-    const count = readSync(descriptor, buffer, done, length, position + done);
-    if (count === 0)
-      fail('ERR_LIBMOE_CHECKPOINT', `${file} ends at byte ${position + done}: it is truncated`);
-    done += count;
-  }
+  const read = readAt(descriptor, buffer, position);
+  if (read < buffer.byteLength)
+    fail('ERR_LIBMOE_CHECKPOINT', `${file} ends at byte ${position + read}: it is truncated`);
 }

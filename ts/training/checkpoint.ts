@@ -29,6 +29,7 @@ export interface TrainingState {
   worldSize: number;
 }
 
+/** Which checkpoints of a run are kept. */
 export interface Retention {
   /** The newest so many are kept; at least 1. Default 2: resume may need the one before the last. */
   keepLast?: number;

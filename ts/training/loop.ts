@@ -18,9 +18,11 @@ import { chooseStrategy, type Strategy } from './strategy/strategy.ts';
 
 /** Where batches come from; the loaders of the data room are such. */
 export interface BatchSource<Batch> {
+  /** The next batch, in an order that is always the same. */
   next(): Batch | Promise<Batch>;
   /** The place of the next batch. */
   state(): JsonValue;
+  /** Goes to where {@link BatchSource.state} was asked for. */
   restore(state: JsonValue): void;
 }
 
@@ -61,6 +63,7 @@ type ResolvedOptions<Batch> = TrainOptions<Batch> & { strategy: Strategy };
 
 /** A running training: iterate over its steps; `stop()` ends it after the present one. */
 export interface Training extends AsyncGenerator<StepReport, TrainingSummary, void> {
+  /** Ends training after the step that is running; a checkpoint is written first. */
   stop(): void;
 }
 

@@ -7,11 +7,13 @@ import { scope, type Tensor } from '../tensor/index.ts';
 export interface TrainableModel<Batch> {
   /** Mean loss over the batch's counted tokens, a scalar; auxiliary losses and routing records go into the context. */
   loss(batch: Batch, context: ForwardContext): Tensor;
+  /** What is trained, by dotted name. */
   namedParameters(): Map<string, Tensor>;
   /** State that is not trained by gradients. */
   namedBuffers?(): Map<string, Tensor>;
   /** Parameters and persistent buffers: what a checkpoint holds unless the caller saves the model itself. */
   stateDict?(): Map<string, Tensor>;
+  /** Takes over the values of a state dict. */
   loadStateDict?(state: ReadonlyMap<string, Tensor>): unknown;
   /** Switches to training mode. */
   train?(): unknown;

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 import { cast } from '../tensor/elementwise.ts';
 import { isFloat, keep, noGrad, scope, type Tensor, zeros } from '../tensor/index.ts';
 import { adamwStep, sgdStep } from '../tensor/optimizer.ts';
@@ -57,7 +58,8 @@ export type OptimizerOptions = z.input<typeof optimizerOptions>;
  */
 export function optimizer(parameters: ReadonlyMap<string, Tensor>, options: OptimizerOptions): Optimizer {
   const parsed = optimizerOptions.safeParse(options);
-  if (!parsed.success) fail('ERR_LIBMOE_CONFIG', `optimizer: ${z.prettifyError(parsed.error)}`, parsed.error);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_CONFIG', `optimizer: ${explainIssues(optimizerOptions, parsed.error.issues, options)}`);
   const trained = new Map([...parameters].filter(([, tensor]) => tensor.requiresGrad));
   if (trained.size === 0)
     fail('ERR_LIBMOE_ARGUMENT', 'no parameter wants a gradient: there is nothing to train');

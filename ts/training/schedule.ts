@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
+import { explainIssues } from '../storage/schema-errors.ts';
 
 /** The learning rate of a step, counted from 0. A pure function: a resumed run needs no state of it. */
 export type Schedule = (step: number) => number;
@@ -51,7 +52,8 @@ export function schedule(options: ScheduleOptions, steps: number): Schedule {
     fail('ERR_LIBMOE_CONFIG', `a schedule needs a positive number of steps, got ${steps}`);
   }
   const parsed = scheduleOptions.safeParse(options);
-  if (!parsed.success) fail('ERR_LIBMOE_CONFIG', `schedule: ${z.prettifyError(parsed.error)}`, parsed.error);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_CONFIG', `schedule: ${explainIssues(scheduleOptions, parsed.error.issues, options)}`);
   const { data } = parsed;
   const { learningRate: peak, warmupSteps: warmup } = data;
   const after = decay(data, steps);

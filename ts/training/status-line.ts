@@ -3,11 +3,13 @@ import type { StepReport } from './step-report.ts';
 
 /** Where a status line goes: `process.stderr` has this shape. */
 export interface StatusOutput {
+  /** As of a stream. */
   write(text: string): unknown;
   isTTY?: boolean | undefined;
   columns?: number | undefined;
 }
 
+/** Options of {@link statusLine}. */
 export interface StatusLineOptions {
   output?: StatusOutput;
   /** What stands before the numbers. */

@@ -57,7 +57,7 @@ function checkedOptions(options: UpcycleOptions): z.output<typeof upcycleOptions
   if (!parsed.success) {
     return fail(
       'ERR_LIBMOE_CONFIG',
-      `upcycling: ${explainIssues(upcycleOptionsSchema, parsed.error.issues)}`,
+      `upcycling: ${explainIssues(upcycleOptionsSchema, parsed.error.issues, options)}`,
     );
   }
   return parsed.data;
@@ -122,6 +122,7 @@ export function upcycleWithReport(
   const { initStd, seed } = checkedOptions(options);
   const before = dense.stateDict();
   const model = new LanguageModel(config, { seed: 'later', dtype: dense.dtype, device: dense.device });
+  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint; // the tokenizer stays the same
   const report: UpcycleReport = {
     layers: resolveLayers(config.moe!.layers, config.layers),
     copied: [],

@@ -65,7 +65,12 @@ bool has_bf16_pairs() {
   // LIBMOE_BF16=widened keeps to plain FMA, to compare the two.
   static const bool pairs = [] {
     const char* forced = std::getenv("LIBMOE_BF16");
-    return __builtin_cpu_supports("avx512bf16") && !(forced && forced[0] == 'w');
+#if LIBMOE_EMULATE_BF16
+    const bool capable = true;
+#else
+    const bool capable = __builtin_cpu_supports("avx512bf16");
+#endif
+    return capable && !(forced && forced[0] == 'w');
   }();
   return pairs;
 #else

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../native/index.ts';
+import { shortList } from '../../nn/module.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
@@ -53,6 +54,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     model.dispose();
     throw error;
   }
+  model.checkpoint = path;
   return model;
 }
 
@@ -114,11 +116,6 @@ function readWeights(
   });
 }
 
-function shortList(names: readonly string[]): string {
-  const shown = names.slice(0, 8).join(', ');
-  return names.length > 8 ? `${shown}, … and ${names.length - 8} more` : shown;
-}
-
 /** The path of the first function in a value, which JSON would drop without a word. */
 function functionIn(value: unknown, path: string): string | undefined {
   if (typeof value === 'function') return path;
@@ -130,7 +127,10 @@ function functionIn(value: unknown, path: string): string | undefined {
   return undefined;
 }
 
-/** The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes. @throws ERR_LIBMOE_CONFIG for a function in it */
+/**
+ * The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes.
+ * @throws ERR_LIBMOE_CONFIG for a function in it
+ */
 export function configJson(model: LanguageModel): JsonObject {
   const lost = functionIn(model.config, '');
   if (lost !== undefined) {

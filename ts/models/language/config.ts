@@ -105,7 +105,7 @@ const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `language mo
  */
 export function resolveLanguageModelConfig(options: unknown): LanguageModelConfig {
   const parsed = languageModelConfigSchema.safeParse(options);
-  if (!parsed.success) return wrong(explainIssues(languageModelConfigSchema, parsed.error.issues));
+  if (!parsed.success) return wrong(explainIssues(languageModelConfigSchema, parsed.error.issues, options));
   const given = parsed.data;
   const { dModel, heads } = given;
   const keyValueHeads = given.keyValueHeads ?? heads;

@@ -32,7 +32,10 @@ export interface GeneratedToken {
   logProbability: number;
 }
 
-function checkSampling({ temperature = 0, topK, topP }: SamplingOptions): void {
+function checkOptions({ temperature = 0, topK, topP, maxTokens = 0 }: GenerateOptions): void {
+  if (!(Number.isInteger(maxTokens) && maxTokens >= 0)) {
+    fail('ERR_LIBMOE_ARGUMENT', `maxTokens must be a whole number, 0 or more, got ${maxTokens}`);
+  }
   if (!(temperature >= 0) || !Number.isFinite(temperature)) {
     fail('ERR_LIBMOE_ARGUMENT', `temperature must be 0 or more, got ${temperature}`);
   }
@@ -102,7 +105,7 @@ export async function* generate(
   prompt: ArrayLike<number>,
   options: GenerateOptions = {},
 ): AsyncGenerator<GeneratedToken, void> {
-  checkSampling(options);
+  checkOptions(options);
   const { maxTokens = 128, stop = [], seed = 0, signal } = options;
   const room = model.config.maxPositions - prompt.length;
   if (room < 1) {

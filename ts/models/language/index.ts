@@ -1,4 +1,5 @@
 export { type Architecture, architectures, type FileTensor } from './architectures/index.ts';
+export type { Block } from './block.ts';
 export {
   configJson,
   type LoadOptions,

@@ -55,6 +55,8 @@ export class LanguageModel extends Module {
   readonly output?: Linear;
   /** Recompute each block during backward instead of keeping its intermediate results. */
   activationCheckpointing = false;
+  /** The folder it was loaded from, where evaluation finds its tokenizer; undefined for a model made anew. */
+  checkpoint?: string;
   readonly #rotary: Rotary;
 
   /** @throws ERR_LIBMOE_CONFIG */

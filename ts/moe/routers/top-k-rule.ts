@@ -14,7 +14,9 @@ export const topKOptions = z.object({
   /** Add a bias to the logits, zero at first. */
   bias: z.boolean().default(false),
   balance: z.enum(balanceModes).optional(),
+  /** Factor of the balance loss. */
   balanceCoefficient: coefficientSchema.default(0.01),
+  /** Factor of the router z-loss; default 0, in vision-language models 0.001. */
   zCoefficient: coefficientSchema.optional(),
   /** Choose by the scores, then apply the score function to the chosen logits alone. */
   activationAfterTopK: z.boolean().default(false),

@@ -13,8 +13,30 @@
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
 
+#if LIBMOE_EMULATE_BF16
+// The instruction as the manual's pseudocode has it: one f32 FMA for the odd elements of the pairs, then one for the even, each rounded to nearest
+// even, denormals zero on the way in and out. Its priorities among several NaNs are not repeated. Volatile, so that nothing leaves DenormalsOff's span.
+inline __m512 dot_pairs(__m512 c, __m512 a, __m512 b) {
+  const __m512i odd = _mm512_set1_epi32(int(0xffff0000u)), x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+  const __m512 x1 = _mm512_castsi512_ps(_mm512_and_si512(x, odd)), y1 = _mm512_castsi512_ps(_mm512_and_si512(y, odd));
+  const __m512 x0 = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), y0 = _mm512_castsi512_ps(_mm512_slli_epi32(y, 16));
+  asm volatile("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(x1), "v"(y1));
+  asm volatile("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(x0), "v"(y0));
+  return c;
+}
+struct DenormalsOff {
+  const unsigned before = _mm_getcsr();
+  DenormalsOff() { _mm_setcsr(0x9fc0); }  // FTZ, DAZ, round to nearest, no exceptions
+  ~DenormalsOff() { _mm_setcsr(before); }
+};
+#else
+inline __m512 dot_pairs(__m512 c, __m512 a, __m512 b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+struct DenormalsOff {};  // the instruction itself does so
+#endif
+
 template <int R, bool ByK> void pair_tile(int64_t words, const float* panel, const float* b, float* out, int64_t ldc, bool accumulate) {
   constexpr int row_step = ByK ? 1 : kPanelWords, word_step = ByK ? kPanelRows : 1;
+  [[maybe_unused]] const DenormalsOff denormals_off;
   __m512 c[R][2];
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
@@ -26,12 +48,12 @@ template <int R, bool ByK> void pair_tile(int64_t words, const float* panel, con
     const float* a = panel;
 #pragma GCC unroll 1
     for (int k = 0; k < n; ++k, a += word_step, b += 32) {
-      const __m512bh b0 = (__m512bh)_mm512_loadu_ps(b), b1 = (__m512bh)_mm512_loadu_ps(b + 16);
+      const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
 #pragma GCC unroll 14
       for (int r = 0; r < R; ++r) {
-        const __m512bh x = (__m512bh)_mm512_set1_ps(a[r * row_step]);
-        c[r][0] = _mm512_dpbf16_ps(c[r][0], x, b0);
-        c[r][1] = _mm512_dpbf16_ps(c[r][1], x, b1);
+        const __m512 x = _mm512_set1_ps(a[r * row_step]);
+        c[r][0] = dot_pairs(c[r][0], x, b0);
+        c[r][1] = dot_pairs(c[r][1], x, b1);
       }
     }
   }

@@ -1,0 +1,43 @@
+"""Inputs that bench/inputs.ts makes bit for bit alike, and how results are thinned for the comparison."""
+import math
+
+import numpy as np
+import torch
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+SAMPLES = 4096
+
+
+def mixed(size, seed):
+    """32 well-mixed bits for every index below size."""
+    h = np.arange(size, dtype=np.uint32)
+    h += np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, None)):
+        h ^= h >> np.uint32(shift)
+        if factor:
+            h *= np.uint32(factor)
+    return h
+
+
+def tensor(spec, dtype, train=False):
+    if "values" in spec:
+        return torch.tensor(spec["values"]).view(spec["shape"])
+    size = math.prod(spec["shape"])
+    h = mixed(size, spec["seed"])
+    if "below" in spec:
+        return torch.from_numpy((h % np.uint32(spec["below"])).astype(np.int64)).view(spec["shape"])
+    factor = 1.7 * spec.get("scale", 1)
+    data = np.empty(size, np.float32)
+    for at in range(0, size, 1 << 22):
+        piece = slice(at, at + (1 << 22))
+        data[piece] = (h[piece] / 2.0**32 * 2 - 1) * factor
+    value = torch.from_numpy(data).view(spec["shape"]).to(DTYPES[spec.get("dtype", dtype)])
+    return value.requires_grad_(train and spec.get("grad", False))
+
+
+def sampled(x):
+    flat = x.detach().reshape(-1)
+    size = flat.numel()
+    if size > SAMPLES:
+        flat = flat[torch.from_numpy(np.arange(SAMPLES, dtype=np.int64) * 1000003 % size)]
+    return flat.double().tolist()
