@@ -1,5 +1,7 @@
 #include "cpu/simd/gemm_engine.h"
 
+#include <unistd.h>
+
 #include "cpu/dispatch.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
@@ -10,11 +12,12 @@ template <class P, class Out> void product(const Gemm& g) {
   using Acc = typename P::Acc;
   constexpr bool direct = std::is_same_v<Out, Acc>;
   constexpr int64_t tile = kTileColumns<Acc>;
-  // Items: whole column blocks by pieces of rows. More rows per item mean that a packed block of b is used more often; fewer, that all
+  // Items: columns by pieces of rows. More rows per item mean that a packed block of b is used more often; fewer, that all
   // threads have work. The partition does not touch the bits.
   const int64_t threads = thread_count();
-  int64_t width = block_columns<P>(g.n, g.k);
-  int64_t row_piece = (std::min<int64_t>(g.m, 576) + kTileRows - 1) / kTileRows * kTileRows;
+  int64_t width = (g.n + tile - 1) / tile * tile;
+  const int64_t pieces = (g.m + 575) / 576;
+  int64_t row_piece = ((g.m + pieces - 1) / pieces + kTileRows - 1) / kTileRows * kTileRows;
   const auto items_of = [&] { return g.batch * ((g.n + width - 1) / width) * ((g.m + row_piece - 1) / row_piece); };
   while (items_of() < 4 * threads && (width > tile || row_piece > kTileRows)) {
     // Halve the longer side: packing costs in proportion to the sum of both.
@@ -54,6 +57,17 @@ template <class P, class Out> void product(const Gemm& g) {
 }
 
 }  // namespace
+
+int64_t block_bytes() {
+  static const int64_t bytes = [] {
+    int64_t l2 = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return std::clamp<int64_t>(l2 > 0 ? l2 : int64_t(1) << 20, int64_t(256) << 10, int64_t(2) << 20) / 8 * 5;
+  }();
+  return bytes;
+}
 
 void gemm(const Gemm& g) {
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0) return;

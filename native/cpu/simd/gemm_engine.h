@@ -1,9 +1,9 @@
 #pragma once
 // Matrix products on packed panels. gemm() is what other families call; multiply() is the block that gemm() and grouped_ffn are made of.
 //
-// Blocking: of K, pieces of at most kBlockK words, so that a panel of `a` (kTileRows x kBlockK) stays in L1; of the columns, as many slivers as
-// keep the packed block of `b` within half of L2; panels of `a` are packed on the fly, each used for all slivers of the block. Partial sums
-// between pieces of K rest in the output itself, or in scratch when the output is narrower than the accumulator.
+// Blocking: of K, pieces of at most kBlockK words, so that a panel of `a` (kTileRows x kBlockK) fits L1; of the columns, as many slivers as
+// leave the packed block of `b` room in L2; panels of `a` are packed once for all blocks, or, when they are too many to keep, for each block
+// anew. Partial sums between pieces of K rest in the output itself, or in scratch when the output is narrower than the accumulator.
 // Scratch lanes 5, 6 and 7 belong to this file; callers inside a parallel_for may use 0 to 4.
 #include "core/thread_pool.h"
 #include "cpu/simd/gemm_pack.h"
@@ -26,9 +26,10 @@ struct Gemm {
 // Spread over the pool; from inside a parallel_for it runs on the calling thread. The bits of an element depend on its row of a, its column of b and k only.
 void gemm(const Gemm& g);
 
-inline constexpr int64_t kBlockK = 384;
-inline constexpr int64_t kBlockBytes = int64_t(480) << 10;  // packed b per block
+inline constexpr int64_t kBlockK = 512;
+int64_t block_bytes();                                      // packed b per block: five eighths of this processor's L2
 inline constexpr int64_t kGroupRows = 4 * kTileRows;        // panels packed at a time
+inline constexpr int64_t kPanelBytes = int64_t(6) << 20;    // packed a kept for several blocks
 inline constexpr int64_t kFewWords = 4 * kPanelWords;       // k-words per piece of b for few rows
 
 // One product; rows of a and of b may be gathered.
@@ -48,7 +49,7 @@ template <class P> inline int64_t block_k(int64_t k) {
 template <class P> inline int64_t block_columns(int64_t n, int64_t k) {
   constexpr int64_t tile = kTileColumns<typename P::Acc>;
   const int64_t sliver_bytes = words_of<P>(std::max<int64_t>(1, block_k<P>(k))) * tile * int64_t(sizeof(typename P::Acc));
-  const int64_t slivers = (n + tile - 1) / tile, most = std::max<int64_t>(1, kBlockBytes / sliver_bytes), blocks = std::max<int64_t>(1, (slivers + most - 1) / most);
+  const int64_t slivers = (n + tile - 1) / tile, most = std::max<int64_t>(1, block_bytes() / sliver_bytes), blocks = std::max<int64_t>(1, (slivers + most - 1) / most);
   return std::max<int64_t>(1, (slivers + blocks - 1) / blocks) * tile;
 }
 
@@ -81,8 +82,11 @@ void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n
   const int64_t piece = few ? std::min<int64_t>(p.k, kFewWords * P::per_word) : block_k<P>(p.k), width = few ? tile : block_columns<P>(n1 - n0, p.k);
   const int64_t sliver_size = words_of<P>(std::max<int64_t>(1, piece)) * tile;
   const bool pieces = p.k > piece;
-  const int64_t panel_stride = panel_size(few ? all_words : words_of<P>(piece));
-  Acc* panels = scratch_of<Acc>(5, panel_stride * (kGroupRows / kTileRows));
+  // a is packed once for all blocks of columns where its panels fit into L3, else four panels at a time for every block.
+  const int64_t panel_count = (rows + kTileRows - 1) / kTileRows;
+  const bool once = few || (n1 - n0 > width && panel_count * panel_size(all_words) * int64_t(sizeof(Acc)) <= kPanelBytes);
+  const int64_t panel_stride = panel_size(once ? all_words : words_of<P>(piece));
+  Acc* panels = scratch_of<Acc>(5, panel_stride * (once ? panel_count : kGroupRows / kTileRows));
   Acc* slivers = scratch_of<Acc>(6, sliver_size * (width / tile));
   // Sums that cannot rest in c: all tiles of the block while K comes in pieces, else one tile at a time.
   const bool ragged = (n1 - n0) % tile != 0;
@@ -93,7 +97,7 @@ void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n
     for (int64_t m = g; m < g1; m += kTileRows)
       pack_panel_rows<P>(p.a, m, int(std::min<int64_t>(kTileRows, g1 - m)), k0, k, panels + (m - g) / kTileRows * panel_stride);
   };
-  if (few) pack_group(m0, m1, 0, p.k);
+  if (once) pack_group(m0, m1, 0, p.k);
 
   for (int64_t b0 = n0; b0 < n1; b0 += width) {
     const int64_t b1 = std::min(n1, b0 + width);
@@ -104,20 +108,21 @@ void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n
       else for (int64_t n = b0; n < b1; n += tile) pack_sliver_rows<P>(p.b, p.n, n, k0, k, slivers + (n - b0) / tile * sliver_size);
       for (int64_t g = m0; g < m1; g += kGroupRows) {
         const int64_t g1 = std::min(m1, g + kGroupRows), next_rows = std::min(kGroupRows, m1 - g1);
-        if (!few) pack_group(g, g1, k0, k);
-        const Acc* panel = panels + (few ? words_of<P>(k0) * kPanelRows : 0);
-        for (int64_t n = b0; n < b1; n += tile) {
+        if (!once) pack_group(g, g1, k0, k);
+        const Acc* panel = once ? panels + (g - m0) / kTileRows * panel_stride + words_of<P>(k0) * kPanelRows : panels;
+        for (int64_t m = g; m < g1; m += kTileRows, panel += panel_stride) {
+          const int r = int(std::min<int64_t>(kTileRows, g1 - m));
           // The next panels come from memory: ask for them while there is arithmetic to do.
-          if (next_rows > 0) prefetch_panels<P>(p, g1, next_rows, k0, k, (n - b0) / tile, (b1 - b0 + tile - 1) / tile);
-          const int64_t count = std::min(tile, n1 - n);
-          const bool direct = c && count == tile;
-          for (int64_t m = g; m < g1; m += kTileRows) {
-            const int r = int(std::min<int64_t>(kTileRows, g1 - m));
+          int64_t part = (m - g) / kTileRows * ((b1 - b0 + tile - 1) / tile);
+          for (int64_t n = b0; n < b1; n += tile, ++part) {
+            if (!once && next_rows > 0) prefetch_panels<P>(p, g1, next_rows, k0, k, part, (b1 - b0 + tile - 1) / tile * ((g1 - g + kTileRows - 1) / kTileRows));
+            const int64_t count = std::min(tile, n1 - n);
+            const bool direct = c && count == tile;
             Acc* out = direct ? c + m * ldc + n : pieces ? sums + (c ? (m - m0) * tile : (m - m0) * width + (n - b0)) : sums;
             const int64_t stride = direct ? ldc : pieces && !c ? width : tile;
             if (!direct && first && accumulate)
               for (int i = 0; i < r; ++i) std::copy_n(c + (m + i) * ldc + n, count, out + i * stride);
-            kernels.rows[r - 1](words, panel + (m - g) / kTileRows * panel_stride, slivers + (n - b0) / tile * sliver_size, out, stride, accumulate || !first);
+            kernels.rows[r - 1](words, panel, slivers + (n - b0) / tile * sliver_size, out, stride, accumulate || !first);
             if (last) finish(m, r, n, count, out, stride);
           }
         }
