@@ -7,6 +7,7 @@
 // Scratch lanes 5, 6 and 7 belong to this file; callers inside a parallel_for may use 0 to 4.
 #include "core/thread_pool.h"
 #include "cpu/simd/gemm_pack.h"
+#include "cpu/simd/gemm_stream.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 
@@ -67,6 +68,29 @@ template <class P> inline void prefetch_panels(const Product<P>& p, int64_t m, i
   }
 }
 
+// multiply() for at most kTileRows rows.
+template <class P, class Finish>
+void multiply_streamed(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, typename P::Acc* c, int64_t ldc, bool accumulate, Finish&& finish) {
+  using Acc = typename P::Acc;
+  constexpr int64_t tile = kTileColumns<Acc>;
+  const int r = int(m1 - m0);
+  Acc* panel = scratch_of<Acc>(5, panel_size(p.k));
+  alignas(64) Acc sums[kTileRows * tile];
+  const typename P::In* rows[tile * 3 / 2];
+  pack_panel_rows<P>(p.a, m0, r, 0, p.k, panel);
+  for (int64_t n = n0; n < n1; n += tile) {
+    const int64_t count = std::min(tile, n1 - n);
+    for (int64_t i = 0; i < tile * 3 / 2; ++i) rows[i] = n + i < std::min(n1, p.n) ? p.b.row(n + i) : nullptr;
+    const bool direct = c && count == tile;
+    Acc* out = direct ? c + m0 * ldc + n : sums;
+    const int64_t stride = direct ? ldc : tile;
+    if (!direct && accumulate)
+      for (int i = 0; i < r; ++i) std::copy_n(c + (m0 + i) * ldc + n, count, out + i * stride);
+    stream_kernels<P>().rows[r - 1](p.k, panel, rows, out, stride, accumulate);
+    finish(m0, r, n, count, out, stride);
+  }
+}
+
 // Rows [m0, m1) and columns [n0, n1) of a product, n0 a multiple of the tile's columns, on the calling thread.
 // With `c` (f32 / f64, row stride ldc) whole tiles are summed there, otherwise in scratch; `accumulate` (needs c) starts from what c holds.
 // finish(row, rows, column, columns, sums, stride) is called once per tile when its sums are complete, wherever they rest: tiles that are not
@@ -77,6 +101,8 @@ void multiply(const Product<P>& p, int64_t m0, int64_t m1, int64_t n0, int64_t n
   constexpr int64_t tile = kTileColumns<Acc>;
   const int64_t rows = m1 - m0, all_words = words_of<P>(p.k);
   if (rows <= 0 || n1 <= n0) return;
+  if constexpr (P::per_word == 1)
+    if (rows <= kTileRows && !p.a_by_k && !p.b_by_k) return multiply_streamed(p, m0, m1, n0, n1, c, ldc, accumulate, finish);
   // Few rows: a sliver of b is used once or a few times, so it comes in pieces that only pass through L1, while the next piece is fetched.
   const bool few = rows <= kGroupRows && !p.b_by_k;
   const int64_t piece = few ? std::min<int64_t>(p.k, kFewWords * P::per_word) : block_k<P>(p.k), width = few ? tile : block_columns<P>(n1 - n0, p.k);

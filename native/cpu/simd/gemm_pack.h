@@ -128,11 +128,13 @@ inline void pack_panels_by_k(const Matrix<typename P::In>& a, int64_t columns, i
   }
 }
 
+// How far ahead rows are asked for: far enough for weights that come from memory.
+template <class T> inline constexpr int64_t kAheadElements = 512 / int64_t(sizeof(T));
+
 // Columns [n0, n0 + kTileColumns) from a matrix whose rows are the columns of the product (there are `columns`): a transpose in registers.
 template <class P> inline void pack_sliver_rows(const Matrix<typename P::In>& b, int64_t columns, int64_t n0, int64_t k0, int64_t k, typename P::Acc* sliver) {
   using V = Vec<typename P::Acc>;
   constexpr int L = V::lanes, step = 2 * L;
-  constexpr int ahead = 512 / int(sizeof(typename P::In));  // elements: far enough for weights that come from memory
   const int64_t words = words_of<P>(k);
   for (int half = 0; half < 2; ++half) {
     const typename P::In* rows[L];
@@ -151,7 +153,7 @@ template <class P> inline void pack_sliver_rows(const Matrix<typename P::In>& b,
 #pragma GCC unroll 16
         for (int i = 0; i < L; ++i) {
           // To L2: rows a power of two apart would push each other out of L1.
-          __builtin_prefetch(rows[i] + w * P::per_word + ahead, 0, 2);
+          __builtin_prefetch(rows[i] + w * P::per_word + kAheadElements<typename P::In>, 0, 2);
           r[i] = pack_detail::words_along<P, true>(rows[i] + w * P::per_word);
         }
         pack_detail::transpose<typename P::Acc>(r);
