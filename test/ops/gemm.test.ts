@@ -203,6 +203,11 @@ describe('linear', () => {
             true,
           );
         }
+        // Few rows take other ways through the engine, and so do a few more.
+        for (const count of [2, 14, 15, 56, 57]) {
+          const few = linear(view(x, [count, inner]), w, b);
+          expect(sameBits(few.readSync(), view(all, [count, out]).readSync()), `${count} rows`).toBe(true);
+        }
       });
   });
 
