@@ -146,6 +146,7 @@ export class ForwardContext {
   readonly sequenceOffsets: Tensor | undefined;
   readonly reduce: Reduce | undefined;
   readonly trace: boolean;
+  /** Sees the output of every layer of the model. */
   readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
   readonly #options: ForwardOptions;
   readonly #collection: Collection;
