@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
+import { removeOfEndedThreads } from '../storage/atomic.ts';
 import type { JsonValue } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
 import { pauses, stopIfAsked } from './pause.ts';
@@ -158,6 +159,7 @@ export async function writeShards(
   } finally {
     await Promise.all(running);
     await pool?.close();
+    if (pool && signal?.aborted) removeOfEndedThreads(out);
   }
   if (count === 0) fail('ERR_LIBMOE_DATA', 'the corpus has no document with text');
   const manifest: ShardManifest = {

@@ -116,6 +116,19 @@ export function recoverAll(folder: string): void {
   }
 }
 
+/**
+ * Removes what this process's other threads left half-written in `folder`: for a caller that has ended them in the middle of their work and
+ * knows of no other.
+ */
+export function removeOfEndedThreads(folder: string): void {
+  const own = `${host}-${process.pid}-`;
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    const thread = /^\..+\.tmp-([^.]+)$/.exec(name)?.[1];
+    if (thread?.startsWith(own) && !inUse.has(join(folder, name)))
+      rmSync(join(folder, name), { recursive: true, force: true });
+  }
+}
+
 /** Writes all of `data` at the descriptor's position (or at `position`), however many calls the system needs. */
 export function writeFully(descriptor: number, data: Uint8Array, position: number | null = null): void {
   let done = 0;
