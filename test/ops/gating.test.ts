@@ -103,7 +103,8 @@ function options(o: PlainOptions, dtype: 'f32' | 'f64'): GateOptions {
   };
 }
 
-// Logits on a grid of 1/64, off its centre: exact in f32, ties are real ties, and no other scores (or pairs like σ(x) + σ(−x)) tie by rounding.
+// Logits on a grid of 1/64, off its centre, and biases on one of 1/1024: exact in f32, ties are real ties, and no other scores (or pairs like
+// σ(x) + σ(−x)) tie by rounding, as two biases do that are neighbouring doubles.
 const variants: fc.Arbitrary<{ logits: number[]; experts: number; o: PlainOptions }> = fc
   .record({
     tokens: fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 60, max: 70 })),
@@ -127,7 +128,10 @@ const variants: fc.Arbitrary<{ logits: number[]; experts: number; o: PlainOption
         epsilon: fc.constantFrom(0, 1e-20, 0.1),
         probability: fc.constantFrom('softmax' as const, 'sigmoid' as const, 'normalised-sigmoid' as const),
         bias: fc.option(
-          fc.array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: experts, maxLength: experts }),
+          fc.array(
+            fc.integer({ min: -1000, max: 1000 }).map((x) => x / 1024),
+            { minLength: experts, maxLength: experts },
+          ),
           { nil: undefined },
         ),
         mask: fc.option(fc.array(fc.boolean(), { minLength: tokens, maxLength: tokens }), { nil: undefined }),
