@@ -11,6 +11,7 @@ import type { BenchCase, Work } from './case.ts';
 import { Peer, type PeerFacts } from './peer.ts';
 import { residentGrowth } from './resident-memory.ts';
 import { medianRatio, type Summary, summarise } from './statistics.ts';
+import { watchStolenTime } from './stolen-time.ts';
 
 export interface BenchOptions {
   /** Only cases whose name contains one of these. */
@@ -39,6 +40,8 @@ export interface BenchResult extends Summary {
   bytes: number;
   gflops: number;
   gigabytes: number;
+  /** Share of the wanted processor time that the host of a virtual machine took, in the worst round that counts. */
+  stolen: number;
   /** By mode of the peer. */
   peers: Record<string, PeerResult | { error: string }>;
   /** Growth of resident memory by one call, where the case asks for it. */
@@ -87,7 +90,24 @@ interface Opponent {
   peer: Peer;
   facts: PeerFacts;
   compared: boolean;
-  seconds: number[];
+}
+
+/** One sample of everybody, one after the other. */
+interface Round {
+  ours: number;
+  theirs: Map<string, number>;
+  /** See {@link BenchResult.stolen}. */
+  stolen: number;
+}
+
+const quiet = 0.05;
+
+/** As many rounds as asked for: the first ones that the host did not disturb; of at most three times as many, else the least disturbed. */
+async function undisturbed(count: number, round: () => Promise<Round>): Promise<Round[]> {
+  const all: Round[] = [];
+  while (all.filter(({ stolen }) => stolen <= quiet).length < count && all.length < 3 * count)
+    all.push(await round());
+  return all.sort((a, b) => Math.max(a.stolen, quiet) - Math.max(b.stolen, quiet)).slice(0, count);
 }
 
 async function opponent(c: BenchCase, work: Work, mode: string, options: BenchOptions): Promise<Opponent> {
@@ -101,7 +121,7 @@ async function opponent(c: BenchCase, work: Work, mode: string, options: BenchOp
       if (wrong) throw new Disagreement(wrong);
     }
     await peer.time(1);
-    return { peer, facts, compared: ours !== undefined, seconds: [] };
+    return { peer, facts, compared: ours !== undefined };
   } catch (error) {
     peer.end();
     throw error;
@@ -114,7 +134,7 @@ async function measure(
   c: BenchCase,
   options: BenchOptions,
 ): Promise<{ result: BenchResult; disagrees: boolean }> {
-  const ours: number[] = [];
+  let rounds: Round[] = [];
   const opponents = new Map<string, Opponent>();
   const peers: BenchResult['peers'] = {};
   let disagrees = false;
@@ -131,11 +151,13 @@ async function measure(
         peers[mode] = { error: error instanceof Error ? error.message : String(error) };
       }
     }
-    for (let round = 0; round < options.rounds; round += 1) {
+    rounds = await undisturbed(options.rounds, async () => {
+      const stolen = watchStolenTime();
       const { seconds, calls } = sample(() => work.run());
-      ours.push(seconds);
-      for (const { peer, seconds } of opponents.values()) seconds.push(await peer.time(calls));
-    }
+      const theirs = new Map<string, number>();
+      for (const [mode, { peer }] of opponents) theirs.set(mode, await peer.time(calls));
+      return { ours: seconds, theirs, stolen: stolen() };
+    });
     if (c.memory) {
       memory = residentGrowth(() => work.run());
       for (const [mode, { peer }] of opponents) theirMemory.set(mode, await peer.memory());
@@ -144,8 +166,10 @@ async function measure(
     work.dispose();
     for (const { peer } of opponents.values()) peer.end();
   }
+  const ours = rounds.map((round) => round.ours);
   const summary = summarise(ours);
-  for (const [mode, { facts, compared, seconds }] of opponents) {
+  for (const [mode, { facts, compared }] of opponents) {
+    const seconds = rounds.map(({ theirs }) => theirs.get(mode)!);
     const bytes = theirMemory.get(mode);
     peers[mode] = {
       ...summarise(seconds),
@@ -162,6 +186,7 @@ async function measure(
     ...summary,
     gflops: c.flops / summary.median / 1e9,
     gigabytes: c.bytes / summary.median / 1e9,
+    stolen: Math.max(...rounds.map(({ stolen }) => stolen)),
     peers,
     ...(memory !== undefined && { memory }),
   };
@@ -219,6 +244,10 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
         widths,
       ),
     );
+    if (r.stolen > quiet)
+      options.log(
+        `    disturbed: the host took up to ${(r.stolen * 100).toFixed(0)} % of a round's processor time`,
+      );
     for (const [mode, peer] of Object.entries(r.peers)) {
       if ('error' in peer) {
         options.log(`    ${mode}: ${peer.error}`);

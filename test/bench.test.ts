@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { differences, disagreement } from '../bench/agreement.ts';
 import { input, mixed, sampled } from '../bench/inputs.ts';
 import { type BenchFile, bench, cases, compare } from '../bench/run.ts';
+import { ticksOf } from '../bench/stolen-time.ts';
 
 describe('bench', () => {
   it('names every case once, with a floor', async () => {
@@ -29,6 +30,8 @@ describe('bench', () => {
       const [result, ...rest] = file.results;
       expect(rest).toEqual([]);
       expect(result).toMatchObject({ bytes: 98304, flops: 0, samples: 2, peers: {} });
+      expect(result!.stolen).toBeGreaterThanOrEqual(0);
+      expect(result!.stolen).toBeLessThan(1);
       expect(result!.p10).toBeGreaterThan(0);
       expect(result!.p10).toBeLessThanOrEqual(result!.median);
       expect(result!.median).toBeLessThanOrEqual(result!.p90);
@@ -39,6 +42,11 @@ describe('bench', () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+
+  it('reads the time that the host took from the sum over processors', () => {
+    const text = 'cpu  100 20 30 5000 400 1 2 60 0 0\ncpu0 50 10 15 2500 200 1 1 30 0 0\n';
+    expect(ticksOf(text)).toEqual({ ran: 153, stolen: 60 });
   });
 
   it('sees results that differ, are missing or are no numbers', () => {
