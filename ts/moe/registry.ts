@@ -18,6 +18,8 @@ export interface RouterPlace {
   compat: Compat;
   dtype?: LayerOptions['dtype'];
   device?: LayerOptions['device'];
+  /** Whether the layer has an expert that sees every token; undefined outside a layer. */
+  shared?: boolean;
   /** What initial values are drawn from; default seed 42 and the layer's index. A model draws them anew from its own seed. */
   values?: RandomSource;
 }
@@ -28,6 +30,8 @@ export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   options: Options;
   /** Behaviours this router has; default ['fixed']. */
   compat?: readonly Compat[];
+  /** The method has an expert that sees every token: a layer without one is refused, and upcycling makes one unless told otherwise. */
+  sharedExpert?: boolean;
   /** Makes the router of one layer from its checked options. */
   create(options: z.output<Options>, place: RouterPlace): Router;
 }
@@ -74,6 +78,11 @@ export function createRouter(name: string, options: unknown, place: RouterPlace)
     fail(
       'ERR_LIBMOE_CONFIG',
       `router "${name}" has no compat "${place.compat}": choose ${known.join(' or ')}`,
+    );
+  if (definition.sharedExpert && place.shared === false)
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `router "${name}" works beside an expert that sees every token: set shared: { hidden }`,
     );
   const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
   const parsed = schema.safeParse(options ?? {});

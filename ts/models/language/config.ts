@@ -154,7 +154,15 @@ function checkMoe(moe: MoeConfig, layers: number): void {
 export function oneRouter(moe: MoeConfig, width: number, layers: number): Router {
   const { name, ...options } = moe.router;
   const { experts, topK, compat } = moe;
-  return createRouter(name, options, { width, experts, topK, layer: 0, layers, compat });
+  return createRouter(name, options, {
+    width,
+    experts,
+    topK,
+    layer: 0,
+    layers,
+    compat,
+    shared: moe.shared !== undefined,
+  });
 }
 
 /**

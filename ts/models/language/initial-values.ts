@@ -40,9 +40,8 @@ function gaussianRule(
   return value.rank >= 2 ? normal(std) : undefined;
 }
 
-/** A router's matrix, as its own options say if they do. */
+/** A router's parameter, as its own options say if they do. */
 function routerRule(model: LanguageModel, path: string, otherwise: Initialiser): Initialiser | undefined {
-  if (!path.endsWith('.router.weight')) return undefined;
   const { init } = model.config.moe!.router;
   if (init === undefined) return routerStart(model, path, otherwise);
   return routerStart(
@@ -52,11 +51,13 @@ function routerRule(model: LanguageModel, path: string, otherwise: Initialiser):
   );
 }
 
-/** How the router matrix `blocks.N.moe.router.weight` starts when the model draws such matrices by `rule`. */
-export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser {
-  const block = /^blocks\.(\d+)\.moe\.router\.weight$/.exec(path)?.[1];
+/** How the router parameter `blocks.N.moe.router.…` starts when the model draws matrices by `rule`; undefined: as its constructor left it. */
+export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser | undefined {
+  const [, block, parameter] = /^blocks\.(\d+)\.moe\.router\.(.+)$/.exec(path) ?? [];
   const router = block === undefined ? undefined : model.blocks[Number(block)]?.moe?.router;
-  return router?.start?.(rule) ?? rule;
+  if (router === undefined || parameter === undefined) return undefined;
+  if (router.start) return router.start(rule, parameter);
+  return parameter === 'weight' ? rule : undefined;
 }
 
 /**

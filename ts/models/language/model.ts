@@ -167,7 +167,10 @@ export class LanguageModel extends Module {
     const ids = tensor(batch.ids, undefined, { device });
     const positionsTensor = tensor(positions, undefined, { device });
     const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
-    const context = (given ?? new ForwardContext({ training: this.training })).with({ sequenceOffsets });
+    const context = (given ?? new ForwardContext({ training: this.training })).with({
+      sequenceOffsets,
+      tokenIds: ids,
+    });
     try {
       let x = this.embedding.forward(ids);
       context.onLayer?.('embedding', x);
@@ -195,13 +198,13 @@ export class LanguageModel extends Module {
     // What the recomputation needs goes in as inputs, which the tape keeps until then.
     return checkpointed(
       context,
-      (inner, input, positions, sequenceOffsets) =>
+      (inner, input, positions, sequenceOffsets, tokenIds) =>
         block.forward(
           input!,
           { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
-          inner.with({ sequenceOffsets }),
+          inner.with({ sequenceOffsets, tokenIds }),
         ),
-      [x, step.positions, step.sequenceOffsets],
+      [x, step.positions, step.sequenceOffsets, context.tokenIds!],
     );
   }
 

@@ -35,14 +35,18 @@ export class TopKRouter extends Router {
     this.#rule = rule;
     this.#options = options;
     this.weight = newParameter([place.experts, place.width], place);
-    this.start(initialiserOf(rule))(
+    this.#matrix(initialiserOf(rule))(
       this.weight,
       place.values ?? { seed: ownSeed, name: `router.${place.layer}` },
     );
     if (options.bias) this.bias = newParameter([place.experts], place);
   }
 
-  override start(rule: Initialiser): Initialiser {
+  override start(rule: Initialiser, parameter: string): Initialiser | undefined {
+    return parameter === 'weight' ? this.#matrix(rule) : undefined;
+  }
+
+  #matrix(rule: Initialiser): Initialiser {
     const { layersAlike, equalRows, ownInit } = this.#rule;
     const drawn = ownInit ? initialiserOf(this.#rule) : rule;
     const rows = equalRows ? withEqualRows(drawn) : drawn;
