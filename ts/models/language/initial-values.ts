@@ -24,7 +24,7 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
 }
 
 const isNorm = (path: string): boolean =>
-  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm)\.weight$/.test(path);
+  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm)\.weight$/.test(path);
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
@@ -70,7 +70,7 @@ function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initiali
   const { dModel } = config;
   const gain = Math.sqrt(2 / config.layers);
   if (isNorm(path)) return onesInitialiser;
-  if (path === 'embedding.weight') return normal(dModel ** -0.5);
+  if (path === 'embedding.weight' || path === 'positionEmbedding.weight') return normal(dModel ** -0.5);
   if (path.startsWith('output.')) return kaimingUniform(dModel);
   if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];

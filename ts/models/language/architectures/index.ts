@@ -27,9 +27,13 @@ export function architectureOf(json: JsonObject, source: string): Architecture {
   );
 }
 
-/** The family that describes a model, with its config.json fields. */
-export function describe(config: LanguageModelConfig): { architecture: Architecture; fields: JsonObject } {
-  for (const architecture of architectures) {
+/** The family that describes a model, `preferred` if that does, with its config.json fields. */
+export function describe(
+  config: LanguageModelConfig,
+  preferred?: string,
+): { architecture: Architecture; fields: JsonObject } {
+  const first = architectures.filter(({ name }) => name === preferred);
+  for (const architecture of [...first, ...architectures]) {
     const fields = architecture.write(config);
     if (fields !== undefined) return { architecture, fields };
   }
