@@ -84,6 +84,9 @@ describe('language models agree with PyTorch', () => {
   it('knows its architectures by name', () => {
     expect(architectures.map(({ name }) => name)).toEqual([
       'LlamaForCausalLM',
+      'MistralForCausalLM',
+      'Qwen2ForCausalLM',
+      'Qwen3ForCausalLM',
       'MixtralForCausalLM',
       'LibMoeForCausalLM',
     ]);

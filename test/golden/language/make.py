@@ -145,6 +145,26 @@ def llama3():
           ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.k_proj.weight'], 41)
 
 
+def mistral():
+    torch.manual_seed(32)
+    dense('mistral', MistralForCausalLM(MistralConfig(**DENSE, sliding_window=8)),
+          ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.v_proj.weight'], 42)
+
+
+def qwen2():
+    torch.manual_seed(33)
+    dense('qwen2', Qwen2ForCausalLM(Qwen2Config(**DENSE, rope_parameters=dict(YARN), use_sliding_window=True, sliding_window=8, max_window_layers=1)),
+          ['model.layers.0.self_attn.k_proj.bias', 'model.layers.1.self_attn.q_proj.bias'], 43)
+
+
+def qwen3():
+    torch.manual_seed(34)
+    layers = ['sliding_attention', 'full_attention']
+    dense('qwen3', Qwen3ForCausalLM(Qwen3Config(**DENSE, head_dim=6, use_sliding_window=True, sliding_window=8, max_window_layers=0,
+                                                layer_types=layers, tie_word_embeddings=True)),
+          ['model.layers.0.self_attn.q_norm.weight', 'model.layers.1.self_attn.k_norm.weight', 'model.layers.1.self_attn.q_proj.weight'], 44)
+
+
 def rotary():
     """Frequencies and attention factors of 4 pairs."""
     cases = {'llama3': LLAMA3, 'linear': {'rope_type': 'linear', 'rope_theta': 500.0, 'factor': 2.5}, 'yarn': YARN,
@@ -259,7 +279,7 @@ def libmoe(folder, experts):
 
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
-        'rotary': rotary, 'llama3': llama3}
+        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:
