@@ -87,6 +87,7 @@ describe('language models agree with PyTorch', () => {
       'MistralForCausalLM',
       'Qwen2ForCausalLM',
       'Qwen3ForCausalLM',
+      'Phi3ForCausalLM',
       'MixtralForCausalLM',
       'LibMoeForCausalLM',
     ]);

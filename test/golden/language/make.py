@@ -165,6 +165,13 @@ def qwen3():
           ['model.layers.0.self_attn.q_norm.weight', 'model.layers.1.self_attn.k_norm.weight', 'model.layers.1.self_attn.q_proj.weight'], 44)
 
 
+def phi3():
+    torch.manual_seed(35)
+    sizes = {**DENSE, 'num_attention_heads': 4, 'num_key_value_heads': 2, 'hidden_size': 32, 'vocab_size': 53}
+    dense('phi3', Phi3ForCausalLM(Phi3Config(**sizes, rope_parameters=dict(LONGROPE), original_max_position_embeddings=16, sliding_window=8)),
+          ['model.layers.0.self_attn.qkv_proj.weight', 'model.layers.1.mlp.gate_up_proj.weight'], 45)
+
+
 def rotary():
     """Frequencies and attention factors of 4 pairs."""
     cases = {'llama3': LLAMA3, 'linear': {'rope_type': 'linear', 'rope_theta': 500.0, 'factor': 2.5}, 'yarn': YARN,
@@ -279,7 +286,7 @@ def libmoe(folder, experts):
 
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
-        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3}
+        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

@@ -6,12 +6,13 @@ import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
+import { phi3 } from './phi3.ts';
 import { qwen2, qwen3 } from './qwen.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
 
 /** Every family that can be read and written; the first that describes a model is used to write it. */
-export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3, mixtral, libmoe];
+export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3, phi3, mixtral, libmoe];
 
 /** The family of a config.json. @throws ERR_LIBMOE_UNSUPPORTED naming the known ones */
 export function architectureOf(json: JsonObject, source: string): Architecture {

@@ -67,19 +67,25 @@ export function readLlamaFields(fields: Fields, defaults: LlamaDefaults): Langua
 }
 
 /** Whether a model has the form of Llama outside its feed-forward layers, but for biases, norms of queries and keys, and windows. */
-export function hasLlamaForm(config: LanguageModelConfig): boolean {
+export function hasLlamaForm(
+  config: LanguageModelConfig,
+  allowed: { partialRotary?: boolean } = {},
+): boolean {
   return (
     config.norm === 'rmsnorm' &&
     config.positions === 'rotary' &&
-    config.rotary.dims === config.headDim &&
+    (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
     !config.outputBias
   );
 }
 
 /** Whether a dense model has the form of Llama with gated feed-forward layers without bias. */
-export function hasDenseLlamaForm(config: LanguageModelConfig): boolean {
+export function hasDenseLlamaForm(
+  config: LanguageModelConfig,
+  allowed: { partialRotary?: boolean } = {},
+): boolean {
   const { gated, bias } = config.feedForward;
-  return hasLlamaForm(config) && config.moe === undefined && gated && !bias;
+  return hasLlamaForm(config, allowed) && config.moe === undefined && gated && !bias;
 }
 
 /** The window of all layers, null when none has one; undefined when they differ. */

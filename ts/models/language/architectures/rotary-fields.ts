@@ -7,6 +7,8 @@ import type { Fields } from './fields.ts';
 export interface RotaryDefaults {
   base: number;
   maxPositions: number;
+  /** Default: `original_max_position_embeddings` is as `max_position_embeddings`. */
+  originalPositions?: number;
   /** Whether a part of each head may turn; default: whole heads only. */
   partial?: boolean;
   /** Other names that a family gave to kinds of scaling. */
@@ -32,7 +34,7 @@ export function readRotary(
     settings.optionalNumber('partial_rotary_factor') ?? fields.number('partial_rotary_factor', 1);
   fields.refuse(fraction !== 1 && !defaults.partial, `"partial_rotary_factor": ${fraction}`);
   const dims = 2 * Math.ceil(Math.floor(headDim * fraction) / 2); // transformers rounds up
-  const scaling = readScaling(fields, settings, kind, defaults.maxPositions);
+  const scaling = readScaling(fields, settings, kind, defaults);
   return { dims, base, ...(scaling && { scaling }) };
 }
 
@@ -40,12 +42,12 @@ function readScaling(
   fields: Fields,
   settings: Fields,
   kind: string,
-  maxPositions: number,
+  defaults: RotaryDefaults,
 ): RotaryScaling | undefined {
-  const reached = fields.number('max_position_embeddings', maxPositions);
+  const reached = fields.number('max_position_embeddings', defaults.maxPositions);
   const originalPositions =
     fields.optionalNumber('original_max_position_embeddings') ??
-    settings.number('original_max_position_embeddings', reached);
+    settings.number('original_max_position_embeddings', defaults.originalPositions ?? reached);
   const attentionFactor = settings.optionalNumber('attention_factor');
   switch (kind) {
     case 'default':
