@@ -19,11 +19,11 @@ import { noGrad, scope, type Tensor } from '../../ts/tensor/index.ts';
 // Weights and expectations made by transformers: test/golden/language/make.py. Sequences of 40 and 23 tokens (padded to one batch there), and of 12:
 // beyond the windows of 8 and the original lengths of 16.
 const golden = fileURLToPath(new URL('../golden/language', import.meta.url));
-const families = ['llama3', 'mistral', 'qwen2', 'qwen3', 'phi3'];
+const families = ['llama3', 'mistral', 'qwen2', 'qwen3', 'phi3', 'gpt2'];
 
 /** Fields of config.json that say nothing about the numbers that a model computes, or that only transformers itself reads. */
 const otherFields =
-  /^(architectures|transformers_version|use_cache|dtype|pretraining_tp|\w+_token_id|\w*dropout|\w+_pdrop)$/;
+  /^(architectures|transformers_version|use_cache|dtype|pretraining_tp|\w+_token_id|\w*dropout|\w+_pdrop|summary_\w+|add_cross_attention|scale_attn_\w+|reorder_and_upcast_attn)$/;
 
 function worst(got: readonly number[], wanted: readonly number[]): number {
   expect(got.length).toBe(wanted.length);

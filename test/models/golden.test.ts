@@ -88,6 +88,7 @@ describe('language models agree with PyTorch', () => {
       'Qwen2ForCausalLM',
       'Qwen3ForCausalLM',
       'Phi3ForCausalLM',
+      'GPT2LMHeadModel',
       'MixtralForCausalLM',
       'LibMoeForCausalLM',
     ]);

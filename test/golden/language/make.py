@@ -172,6 +172,14 @@ def phi3():
           ['model.layers.0.self_attn.qkv_proj.weight', 'model.layers.1.mlp.gate_up_proj.weight'], 45)
 
 
+def gpt2():
+    torch.manual_seed(36)
+    config = GPT2Config(vocab_size=61, n_positions=48, n_embd=24, n_layer=2, n_head=3, n_inner=40, initializer_range=0.25, resid_pdrop=0.0,
+                        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None, attn_implementation='eager')
+    dense('gpt2', GPT2LMHeadModel(config), ['transformer.wte.weight', 'transformer.wpe.weight', 'transformer.h.0.attn.c_attn.weight',
+                                            'transformer.h.1.attn.c_attn.bias', 'transformer.h.1.mlp.c_fc.weight', 'transformer.h.0.ln_1.bias'], 46)
+
+
 def rotary():
     """Frequencies and attention factors of 4 pairs."""
     cases = {'llama3': LLAMA3, 'linear': {'rope_type': 'linear', 'rope_theta': 500.0, 'factor': 2.5}, 'yarn': YARN,
@@ -286,7 +294,7 @@ def libmoe(folder, experts):
 
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
-        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3}
+        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

@@ -2,6 +2,7 @@ import { fail } from '../../../native/index.ts';
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
+import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
 import { mistral } from './mistral.ts';
@@ -12,7 +13,16 @@ import { qwen2, qwen3 } from './qwen.ts';
 export type { Architecture, FileTensor } from './architecture.ts';
 
 /** Every family that can be read and written; the first that describes a model is used to write it. */
-export const architectures: readonly Architecture[] = [llama, mistral, qwen2, qwen3, phi3, mixtral, libmoe];
+export const architectures: readonly Architecture[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  phi3,
+  gpt2,
+  mixtral,
+  libmoe,
+];
 
 /** The family of a config.json. @throws ERR_LIBMOE_UNSUPPORTED naming the known ones */
 export function architectureOf(json: JsonObject, source: string): Architecture {

@@ -16,12 +16,12 @@ const activations: Record<string, ActivationName> = {
   quick_gelu: 'quickGelu',
 };
 
-/** Our activation of `hidden_act`. */
-export function activationOf(fields: Fields): ActivationName {
-  const name = fields.string('hidden_act', 'silu');
+/** Our activation of the field that names it. */
+export function activationOf(fields: Fields, field = 'hidden_act', fallback = 'silu'): ActivationName {
+  const name = fields.string(field, fallback);
   return (
     activations[name] ??
-    fields.wrong(`"hidden_act": "${name}" is not one of ${Object.keys(activations).join(', ')}`)
+    fields.wrong(`"${field}": "${name}" is not one of ${Object.keys(activations).join(', ')}`)
   );
 }
 
