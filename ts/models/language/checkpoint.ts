@@ -56,6 +56,9 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   }
   model.checkpoint = path;
   model.family = architecture.name;
+  model.specialTokens = Object.fromEntries(
+    specialTokenFields.flatMap((field) => (field in json ? [[field, json[field]!]] : [])),
+  );
   return model;
 }
 
@@ -64,6 +67,9 @@ export function readModelWeights(model: LanguageModel, folder: string): void {
   const { architecture } = readConfig(folder);
   readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
 }
+
+/** Written even when unknown: families have defaults for them, which may lie outside the vocabulary. */
+const specialTokenFields = ['bos_token_id', 'eos_token_id', 'pad_token_id'] as const;
 
 function storedDtype(json: JsonObject): Dtype {
   const name = json.dtype ?? json.torch_dtype;
@@ -99,6 +105,8 @@ export function configJson(model: LanguageModel): JsonObject {
     architectures: [architecture.name],
     model_type: architecture.modelType,
     ...fields,
+    ...Object.fromEntries(specialTokenFields.map((field) => [field, null])),
+    ...model.specialTokens,
     dtype: dtypeNames[model.dtype] ?? 'float32',
     torch_dtype: dtypeNames[model.dtype] ?? 'float32',
     libmoe: { version: 1, model: model.config as unknown as JsonValue },

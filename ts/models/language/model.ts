@@ -8,6 +8,7 @@ import { type LayerOptions, Linear } from '../../nn/linear.ts';
 import { Module } from '../../nn/module.ts';
 import { type Norm, newNorm } from '../../nn/norm.ts';
 import { Rotary } from '../../nn/rotary.ts';
+import type { JsonObject } from '../../storage/json.ts';
 import { add, cast } from '../../tensor/elementwise.ts';
 import { linear } from '../../tensor/gemm.ts';
 import {
@@ -61,6 +62,8 @@ export class LanguageModel extends Module {
   checkpoint?: string;
   /** The family of the checkpoint it was loaded from, as which it is saved again where that still describes it. */
   family?: string;
+  /** Its `bos_token_id`, `eos_token_id` and `pad_token_id`, which are handed on when it is saved. */
+  specialTokens?: JsonObject;
   readonly #rotary: Rotary | undefined;
 
   /** @throws ERR_LIBMOE_CONFIG */
