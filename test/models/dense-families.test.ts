@@ -72,6 +72,17 @@ describe.each(families)('%s', (name) => {
     for (const tensor of expected.values()) tensor.dispose();
   });
 
+  it('in bf16 differs by rounding only', async () => {
+    using exact = await loadModel(join(golden, name));
+    using rounded = await loadModel(join(golden, name), { dtype: 'bf16' });
+    const ids = [Array.from({ length: 40 }, (_, i) => (i * 5) % 50)];
+    const [wanted, got] = [logitsOf(exact, ids), logitsOf(rounded, ids)];
+    const norm = (values: readonly number[]): number => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0));
+    const difference = norm(got.map((value, i) => value - wanted[i]!)) / norm(wanted);
+    expect(difference).toBeGreaterThan(0);
+    expect(difference).toBeLessThan(0.05);
+  });
+
   it('continues from a cache with the same bits', async () => {
     using model = await loadModel(join(golden, name));
     const sequences = [40, 23].map((length, salt) =>

@@ -44,8 +44,8 @@ export interface NewModelOptions {
 export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array };
 
 /**
- * A decoder-only language model: LibMoE's form (LayerNorm, partial rotary, ReLU, output bias) and the Llama form (RMSNorm, SwiGLU, grouped KV heads)
- * from one configuration, with a mixture of experts in any subset of layers. Batches are packed: sequences laid end to end, no padding.
+ * A decoder-only language model: LibMoE's form (LayerNorm, partial rotary, ReLU, output bias), the Llama form (RMSNorm, SwiGLU, grouped KV heads)
+ * and those of its relatives from one configuration, with a mixture of experts in any subset of layers. Batches are packed: sequences laid end to end, no padding.
  */
 export class LanguageModel extends Module {
   readonly config: LanguageModelConfig;
