@@ -125,7 +125,9 @@ export function upcycleWithReport(
   const { initStd, seed } = checkedOptions(options);
   const before = dense.stateDict();
   const model = new LanguageModel(config, { seed: 'later', dtype: dense.dtype, device: dense.device });
-  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint; // the tokenizer stays the same
+  // The tokenizer stays the same.
+  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint;
+  if (dense.specialTokens !== undefined) model.specialTokens = dense.specialTokens;
   const report: UpcycleReport = {
     layers: resolveLayers(config.moe!.layers, config.layers),
     copied: [],
