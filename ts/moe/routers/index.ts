@@ -1,3 +1,6 @@
 // Every algorithm registers itself when it is imported.
+import './cosine.ts';
+import './perturbed-cosine.ts';
 import './sigmoid.ts';
 import './smoe.ts';
+import './switch.ts';
