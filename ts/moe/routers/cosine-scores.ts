@@ -1,6 +1,6 @@
 import { add, divide, maximum, sqrt, square } from '../../tensor/elementwise.ts';
 import { linear } from '../../tensor/gemm.ts';
-import type { Tensor } from '../../tensor/index.ts';
+import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { sum } from '../../tensor/reduction.ts';
 import { reshape } from '../../tensor/shape.ts';
 
@@ -10,10 +10,14 @@ export interface NormRule {
   floor?: number;
   /** Default 0. */
   plus?: number;
+  /** The norms get no gradient: as if the vectors had been rescaled before the pass. */
+  constant?: boolean;
 }
 
 /** Norms of the rows of x [n, width], [n, 1]. A row below the floor has gradient 0. */
-export function rowNorms(x: Tensor, { floor = 1e-12, plus = 0 }: NormRule = {}): Tensor {
+export function rowNorms(x: Tensor, rule: NormRule = {}): Tensor {
+  const { floor = 1e-12, plus = 0, constant = false } = rule;
+  if (constant) return noGrad(() => rowNorms(x, { floor, plus }));
   const norms = sqrt(maximum(sum(square(x), 1, { keepDims: true }), floor * floor));
   return plus === 0 ? norms : add(norms, plus);
 }

@@ -51,16 +51,21 @@ export const alike =
   (target, { seed }) =>
     initialiser(target, { seed, name: 'router' });
 
-/** Every row rescaled to one norm, default such that the standard deviation of the whole stays (Csordás et al., arXiv 2310.10837). */
+/** {@link equaliseRows} of what `initialiser` draws. */
 export function withEqualRows(initialiser: Initialiser, norm?: number): Initialiser {
   return (weight, source) => {
     initialiser(weight, source);
-    const [rows = 0, width = 0] = weight.shape;
-    const values = weight.toArray();
-    const norms = Array.from({ length: rows }, (_, r) =>
-      Math.hypot(...values.slice(r * width, (r + 1) * width)),
-    );
-    const target = norm ?? Math.sqrt(norms.reduce((a, n) => a + n * n, 0) / rows);
-    weight.write(values.map((x, i) => (x * target) / (norms[Math.floor(i / width)] || 1)));
+    equaliseRows(weight, norm);
   };
+}
+
+/** Every row rescaled to one norm, default such that the standard deviation of the whole stays (Csordás et al., arXiv 2310.10837). */
+export function equaliseRows(weight: Tensor, norm?: number): void {
+  const [rows = 0, width = 0] = weight.shape;
+  const values = weight.toArray();
+  const norms = Array.from({ length: rows }, (_, r) =>
+    Math.hypot(...values.slice(r * width, (r + 1) * width)),
+  );
+  const target = norm ?? Math.sqrt(norms.reduce((a, n) => a + n * n, 0) / rows);
+  weight.write(values.map((x, i) => (x * target) / (norms[Math.floor(i / width)] || 1)));
 }

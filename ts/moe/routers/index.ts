@@ -4,3 +4,4 @@ import './perturbed-cosine.ts';
 import './sigmoid.ts';
 import './smoe.ts';
 import './switch.ts';
+import './xmoe.ts';
