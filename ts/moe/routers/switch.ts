@@ -6,7 +6,6 @@ import { uniform } from '../../tensor/random.ts';
 import type { RoutingContext } from '../context.ts';
 import { capacityOf } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
-import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { widen } from './gate-routing.ts';
 import { TopKRouter } from './top-k.ts';
@@ -38,7 +37,6 @@ class SwitchRouter extends TopKRouter {
   }
 
   override route(tokens: Tensor, context: RoutingContext): Routing {
-    requireTokens(tokens, this.width, context.layerName);
     const { capacityFactor, evaluationCapacityFactor } = this.#options;
     const routing = super.route(this.#jittered(tokens, context), context);
     const allowed = context.training ? capacityFactor : evaluationCapacityFactor;
