@@ -16,6 +16,18 @@ interface Options {
   json?: boolean;
 }
 
+/** Every registered router, one line each; a test compares the list with the registry. */
+const routers = [
+  'cosine (cosines, as in LibMoE v1)',
+  'hyper (HyperRouter: a fixed hypernetwork, a learnt code)',
+  'noisy-top-k (learnt noise, Shazeer 2017)',
+  'perturbed-cosine (cosines, a constant added to the norms)',
+  'sigmoid (σ-MoE)',
+  'smoe (softmax, top k)',
+  'switch (top 1, expert capacity; its weights are below 1)',
+  'xmoe (X-MoE: cosines in few dimensions, a learnt temperature)',
+];
+
 export function upcycleCommand(): Command {
   return new Command('upcycle')
     .description(
@@ -33,7 +45,7 @@ export function upcycleCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRouters: smoe (softmax, top k), sigmoid (σ-MoE). With either the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md',
+      `\nRouters:\n  ${routers.join('\n  ')}\nWhere the weights of a token's experts sum to 1 the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md, docs/routers/`,
     )
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');
