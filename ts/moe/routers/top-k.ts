@@ -1,15 +1,15 @@
 import { type Initialiser, kaimingUniform, normal } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
 import { cast, multiply, scale, subtract } from '../../tensor/elementwise.ts';
-import { type GateOptions, gate } from '../../tensor/gating.ts';
+import { type Gate, type GateOptions, gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
 import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { bernoulli } from '../../tensor/random.ts';
-import type { RoutingContext } from '../context.ts';
-import { gateLosses } from '../losses.ts';
+import type { RoutingContext, RoutingLoss } from '../context.ts';
+import { type GateStatistics, gateLosses } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
 import { Router, requireTokens } from '../router.ts';
-import type { Routing } from '../routing.ts';
+import type { AnyRouting } from '../routing.ts';
 import type { TopKOptions, TopKRule } from './top-k-rule.ts';
 
 /** Of the initial values of a layer by itself: LibMoE's. */
@@ -54,35 +54,53 @@ export class TopKRouter extends Router {
   }
 
   /** Throws ERR_LIBMOE_SHAPE for tokens of another width, ERR_LIBMOE_NOT_FINITE for logits that are no numbers. */
-  route(tokens: Tensor, context: RoutingContext): Routing {
+  route(tokens: Tensor, context: RoutingContext): AnyRouting {
     requireTokens(tokens, this.width, context.layerName);
-    const { score, weights, epsilon, losses } = this.#rule;
-    const { balance } = losses;
-    const logits = this.#logits(tokens, context);
-    const options: GateOptions = {
-      topK: this.topK,
-      score,
-      weights,
-      epsilon,
-      probability: balance === 'standard' && score === 'sigmoid' ? 'normalised-sigmoid' : 'softmax',
-      tokenMask: context.tokenMask,
-      sequenceOffsets: context.sequenceOffsets,
-      probabilities: context.trace,
-      entropy: balance === 'step',
-    };
-    const experts = context.replayed ?? this.#dropped(logits, options, context);
-    const chosen = gate(logits, { ...options, experts });
+    const logits = this.logits(tokens, context);
+    const chosen = this.choose(logits, context);
     return {
       experts: chosen.experts,
       weights: chosen.weights,
       logits,
       probabilities: chosen.probabilities,
-      losses: gateLosses(chosen, { ...losses, topK: this.topK }, context),
+      losses: this.losses(chosen, context),
       statistics: chosen,
     };
   }
 
-  #logits(tokens: Tensor, context: RoutingContext): Tensor {
+  /** Which losses the options ask for. */
+  protected get lossTerms(): TopKRule['losses'] {
+    return this.#rule.losses;
+  }
+
+  /** The gate of the rule; `own` are the gate options in which a method differs. Repeats the choices of a pass that is recomputed. */
+  protected choose(logits: Tensor, context: RoutingContext, own: Partial<GateOptions> = {}): Gate {
+    const { score, weights, epsilon, losses, probability } = this.#rule;
+    const { balance } = losses;
+    const usual = balance === 'standard' && score === 'sigmoid' ? 'normalised-sigmoid' : 'softmax';
+    const options: GateOptions = {
+      topK: this.topK,
+      score,
+      weights,
+      epsilon,
+      probability: probability ?? usual,
+      tokenMask: context.tokenMask,
+      sequenceOffsets: context.sequenceOffsets,
+      probabilities: context.trace,
+      entropy: balance === 'step',
+      ...own,
+    };
+    const experts = context.replayed ?? own.experts ?? this.#dropped(logits, options, context);
+    return gate(logits, { ...options, experts });
+  }
+
+  /** The balance and z losses that the options ask for. */
+  protected losses(statistics: GateStatistics, context: RoutingContext): RoutingLoss[] {
+    return gateLosses(statistics, { ...this.#rule.losses, topK: this.topK }, context);
+  }
+
+  /** tokens Wᵀ (+ b) in f32, or f64 for f64. */
+  protected logits(tokens: Tensor, context: RoutingContext): Tensor {
     const wide = tokens.dtype === 'f64' ? 'f64' : 'f32';
     const as = (t: Tensor): Tensor => (t.dtype === wide ? t : cast(t, wide));
     let x = as(tokens);
