@@ -16,6 +16,21 @@ interface Options {
   json?: boolean;
 }
 
+/** In words; `routerNames()` would load the whole library for a help text. A test holds the list complete. */
+const routers = [
+  'dense (all experts, softmax)',
+  'expert-choice (experts choose tokens; looks ahead)',
+  'hash (by token id)',
+  'moe++ (zero, copy and constant experts)',
+  'random (control)',
+  'remoe (ReLU gates)',
+  'shared-v2 (DeepSeek-V2)',
+  'shared-v3 (DeepSeek-V3, balanced by biases)',
+  'sigmoid (σ-MoE)',
+  'smoe (softmax, top k)',
+  'tc-moe (ternary)',
+];
+
 export function upcycleCommand(): Command {
   return new Command('upcycle')
     .description(
@@ -33,7 +48,7 @@ export function upcycleCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRouters: smoe (softmax, top k), sigmoid (σ-MoE). With either the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md',
+      `\nRouters: ${routers.join(', ')}.\nWhere the weights of a router sum to 1 (all but expert-choice, moe++, remoe and tc-moe) the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md, docs/routers`,
     )
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');
