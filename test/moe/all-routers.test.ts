@@ -131,6 +131,12 @@ function optionsFor(name: string, compat: Compat): object {
   return compat === 'libmoe' && flavoured ? { flavour: 'vision-language' } : {};
 }
 
+/** Parameters whose gradient is on purpose not the slope of what the router computes, and why. */
+const notTheSlope: Record<string, string[]> = {
+  // LibMoE rescales the embeddings inside the forward pass and takes no gradient of that.
+  'xmoe libmoe': ['embeddings'],
+};
+
 const cases = routerNames().flatMap((name) =>
   (routerDefinition(name).compat ?? ['fixed']).map((compat) => ({ name, compat })),
 );
@@ -170,14 +176,8 @@ describe.each(cases)('$name, $compat', ({ name, compat }) => {
     using tokenIds = tensor(Int32Array.from([3, 1, 4, 1, 5, 9, 2]));
     using tokenMask = tensor([1, 1, 1, 1, 0, 1, 1], [7], { dtype: 'bool' });
     using sequenceOffsets = tensor(Int32Array.from([0, 4, 7]));
-    checkGradients(one, waves(7), {
-      training: true,
-      tokenIds,
-      tokenMask,
-      sequenceOffsets,
-      step: 1,
-      totalSteps: 4,
-    });
+    const context = { training: true, tokenIds, tokenMask, sequenceOffsets, step: 1, totalSteps: 4 };
+    checkGradients(one, waves(7), context, 5, notTheSlope[`${name} ${compat}`]);
   });
 
   it('takes one token, all experts per token, one expert, and tokens that are all alike', async () => {

@@ -6,7 +6,8 @@ import { capacityOf } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
-import { TopKRouter } from './top-k.ts';
+import { gateRouting } from './gate-routing.ts';
+import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
 const options = ownWeightOptions.omit({ expertDropout: true }).extend({
@@ -20,7 +21,7 @@ type Options = z.output<typeof options>;
  * other, weighted by that probability. A token may get none. Which tokens an expert takes depends on the whole batch: a causal model looks
  * ahead, and generating token by token routes differently.
  */
-class ExpertChoiceRouter extends TopKRouter {
+class ExpertChoiceRouter extends ScoringRouter {
   readonly #factor: number;
 
   constructor(given: Options, place: RouterPlace) {
@@ -39,14 +40,7 @@ class ExpertChoiceRouter extends TopKRouter {
     const logits = this.logits(tokens, context);
     const taken = context.replayed ?? noGrad(() => this.#taken(logits, context));
     const chosen = this.choose(logits, context, { experts: taken, topK: taken.shape[1]! });
-    return {
-      experts: chosen.experts,
-      weights: chosen.weights,
-      logits,
-      probabilities: chosen.probabilities,
-      losses: this.losses(chosen, context),
-      statistics: chosen,
-    };
+    return gateRouting(chosen, logits, { ...this.lossTerms, topK: this.topK }, context);
   }
 
   /** i32 [tokens, most]: for every token the experts that take it, the most probable first. */

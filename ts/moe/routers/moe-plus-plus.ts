@@ -1,7 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { type Initialiser, normal } from '../../nn/initialisers.ts';
-import { newParameter } from '../../nn/linear.ts';
 import { add, cast, divide, greaterEqual, maximum, multiply } from '../../tensor/elementwise.ts';
 import type { Gate } from '../../tensor/gating.ts';
 import { linear, matmul } from '../../tensor/gemm.ts';
@@ -15,7 +14,8 @@ import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { ofChoices, shifted } from './choice-table.ts';
-import { TopKRouter } from './top-k.ts';
+import { drawnParameter } from './first-values.ts';
+import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf, type TopKRule } from './top-k-rule.ts';
 
 const whole = z.number().int().min(0);
@@ -70,7 +70,7 @@ function balanceWeights(o: Options, { experts, topK, compat }: RouterPlace): num
  * MoE++ (Jin et al., arXiv 2410.07348): beside the experts a token may choose ones that cost nothing: zero, copy x, and constant
  * α₀ x + α₁ v with α = softmax(W_c x). Logits get a learnt map of the previous layer's.
  */
-class MoePlusPlusRouter extends TopKRouter {
+class MoePlusPlusRouter extends ScoringRouter {
   /** [constants, width]: v. */
   constants?: Tensor;
   /** [2 · constants, width]: the rows W_c of each constant expert. */
@@ -89,12 +89,8 @@ class MoePlusPlusRouter extends TopKRouter {
     this.#experts = place.experts;
     this.#outputs = weights.length;
     this.#balanceWeights = weights;
-    const { seed, name } = place.values ?? { seed: 42, name: `router.${place.layer}` };
-    const made = (parameter: string, shape: number[], start: Initialiser): Tensor => {
-      const t = newParameter(shape, place);
-      start(t, { seed, name: `${name}.${parameter}` });
-      return t;
-    };
+    const made = (parameter: string, shape: number[], start: Initialiser): Tensor =>
+      drawnParameter(shape, place, parameter, start);
     const small = normal(0.02);
     if (o.constantExperts > 0) {
       this.constants = made('constants', [o.constantExperts, place.width], normal(o.constantStd));

@@ -10,7 +10,7 @@ import type { RoutingContext, RoutingLoss } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens, type StepChoices } from '../router.ts';
 import type { AssignmentRouting } from '../routing.ts';
-import { TopKRouter } from './top-k.ts';
+import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
 const options = ownWeightOptions.omit({ expertDropout: true }).extend({
@@ -30,7 +30,7 @@ const largest = 1e30;
  * ReMoE (Wang, Zhu and Chen, arXiv 2412.14711): a token goes to every expert whose gate relu(W x) is positive, weighted by the gate. A penalty
  * λ on the gates, adapted after each step, makes the mean number of experts per token topK.
  */
-class ReluRouter extends TopKRouter {
+class ReluRouter extends ScoringRouter {
   /** f32 [1]: λ. Equal in all layers, as all see the same sparsity. */
   sparsityWeight: Tensor;
   readonly #options: Options;

@@ -21,7 +21,7 @@ import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { ofChoices } from './choice-table.ts';
-import { TopKRouter } from './top-k.ts';
+import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
 const options = ownWeightOptions.extend({
@@ -38,7 +38,7 @@ const nullBias = -10;
  * TC-MoE (Yan et al., "TC-MoE: Augmenting Mixture of Experts with Ternary Expert Choice", ICLR 2025). The router's outputs are the N experts
  * with sign +1, the same with sign −1, and topK null experts that cost nothing and give nothing.
  */
-class TernaryRouter extends TopKRouter {
+class TernaryRouter extends ScoringRouter {
   readonly #options: Options;
   readonly #experts: number;
   readonly #place: RouterPlace;

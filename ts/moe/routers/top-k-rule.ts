@@ -1,14 +1,14 @@
 import { z } from 'zod';
 import type { GateOptions } from '../../tensor/gating.ts';
-import { libmoeStd } from '../experts.ts';
 import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
+import { initOption, type MatrixInit, usualInit } from './first-values.ts';
 import { lossesOf, lossOptions } from './loss-options.ts';
 
 /** Options of every router that scores experts by one matrix. */
 export const topKOptions = lossOptions.extend({
   /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
-  init: z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]).optional(),
+  init: initOption.optional(),
   /** Add a bias to the logits, zero at first. */
   bias: z.boolean().default(false),
   /** Choose by the scores, then apply the score function to the chosen logits alone. */
@@ -38,24 +38,18 @@ export interface TopKRule {
   layersAlike?: boolean;
   /** `init` holds whatever a model or a user says. */
   ownInit?: boolean;
-  init: { std: number } | 'linear';
+  init: MatrixInit;
 }
 
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
 export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {
   const language = options.flavour === 'language';
-  const std = libmoeStd({
-    width: place.width,
-    hidden: 1,
-    experts: place.experts,
-    layers: place.layers,
-  }).router;
   return {
     score,
     weights: options.activationAfterTopK ? 'activation' : 'renormalise',
     epsilon: language ? 1e-20 : 0,
     losses: lossesOf(options, place),
     layersAlike: place.compat === 'libmoe' && !language,
-    init: options.init ?? { std: language ? std : 0.02 },
+    init: options.init ?? usualInit(options.flavour, place),
   };
 }
