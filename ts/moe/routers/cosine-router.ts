@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type Initialiser, kaimingUniform } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
-import { add, scale } from '../../tensor/elementwise.ts';
+import { add } from '../../tensor/elementwise.ts';
 import { gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
 import type { Tensor } from '../../tensor/index.ts';
@@ -82,9 +82,7 @@ export class CosineRouter extends Router {
     const { ofTokens, ofRows, double } = this.#rule;
     const as = widen(tokens);
     const x = this.projection ? linear(as(tokens), as(this.projection)) : as(tokens);
-    const scores = cosineScores(x, as(this.weight), ofTokens, ofRows);
-    const { temperature } = this.#options;
-    const tempered = temperature === 1 ? scores : scale(scores, 1 / temperature);
+    const tempered = cosineScores(x, as(this.weight), ofTokens, ofRows, 1 / this.#options.temperature);
     const bias = this.bias && as(this.bias);
     const logits = bias && !double ? add(tempered, bias) : tempered;
     const options = { ...passOptions(context, this.#losses), topK: this.topK };

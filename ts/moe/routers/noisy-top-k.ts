@@ -5,7 +5,6 @@ import {
   add,
   cast,
   divide,
-  equal,
   erf,
   greater,
   maximum,
@@ -21,7 +20,7 @@ import { linear } from '../../tensor/gemm.ts';
 import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
 import { randn } from '../../tensor/random.ts';
 import { mean, sum } from '../../tensor/reduction.ts';
-import { reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
+import { gatherRows, reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext, RoutingLoss } from '../context.ts';
 import type { GateLossOptions } from '../losses.ts';
@@ -81,7 +80,9 @@ class NoisyTopKRouter extends Router {
     const as = widen(tokens);
     const x = as(tokens);
     const clean = linear(x, as(this.weight));
-    const deviations = context.training ? add(softplus(linear(x, as(this.noise))), this.#floor) : undefined;
+    const deviations = context.training
+      ? scale(softplus(linear(x, as(this.noise))), Math.SQRT2, Math.SQRT2 * this.#floor)
+      : undefined;
     const logits = deviations ? add(clean, multiply(noiseLike(clean, context), deviations)) : clean;
     const options = { ...passOptions(context, this.#losses), topK: this.topK };
     const chosen = gate(logits, { ...options, weights: 'activation' });
@@ -110,21 +111,17 @@ class NoisyTopKRouter extends Router {
   }
 }
 
-/** Logits without and with noise and the noise's standard deviations, [tokens, experts]. */
+/** [tokens, experts]: logits without and with noise, and the noise's standard deviations times √2, as the error function wants them. */
 interface Scores {
   clean: Tensor;
   noisy: Tensor;
   deviations: Tensor;
 }
 
-const noiseLike = (t: Tensor, context: RoutingContext): Tensor =>
-  randn(t.shape, { seed: context.random('noise'), dtype: t.dtype, device: t.device });
-
-/** 1 where the chosen expert of a token is that of the column, [tokens, experts], `slot` [tokens, 1] being one of its choices. */
-function chosenIn(slot: Tensor, like: Tensor): Tensor {
-  const columns = Array.from({ length: like.shape[1]! }, (_, e) => e);
-  const index = tensor(columns, [1, columns.length], { dtype: like.dtype, device: like.device });
-  return cast(equal(cast(slot, like.dtype), index), like.dtype);
+/** Normal numbers of variance ½, to be multiplied by deviations times √2. */
+function noiseLike(t: Tensor, context: RoutingContext): Tensor {
+  const { dtype, device, shape } = t;
+  return noGrad(() => randn(shape, { seed: context.random('noise'), std: Math.SQRT1_2, dtype, device }));
 }
 
 /** Weights summed over tokens for each expert, [experts]. */
@@ -140,17 +137,29 @@ function summedWeights({ experts, weights }: Gate, count: number): Tensor {
  */
 function expectedLoad({ clean, noisy, deviations }: Scores, k: number, mask: Tensor | undefined): Tensor {
   const { experts } = noGrad(() => gate(noisy, { topK: k + 1, tokenMask: mask }));
-  const logitAt = (slot: number): Tensor => {
-    const at = noGrad(() => chosenIn(slice(experts, 1, slot, slot + 1), noisy));
-    return sum(multiply(noisy, at), 1, { keepDims: true });
-  };
   // What an expert must exceed: the k-th best of the others.
-  const next = logitAt(k);
-  const threshold = where(greater(noisy, next), next, logitAt(k - 1));
-  const z = scale(divide(subtract(clean, threshold), deviations), Math.SQRT1_2);
-  const probability = scale(erf(z), 0.5, 0.5);
-  if (!mask) return sum(probability, 0);
-  return sum(where(reshape(mask, [mask.size, 1]), probability, 0), 0);
+  const best = logitsAt(noisy, experts, k - 1);
+  const next = logitsAt(noisy, experts, k);
+  const threshold = where(greater(noisy, next), next, best);
+  const erfs = erf(divide(subtract(clean, threshold), deviations));
+  const [tokens = 0] = noisy.shape;
+  if (!mask) return scale(sum(erfs, 0), 0.5, tokens / 2);
+  const counted = reshape(mask, [tokens, 1]);
+  return sum(where(counted, scale(erfs, 0.5, 0.5), 0), 0);
+}
+
+/** The logit of every token's choice in one slot, [tokens, 1]. */
+function logitsAt(logits: Tensor, experts: Tensor, slot: number): Tensor {
+  const [tokens = 0, width = 0] = logits.shape;
+  const index = noGrad(() => {
+    // Whole numbers stay whole: f32 holds those up to 2^24. No expert, -1, takes any logit.
+    const exact = tokens * width <= 2 ** 24 ? 'f32' : 'f64';
+    const rows = Array.from({ length: tokens }, (_, t) => t * width);
+    const starts = tensor(rows, [tokens, 1], { dtype: exact, device: logits.device });
+    const chosen = maximum(cast(slice(experts, 1, slot, slot + 1), exact), 0);
+    return reshape(cast(add(chosen, starts), 'i32'), [tokens]);
+  });
+  return gatherRows(reshape(logits, [tokens * width, 1]), index);
 }
 
 /** Variance / mean² of the elements. */

@@ -106,28 +106,28 @@ class XmoeRouter extends Router {
     const projected = linear(as(tokens), as(this.projection));
     // LibMoE rescales the embeddings in place before the pass: their norms get no gradient.
     const rows = { constant: this.#compat === 'libmoe' };
-    const cosines = cosineScores(projected, as(this.embeddings), { floor }, rows);
-    const scores = this.#norm === 1 ? cosines : scale(cosines, this.#norm);
     const learnt = this.logTemperature && exp(as(this.logTemperature));
-    const logits = learnt
-      ? divide(scores, maximum(learnt, this.#options.minTemperature))
-      : scale(scores, 1 / this.#temperature);
-    const pass = passOptions(context, this.#losses, this.#options.score);
-    const chosen = this.#gate(logits, scores, { ...pass, topK: this.topK });
+    const factor = learnt
+      ? divide(this.#norm, maximum(learnt, this.#options.minTemperature))
+      : this.#norm / this.#temperature;
+    const logits = cosineScores(projected, as(this.embeddings), { floor }, rows, factor);
+    const pass = { ...passOptions(context, this.#losses, this.#options.score), topK: this.topK };
+    const chosen = this.#gate(logits, pass, () => divide(logits, factor));
     return gateRouting(chosen, logits, this.#losses, context);
   }
 
-  #gate(logits: Tensor, scores: Tensor, options: GateOptions): Gate {
+  /** @param cosines without norm and temperature */
+  #gate(logits: Tensor, options: GateOptions, cosines: () => Tensor): Gate {
     if (this.#compat === 'fixed') return gate(logits, { ...options, epsilon });
     if (this.#compat === 'original') {
       const chosen = gate(logits, { ...options, weights: 'scores' });
       // The balance loss keeps the temperature of the start.
-      const steady = scale(scores, 1 / this.#temperature);
+      const steady = scale(cosines(), this.#norm / this.#temperature);
       const { probabilitySums } = gate(steady, { ...options, experts: chosen.experts });
       return { ...chosen, probabilitySums };
     }
     if (!this.#double) return gate(softmax(logits), { ...options, epsilon });
-    const z = logSumExp(scores);
+    const z = logSumExp(scale(cosines(), this.#norm));
     const { tokenMask } = options;
     return { ...doubleSoftmaxGate(logits, options), logSumExp: tokenMask ? where(tokenMask, z, 0) : z };
   }
