@@ -19,12 +19,21 @@ interface Options {
 /** Every registered router, one line each; a test compares the list with the registry. */
 const routers = [
   'cosine (cosines, as in LibMoE v1)',
+  'dense (all experts, softmax)',
+  'expert-choice (experts choose tokens; looks ahead)',
+  'hash (by token id)',
   'hyper (HyperRouter: a fixed hypernetwork, a learnt code)',
+  'moe++ (zero, copy and constant experts)',
   'noisy-top-k (learnt noise, Shazeer 2017)',
   'perturbed-cosine (cosines, a constant added to the norms)',
+  'random (control)',
+  'remoe (ReLU gates)',
+  'shared-v2 (DeepSeek-V2)',
+  'shared-v3 (DeepSeek-V3, balanced by biases)',
   'sigmoid (σ-MoE)',
   'smoe (softmax, top k)',
   'switch (top 1, expert capacity; its weights are below 1)',
+  'tc-moe (ternary)',
   'xmoe (X-MoE: cosines in few dimensions, a learnt temperature)',
 ];
 

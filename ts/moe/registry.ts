@@ -43,8 +43,11 @@ export function registerRouter<Options extends z.ZodType>(
   name: string,
   definition: RouterDefinition<Options>,
 ): void {
-  if (!/^[a-z][a-z0-9-]*$/.test(name))
-    fail('ERR_LIBMOE_ARGUMENT', `a router's name is lower-case words joined by "-", got "${name}"`);
+  if (!/^[a-z][a-z0-9+-]*$/.test(name))
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `a router's name is lower-case words joined by "-" (digits and "+" may follow a letter), got "${name}"`,
+    );
   if (routers.has(name))
     fail('ERR_LIBMOE_ARGUMENT', `a router "${name}" is registered already; choose another name`);
   routers.set(name, definition as unknown as RouterDefinition);

@@ -15,6 +15,9 @@ export const compatibilities: readonly Compat[] = ['fixed', 'libmoe', 'original'
 
 /** What an optimizer step sent where: all micro-batches and ranks together. */
 export interface StepChoices {
+  /** Optimizer steps done, this one included, and how many the run has in all (0: not known). */
+  step: number;
+  totalSteps: number;
   /** Choices per output of this router. */
   counts: readonly number[];
   /** Tokens that this router saw. */

@@ -146,7 +146,7 @@ async function trainStep<Batch>(
   const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
   optimizer.step(learningRate, scale);
   optimizer.zeroGrad();
-  routersAfterStep(model, outcome.choices);
+  routersAfterStep(model, outcome.choices, { step: number, totalSteps: options.steps });
   await model.afterStep?.({ step: number, layers: outcome.choices });
   opened.advance(number, outcome.tokens);
   const seconds = (performance.now() - started) / 1000;

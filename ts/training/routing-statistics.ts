@@ -27,11 +27,15 @@ export async function routingStatistics(
 }
 
 /** Tells every router of the model what the step's choices were. */
-export function routersAfterStep(model: object, layers: StepChoices['layers']): void {
+export function routersAfterStep(
+  model: object,
+  layers: StepChoices['layers'],
+  at: Pick<StepChoices, 'step' | 'totalSteps'>,
+): void {
   if (!(model instanceof Module)) return;
   for (const module of model.namedModules().values()) {
     if (!(module instanceof MoeLayer)) continue;
     const own = layers.get(module.name);
-    if (own) module.afterStep({ ...own, layers });
+    if (own) module.afterStep({ ...own, ...at, layers });
   }
 }

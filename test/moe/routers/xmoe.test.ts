@@ -177,7 +177,7 @@ describe('xmoe', () => {
   it('libmoe: embeddings go back to norm 1.5 after a step; other behaviours leave them', () => {
     for (const compat of ['libmoe', 'fixed'] as const) {
       using router = routerFor<Xmoe>('xmoe', { ...place, compat });
-      const step = { counts: [], tokens: 0, layers: new Map() };
+      const step = { counts: [], tokens: 0, step: 1, totalSteps: 1, layers: new Map() };
       const width = router.embeddings.shape[1]!;
       const norms = () => rowsOf(router.embeddings.toArray(), width).map(normOf);
       near(norms(), [1.5, 1.5, 1.5, 1.5, 1.5], 6);

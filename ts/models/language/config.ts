@@ -174,15 +174,15 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   oneRouter(moe, 1, layers).dispose();
 }
 
-/** A router as a layer of this model has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
-export function oneRouter(moe: MoeConfig, width: number, layers: number): Router {
+/** A router as a layer of this model (default its first) has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
+export function oneRouter(moe: MoeConfig, width: number, layers: number, layer = 0): Router {
   const { name, ...options } = moe.router;
   const { experts, topK, compat } = moe;
   return createRouter(name, options, {
     width,
     experts,
     topK,
-    layer: 0,
+    layer,
     layers,
     compat,
     shared: moe.shared !== undefined,

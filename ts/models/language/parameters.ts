@@ -56,6 +56,7 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const moeLayers = moeLayersOf(config).length;
   const denseLayers = layers - moeLayers;
   const moe = moeSize(config);
+  const routers = moeLayersOf(config).reduce((all, layer) => all + routerSize(config, layer), 0);
 
   const projection = vocabularySize * dModel;
   const positions = config.positions === 'learned' ? config.maxPositions * dModel : 0;
@@ -67,14 +68,16 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
     normSize +
     layers * (2 * normSize + qkNormSize(config) + attentionWeights + attentionBiases) +
     denseLayers * (dense.weights + dense.biases) +
-    moeLayers * (moe.others + moe.otherBiases);
+    moeLayers * (moe.others + moe.otherBiases) +
+    routers;
   const perExpert = moe.expert.weights + moe.expert.biases;
   const routedExperts = moeLayers * moe.experts * perExpert;
   const products =
     projection +
     layers * attentionWeights +
     denseLayers * dense.weights +
-    moeLayers * (moe.others + moe.topK * moe.expert.weights);
+    moeLayers * (moe.others + moe.topK * moe.expert.weights) +
+    routers;
   const keys = windowsOf(config).reduce<number>(
     (sum, window) => sum + meanKeys(context ?? config.maxPositions, window),
     0,
@@ -110,14 +113,14 @@ function moeSize(config: LanguageModelConfig): {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
     topK: moe.topK,
-    others: routerSize(config) + shared.weights,
+    others: shared.weights,
     otherBiases: shared.biases,
   };
 }
 
-/** The parameters of one layer's router: made and counted. */
-function routerSize(config: LanguageModelConfig): number {
-  using router = oneRouter(config.moe!, config.dModel, config.layers);
+/** The parameters of a layer's router: made and counted, as some routers have more in later layers. */
+function routerSize(config: LanguageModelConfig, layer: number): number {
+  using router = oneRouter(config.moe!, config.dModel, config.layers, layer);
   return router.parameterCount();
 }
 

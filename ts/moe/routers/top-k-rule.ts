@@ -17,6 +17,8 @@ export const topKOptions = lossOptions.extend({
   inputDropout: z.number().min(0).lt(1).default(0),
   expertDropout: z.number().min(0).lt(1).default(0),
 });
+/** Of routers that weigh the chosen experts by a rule of their own. */
+export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true });
 /** {@link topKOptions} with every default written out. */
 export type TopKOptions = z.output<typeof topKOptions>;
 
@@ -25,6 +27,8 @@ export interface TopKRule {
   score: 'softmax' | 'sigmoid';
   weights: NonNullable<GateOptions['weights']>;
   epsilon: number;
+  /** What balance and records look at; default the scores for `standard` (sigmoids divided by their sum), else the softmax. */
+  probability?: GateOptions['probability'];
   losses: Omit<GateLossOptions, 'topK'>;
   /** Leave out whole experts for the batch instead of single scores. */
   dropWholeExperts?: boolean;
