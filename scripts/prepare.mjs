@@ -2,7 +2,7 @@
 // hash of sources and flags is that of the last build: npm runs it again at the first `npx libmoe`. Holds a lock, so that two do not build at once.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { withLock } from './lock.mjs';
@@ -59,6 +59,8 @@ try {
         run(process.execPath, [at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
       },
     );
+    // npm does this when it links a command, but `npx libmoe` finds its link of an earlier build.
+    await chmod(at('dist', 'cli', 'main.js'), 0o755);
     await upToDate(
       'native',
       await hashOf(['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'], flags),

@@ -16,6 +16,11 @@ bare() { env -i PATH="$T/bin" HOME="$T/home" NODE_EXTRA_CA_CERTS="${NODE_EXTRA_C
 folder() { mkdir -p "$T/$1" && cd "$T/$1" && echo '{"name":"app","private":true,"type":"module"}' > package.json; }
 
 cd "$here" || exit 1
+# As the README has it, and once more after a new build: npx keeps the link that it made the first time.
+npm_config_cache="$T/npx" npx libmoe inspect > "$T/log" 2>&1
+check $? 'npx libmoe in the checkout'
+rm -rf dist && node scripts/prepare.mjs > "$T/log" 2>&1 && npm_config_cache="$T/npx" npx libmoe inspect > "$T/log" 2>&1
+check $? 'npx libmoe after a new build'
 (cd "$here" && npm pack --pack-destination "$T" --json > "$T/pack.json" 2> "$T/log")
 check $? 'npm pack'
 tarball=$(ls "$T"/libmoe-*.tgz)
