@@ -131,13 +131,13 @@ describe('the language model adapter', () => {
 
   it('runs a shared context once', () => {
     const cost = (share: boolean): number =>
-      unitsOf(requests.slice(0, 20), 48, 2048, share).reduce((sum, unit) => sum + unit.cost, 0);
+      unitsOf(requests.slice(0, 20), 48, 2048, () => share).reduce((sum, unit) => sum + unit.cost, 0);
     const contexts = shared.reduce((sum, { length }) => sum + length, 0);
     expect(cost(true)).toBe(contexts + 5 * (0 + 0 + 2 + 6));
     expect(cost(false)).toBe(4 * contexts + 5 * (0 + 0 + 2 + 6));
     // a group that does not fit the budget is split, each part with the context
     expect(
-      unitsOf(requests.slice(0, 4), 48, shared[0]!.length + 6, true).map(
+      unitsOf(requests.slice(0, 4), 48, shared[0]!.length + 6).map(
         (unit) => unit.kind === 'shared' && unit.requests,
       ),
     ).toEqual([[0, 1, 2], [3]]);

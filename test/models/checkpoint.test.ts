@@ -125,9 +125,9 @@ describe('checkpoints', () => {
       await refused(/ERR_LIBMOE_UNSUPPORTED.*MambaForCausalLM.*known are LlamaForCausalLM/);
       rewrite({
         architectures: ['LlamaForCausalLM'],
-        rope_parameters: { rope_type: 'llama3', rope_theta: 1e4, factor: 8 },
+        rope_parameters: { rope_type: 'dynamic', rope_theta: 1e4, factor: 8 },
       });
-      await refused(/ERR_LIBMOE_CONFIG.*rotary scaling "llama3" is not supported/);
+      await refused(/ERR_LIBMOE_CONFIG.*rotary scaling "dynamic" is not supported/);
       rewrite({ rope_parameters: null, hidden_act: 'mish' });
       await refused(/"hidden_act": "mish"/);
       rewrite({ hidden_act: 'silu', hidden_size: 'big' });

@@ -84,6 +84,11 @@ describe('language models agree with PyTorch', () => {
   it('knows its architectures by name', () => {
     expect(architectures.map(({ name }) => name)).toEqual([
       'LlamaForCausalLM',
+      'MistralForCausalLM',
+      'Qwen2ForCausalLM',
+      'Qwen3ForCausalLM',
+      'Phi3ForCausalLM',
+      'GPT2LMHeadModel',
       'MixtralForCausalLM',
       'LibMoeForCausalLM',
     ]);

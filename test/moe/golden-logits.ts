@@ -15,13 +15,12 @@ export function routerWith(
   logits: readonly number[],
   place: Partial<RouterPlace> & { experts: number; topK: number },
   options: object = {},
+  outputs = place.experts,
 ): TopKRouter {
-  const tokens = logits.length / place.experts;
+  const tokens = logits.length / outputs;
   const full = { width: tokens, layer: 0, layers: 1, compat: 'fixed', dtype: 'f64', ...place } as const;
   const router = createRouter(name, options, full) as TopKRouter;
-  router.weight.write(
-    Array.from(logits, (_, n) => logits[(n % tokens) * place.experts + Math.floor(n / tokens)]!),
-  );
+  router.weight.write(Array.from(logits, (_, n) => logits[(n % tokens) * outputs + Math.floor(n / tokens)]!));
   return router;
 }
 

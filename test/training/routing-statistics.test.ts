@@ -29,7 +29,7 @@ describe('routingStatistics', () => {
       record('0', 30, [20, 10], 0.6),
     ];
     const twoRanks = { ...single(), reduceCounts: (counts: readonly number[]) => counts.map((n) => 2 * n) };
-    const { routing, counts } = await routingStatistics(records, twoRanks);
+    const { routing, choices } = await routingStatistics(records, twoRanks);
     expect(Object.keys(routing)).toEqual(['0', '2']);
     expect(routing['0']).toEqual({
       counts: [52, 28],
@@ -37,13 +37,13 @@ describe('routingStatistics', () => {
       margin: 0.5,
       dropped: 2,
     });
-    expect([...counts]).toEqual([
-      ['0', [52, 28]],
-      ['2', [10, 10]],
+    expect([...choices]).toEqual([
+      ['0', { counts: [52, 28], tokens: 80 }],
+      ['2', { counts: [10, 10], tokens: 20 }],
     ]);
   });
 
   it('is empty for a dense model', async () => {
-    expect(await routingStatistics([], single())).toEqual({ routing: {}, counts: new Map() });
+    expect(await routingStatistics([], single())).toEqual({ routing: {}, choices: new Map() });
   });
 });

@@ -19,6 +19,8 @@ describe('upcycling', () => {
     ['Llama', tinyConfig],
     ['LibMoE', tinyLibmoe],
     ['tied', { ...tinyConfig, tieEmbeddings: true, attentionBias: true }],
+    ["Qwen3's", { ...tinyConfig, qkNorm: 'head', window: [8, null, 8] }],
+    ["GPT-2's", { ...tinyLibmoe, outputBias: false, positions: 'learned', tieEmbeddings: true }],
   ];
   const kinds: UpcycleOptions[] = [
     { experts: 4, topK: 2 },
@@ -43,8 +45,10 @@ describe('upcycling', () => {
 
   it('reports what was copied and what is new', () => {
     using dense = tinyModel(tinyLibmoe);
+    dense.specialTokens = { eos_token_id: 7 };
     const { model, report } = upcycleWithReport(dense, { experts: 4, topK: 2, layers: [1], shared: true });
     expect(report.layers).toEqual([1]);
+    expect(model.specialTokens).toEqual({ eos_token_id: 7 });
     expect(report.initialised).toEqual(['blocks.1.moe.router.weight']);
     expect(report.replicated).toContainEqual({
       from: 'blocks.1.feedForward.up',

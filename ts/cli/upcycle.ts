@@ -16,6 +16,27 @@ interface Options {
   json?: boolean;
 }
 
+/** Every registered router, one line each; a test compares the list with the registry. */
+const routers = [
+  'cosine (cosines, as in LibMoE v1)',
+  'dense (all experts, softmax)',
+  'expert-choice (experts choose tokens; looks ahead)',
+  'hash (by token id)',
+  'hyper (HyperRouter: a fixed hypernetwork, a learnt code)',
+  'moe++ (zero, copy and constant experts)',
+  'noisy-top-k (learnt noise, Shazeer 2017)',
+  'perturbed-cosine (cosines, a constant added to the norms)',
+  'random (control)',
+  'remoe (ReLU gates)',
+  'shared-v2 (DeepSeek-V2)',
+  'shared-v3 (DeepSeek-V3, balanced by biases)',
+  'sigmoid (σ-MoE)',
+  'smoe (softmax, top k)',
+  'switch (top 1, expert capacity; its weights are below 1)',
+  'tc-moe (ternary)',
+  'xmoe (X-MoE: cosines in few dimensions, a learnt temperature)',
+];
+
 export function upcycleCommand(): Command {
   return new Command('upcycle')
     .description(
@@ -33,7 +54,7 @@ export function upcycleCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nRouters: smoe (softmax, top k), sigmoid (σ-MoE). With either the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md',
+      `\nRouters:\n  ${routers.join('\n  ')}\nWhere the weights of a token's experts sum to 1 the new model starts as good as the dense one.\n\nExample: npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\nThen:    npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md, docs/routers/`,
     )
     .action(async (o: Options) => {
       const { existsSync } = await import('node:fs');

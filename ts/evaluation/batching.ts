@@ -31,22 +31,23 @@ const shortestShared = 4;
 /**
  * Cuts requests into units of work: choices of one question share their context's forward pass where that saves tokens,
  * everything else is windows.
+ * @param share whether a request may continue from the keys and values of its context
  */
 export function unitsOf(
   requests: readonly TokenRequest[],
   maxLength: number,
   tokenBudget: number,
-  share = true,
+  share: (request: TokenRequest) => boolean = () => true,
 ): Unit[] {
   const byContext = new Map<string, number[]>();
-  if (share)
-    for (const [i, { context, continuation }] of requests.entries()) {
-      if (context.length + continuation.length - 1 > maxLength) continue;
-      const key = context.join(' ');
-      const group = byContext.get(key);
-      if (group === undefined) byContext.set(key, [i]);
-      else group.push(i);
-    }
+  for (const [i, request] of requests.entries()) {
+    const { context, continuation } = request;
+    if (context.length + continuation.length - 1 > maxLength || !share(request)) continue;
+    const key = context.join(' ');
+    const group = byContext.get(key);
+    if (group === undefined) byContext.set(key, [i]);
+    else group.push(i);
+  }
   const units: Unit[] = [];
   const shared = new Set<number>();
   for (const group of byContext.values()) {

@@ -114,7 +114,14 @@ class LanguageAdapter implements EvalModel {
     emit: EmitScore,
     options: ScoreOptions = {},
   ): Promise<void> {
-    const units = unitsOf(requests, this.maxLength, this.tokenBudget, this.sharePrefixes);
+    const units = unitsOf(
+      requests,
+      this.maxLength,
+      this.tokenBudget,
+      ({ context, continuation }) =>
+        this.sharePrefixes &&
+        !this.model.outgrowsCache(context.length, context.length + continuation.length - 1),
+    );
     const collected = new Collector(requests, units, emit);
     const { training } = this.model;
     const { layers, keyValueHeads, headDim } = this.model.config;

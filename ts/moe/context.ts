@@ -46,6 +46,8 @@ export interface RoutingContext {
   readonly tokenMask: Tensor | undefined;
   /** i32 [sequences + 1]. */
   readonly sequenceOffsets: Tensor | undefined;
+  /** i32 [tokens], in a language model: what a router by token (hash) asks for. */
+  readonly tokenIds: Tensor | undefined;
   /** Logits of the MoE layer before this one in the same forward pass. */
   readonly previousLogits: Tensor | undefined;
   /** A seed for a random operation, different for every name, layer, call and step, and the same when the pass is recomputed. */
@@ -68,6 +70,7 @@ export interface ForwardOptions {
   seed?: number;
   tokenMask?: Tensor | undefined;
   sequenceOffsets?: Tensor | undefined;
+  tokenIds?: Tensor | undefined;
   reduce?: Reduce | undefined;
   /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
   trace?: boolean;
@@ -144,6 +147,7 @@ export class ForwardContext {
   readonly seed: number;
   readonly tokenMask: Tensor | undefined;
   readonly sequenceOffsets: Tensor | undefined;
+  readonly tokenIds: Tensor | undefined;
   readonly reduce: Reduce | undefined;
   readonly trace: boolean;
   /** Sees the output of every layer of the model. */
@@ -160,13 +164,14 @@ export class ForwardContext {
     this.seed = options.seed ?? 0;
     this.tokenMask = options.tokenMask;
     this.sequenceOffsets = options.sequenceOffsets;
+    this.tokenIds = options.tokenIds;
     this.reduce = options.reduce;
     this.trace = options.trace ?? false;
     this.onLayer = options.onLayer;
   }
 
   /** The same pass for other tokens (another tower, a packed batch): collects into the same place. */
-  with(changes: Pick<ForwardOptions, 'tokenMask' | 'sequenceOffsets'>): ForwardContext {
+  with(changes: Pick<ForwardOptions, 'tokenMask' | 'sequenceOffsets' | 'tokenIds'>): ForwardContext {
     return new ForwardContext({ ...this.#options, ...changes }, this.#collection);
   }
 
@@ -189,7 +194,7 @@ export class ForwardContext {
     const { calls, previous, replay } = this.#collection;
     const call = calls.get(layerName) ?? 0;
     calls.set(layerName, call + 1);
-    const { training, step, totalSteps, tokenMask, sequenceOffsets, reduce, trace, seed } = this;
+    const { training, step, totalSteps, tokenMask, sequenceOffsets, tokenIds, reduce, trace, seed } = this;
     return {
       layer,
       layerName,
@@ -199,6 +204,7 @@ export class ForwardContext {
       totalSteps,
       tokenMask,
       sequenceOffsets,
+      tokenIds,
       reduce,
       trace,
       previousLogits: previous && previous.layer < layer ? previous.logits : undefined,

@@ -42,7 +42,7 @@ export {
   routerNames,
   unregisterRouter,
 } from './registry.ts';
-export { type Compat, compatibilities, Router, requireTokens } from './router.ts';
+export { type Compat, compatibilities, Router, requireTokens, type StepChoices } from './router.ts';
 export { TopKRouter } from './routers/top-k.ts';
 export { ruleOf, type TopKOptions, type TopKRule, topKOptions } from './routers/top-k-rule.ts';
 export {

@@ -18,7 +18,7 @@ import {
 } from './experts.ts';
 import { RoutingRecord } from './record.ts';
 import { createRouter } from './registry.ts';
-import { type Compat, Router, requireTokens } from './router.ts';
+import { type Compat, Router, requireTokens, type StepChoices } from './router.ts';
 import { type AnyRouting, type Routing, withSlots } from './routing.ts';
 import './routers/index.ts';
 
@@ -124,6 +124,7 @@ export class MoeLayer extends Module {
       experts: this.experts.count,
       topK: this.topK,
       capacityFactor: this.capacityFactor,
+      capacity: routing.capacity,
       dropPolicy: this.dropPolicy,
       seed: this.dropPolicy === 'random' ? place.random('drop') : 0,
     });
@@ -143,9 +144,9 @@ export class MoeLayer extends Module {
     return add(out, half === 1 ? always : scale(always, half));
   }
 
-  /** Hands the choices of a whole step, per router output, to the router. */
-  afterStep(counts: readonly number[]): void {
-    this.router.afterStep?.(counts);
+  /** Hands the choices of a whole step to the router. */
+  afterStep(step: StepChoices): void {
+    this.router.afterStep?.(step);
   }
 
   /** The router's answer; of NaN it says in which layer. */
@@ -192,7 +193,15 @@ function newRouter(
 ): Router {
   const { name, ...rest } = typeof router === 'string' ? { name: router } : router;
   const { topK, layer = 0, layerCount = 1, compat = 'fixed', dtype, device, values } = options;
-  const place = { width, experts, topK, layer, layers: layerCount, compat };
+  const place = {
+    width,
+    experts,
+    topK,
+    layer,
+    layers: layerCount,
+    compat,
+    shared: options.shared !== undefined,
+  };
   return createRouter(name, rest, {
     ...place,
     ...(dtype && { dtype }),

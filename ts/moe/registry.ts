@@ -18,6 +18,8 @@ export interface RouterPlace {
   compat: Compat;
   dtype?: LayerOptions['dtype'];
   device?: LayerOptions['device'];
+  /** Whether the layer has an expert that sees every token; undefined outside a layer. */
+  shared?: boolean;
   /** What initial values are drawn from; default seed 42 and the layer's index. A model draws them anew from its own seed. */
   values?: RandomSource;
 }
@@ -28,6 +30,8 @@ export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   options: Options;
   /** Behaviours this router has; default ['fixed']. */
   compat?: readonly Compat[];
+  /** The method has an expert that sees every token: a layer without one is refused, and upcycling makes one unless told otherwise. */
+  sharedExpert?: boolean;
   /** Makes the router of one layer from its checked options. */
   create(options: z.output<Options>, place: RouterPlace): Router;
 }
@@ -39,8 +43,11 @@ export function registerRouter<Options extends z.ZodType>(
   name: string,
   definition: RouterDefinition<Options>,
 ): void {
-  if (!/^[a-z][a-z0-9-]*$/.test(name))
-    fail('ERR_LIBMOE_ARGUMENT', `a router's name is lower-case words joined by "-", got "${name}"`);
+  if (!/^[a-z][a-z0-9+-]*$/.test(name))
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `a router's name is lower-case words joined by "-" (digits and "+" may follow a letter), got "${name}"`,
+    );
   if (routers.has(name))
     fail('ERR_LIBMOE_ARGUMENT', `a router "${name}" is registered already; choose another name`);
   routers.set(name, definition as unknown as RouterDefinition);
@@ -74,6 +81,11 @@ export function createRouter(name: string, options: unknown, place: RouterPlace)
     fail(
       'ERR_LIBMOE_CONFIG',
       `router "${name}" has no compat "${place.compat}": choose ${known.join(' or ')}`,
+    );
+  if (definition.sharedExpert && place.shared === false)
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `router "${name}" works beside an expert that sees every token: set shared: { hidden }`,
     );
   const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
   const parsed = schema.safeParse(options ?? {});

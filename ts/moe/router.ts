@@ -13,6 +13,19 @@ export type Compat = 'fixed' | 'libmoe' | 'original';
 /** All values of {@link Compat}. */
 export const compatibilities: readonly Compat[] = ['fixed', 'libmoe', 'original'];
 
+/** What an optimizer step sent where: all micro-batches and ranks together. */
+export interface StepChoices {
+  /** Optimizer steps done, this one included, and how many the run has in all (0: not known). */
+  step: number;
+  totalSteps: number;
+  /** Choices per output of this router. */
+  counts: readonly number[];
+  /** Tokens that this router saw. */
+  tokens: number;
+  /** The same of every MoE layer of the model by its name, this one's included. */
+  layers: ReadonlyMap<string, { counts: readonly number[]; tokens: number }>;
+}
+
 /**
  * Decides which experts see a token. A router keeps nothing of a pass: losses and statistics are in the {@link AnyRouting} it returns. State
  * that outlives steps is a buffer.
@@ -24,11 +37,14 @@ export abstract class Router extends Module {
   /** Chooses experts and weights for `tokens` `[tokens, width]`; the weights are differentiable. */
   abstract route(tokens: Tensor, context: RoutingContext): AnyRouting;
 
-  /** How `weight` starts in a model that draws such matrices by `rule`; without this method as the rule says. */
-  start?(rule: Initialiser): Initialiser;
+  /**
+   * How a parameter of this router, by its name in it, starts in a model that draws matrices by `rule`; undefined leaves what the constructor
+   * gave it. Without this method `weight` follows the rule and the others stay.
+   */
+  start?(rule: Initialiser, parameter: string): Initialiser | undefined;
 
-  /** After an optimizer step: choices per router output over the whole global batch, all micro-batches and ranks. */
-  afterStep?(counts: readonly number[]): void;
+  /** After an optimizer step. The order of layers is not defined: use nothing of another router. */
+  afterStep?(step: StepChoices): void;
 }
 
 /** Throws ERR_LIBMOE_SHAPE unless `tokens` is [at least one, width]. */

@@ -23,6 +23,8 @@ interface RoutingExtras {
   /** `[tokens, width]`: output of experts without computation, already weighted. */
   extra?: Tensor | undefined;
   statistics?: RoutingStatistics | undefined;
+  /** Slots per expert, one number for all or one each, instead of what the layer's capacityFactor says. */
+  capacity?: number | readonly number[] | undefined;
   /** i32 [tokens, topK] over the router's outputs, where these differ from `experts` (signed or zero-computation experts). */
   choices?: Tensor | undefined;
 }

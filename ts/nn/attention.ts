@@ -4,6 +4,7 @@ import type { Tensor } from '../tensor/index.ts';
 import { reshape } from '../tensor/shape.ts';
 import { type LayerOptions, Linear, requirePositive } from './linear.ts';
 import { Module } from './module.ts';
+import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
 
 /** One layer's part of a paged key/value cache for one forward pass. */
@@ -19,7 +20,7 @@ export interface LayerCache {
 
 /** Where the tokens of a packed batch stand. */
 export interface AttentionStep {
-  /** i32 `[tokens]`. */
+  /** i32 `[tokens]`: rows of the rotary table, as `Rotary.rows` gives them. */
   positions: Tensor;
   /** i32 `[sequences + 1]`: where each sequence begins in the batch, and the number of tokens. */
   sequenceOffsets: Tensor;
@@ -36,6 +37,10 @@ export interface SelfAttentionOptions extends LayerOptions {
   outputBias: boolean;
   /** Tokens that each token sees, itself included; default: all before it. */
   window?: number;
+  /** RMS norms of queries and keys before they turn: of each head by itself, or of all heads as one vector. */
+  qkNorm?: 'head' | 'projection';
+  /** Of those norms; default 1e-5. */
+  eps?: number;
 }
 
 /** Causal self-attention over packed sequences, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
@@ -48,6 +53,8 @@ export class SelfAttention extends Module {
   readonly key: Linear;
   readonly value: Linear;
   readonly output: Linear;
+  readonly queryNorm?: RmsNorm;
+  readonly keyNorm?: RmsNorm;
 
   constructor(width: number, options: SelfAttentionOptions) {
     super();
@@ -71,14 +78,26 @@ export class SelfAttention extends Module {
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
     this.output = layer('output', heads * headDim, width, outputBias);
+    if (options.qkNorm !== undefined) {
+      const { qkNorm, eps } = options;
+      const normOf = (count: number): RmsNorm =>
+        new RmsNorm(qkNorm === 'head' ? headDim : count * headDim, { ...options, eps });
+      this.queryNorm = normOf(heads);
+      this.keyNorm = normOf(keyValueHeads);
+    }
   }
 
   /** @param x `[tokens, width]` @returns `[tokens, width]` */
   forward(x: Tensor, step: AttentionStep): Tensor {
     const tokens = x.shape[0]!;
     const byHead = (t: Tensor, heads: number): Tensor => reshape(t, [tokens, heads, this.headDim]);
-    let query = byHead(this.query.forward(x), this.heads);
-    let key = byHead(this.key.forward(x), this.keyValueHeads);
+    const normed = (t: Tensor, norm: RmsNorm | undefined, heads: number): Tensor => {
+      if (norm === undefined) return byHead(t, heads);
+      // A norm over the last axis is one of each head when that axis is a head.
+      return norm.width === this.headDim ? norm.forward(byHead(t, heads)) : byHead(norm.forward(t), heads);
+    };
+    let query = normed(this.query.forward(x), this.queryNorm, this.heads);
+    let key = normed(this.key.forward(x), this.keyNorm, this.keyValueHeads);
     const value = byHead(this.value.forward(x), this.keyValueHeads);
     if (step.rotary !== undefined) {
       query = step.rotary.apply(query, step.positions);

@@ -30,3 +30,9 @@ export { type LayerOptions, Linear } from './linear.ts';
 export { buffer, type LoadReport, Module } from './module.ts';
 export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
 export { Rotary, type RotaryOptions } from './rotary.ts';
+export {
+  type RotaryFrequencies,
+  type RotaryScaling,
+  rotaryFrequencies,
+  rotaryScalingSchema,
+} from './rotary-scaling.ts';

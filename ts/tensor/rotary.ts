@@ -13,6 +13,8 @@ export interface RotaryTableOptions {
   positions: number;
   /** Angle per position of each pair [dims / 2], instead of the powers of `base`: what context-extension methods compute. */
   inverseFrequencies?: readonly number[];
+  /** Factor on every cosine and sine; default 1. */
+  amplitude?: number;
   /** f32, or f64 for f64 tensors. Default f32. */
   dtype?: 'f32' | 'f64';
   device?: DeviceName;
@@ -29,13 +31,15 @@ export interface RotaryTable {
  * Computed in f64 and rounded once. Throws ERR_LIBMOE_ARGUMENT.
  */
 export function rotaryTable(options: RotaryTableOptions): RotaryTable {
-  const { dims, base = 10000, positions, dtype = 'f32', device = 'cpu' } = options;
+  const { dims, base = 10000, positions, amplitude = 1, dtype = 'f32', device = 'cpu' } = options;
   if (!Number.isInteger(dims) || dims < 2 || dims % 2 !== 0)
     fail('ERR_LIBMOE_ARGUMENT', `rotaryTable expects an even number of dims from 2 on, got ${dims}`);
   if (!Number.isInteger(positions) || positions < 1)
     fail('ERR_LIBMOE_ARGUMENT', `rotaryTable expects a positive number of positions, got ${positions}`);
   if (!(base > 0) || !Number.isFinite(base))
     fail('ERR_LIBMOE_ARGUMENT', `rotaryTable expects a positive base, got ${base}`);
+  if (!Number.isFinite(amplitude))
+    fail('ERR_LIBMOE_ARGUMENT', `rotaryTable expects a finite amplitude, got ${amplitude}`);
   const pairs = dims / 2;
   const frequencies =
     options.inverseFrequencies ?? Array.from({ length: pairs }, (_, j) => base ** ((-2 * j) / dims));
@@ -50,8 +54,8 @@ export function rotaryTable(options: RotaryTableOptions): RotaryTable {
   for (let m = 0; m < positions; m += 1) {
     for (let j = 0; j < pairs; j += 1) {
       const angle = m * frequencies[j]!;
-      cos[m * pairs + j] = Math.cos(angle);
-      sin[m * pairs + j] = Math.sin(angle);
+      cos[m * pairs + j] = amplitude * Math.cos(angle);
+      sin[m * pairs + j] = amplitude * Math.sin(angle);
     }
   }
   const shape = [positions, pairs];

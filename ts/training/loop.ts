@@ -146,8 +146,8 @@ async function trainStep<Batch>(
   const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
   optimizer.step(learningRate, scale);
   optimizer.zeroGrad();
-  routersAfterStep(model, outcome.counts);
-  await model.afterStep?.({ step: number, counts: outcome.counts });
+  routersAfterStep(model, outcome.choices, { step: number, totalSteps: options.steps });
+  await model.afterStep?.({ step: number, layers: outcome.choices });
   opened.advance(number, outcome.tokens);
   const seconds = (performance.now() - started) / 1000;
   return {

@@ -1,4 +1,4 @@
-import type { AuxiliaryLoss, ForwardContext } from '../moe/index.ts';
+import type { AuxiliaryLoss, ForwardContext, StepChoices } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { add, scale } from '../tensor/elementwise.ts';
 import { scope, type Tensor } from '../tensor/index.ts';
@@ -25,8 +25,8 @@ export interface TrainableModel<Batch> {
 export interface AfterStep {
   /** Steps done. */
   step: number;
-  /** Choices per router output of the whole step on all ranks, by layer name. */
-  counts: ReadonlyMap<string, readonly number[]>;
+  /** What the whole step sent where, by layer name. */
+  layers: StepChoices['layers'];
 }
 
 /** An auxiliary loss, averaged over the step. */

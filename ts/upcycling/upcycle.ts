@@ -6,6 +6,7 @@ import {
   resolveLayers,
 } from '../models/language/index.ts';
 import { routerStart } from '../models/language/initial-values.ts';
+import { routerDefinition } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { normal } from '../nn/initialisers.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
@@ -25,8 +26,8 @@ export const upcycleOptionsSchema = z.strictObject({
   initStd: z.number().positive().default(0.02),
   /** Seeds the routers, each by its layer. */
   seed: z.number().int().nonnegative().default(0),
-  /** A further copy of the dense layer that sees every token. */
-  shared: z.boolean().default(false),
+  /** A further copy of the dense layer that sees every token; default: if the router's method has one. */
+  shared: z.boolean().optional(),
   /** How shared and routed output add up; default `half` (½ + ½, which keeps the dense output). */
   sharedMix: z.enum(['half', 'sum']).optional(),
   routedScaling: z.number().positive().default(1),
@@ -82,16 +83,18 @@ export function upcycledConfig(dense: LanguageModelConfig, options: UpcycleOptio
     );
   }
   const { hidden } = dense.feedForward;
+  const router = typeof given.router === 'string' ? { name: given.router } : given.router;
+  const shared = given.shared ?? routerDefinition(router.name).sharedExpert ?? false;
   return {
     ...dense,
     moe: {
       layers: resolveLayers(given.layers, dense.layers).length === dense.layers ? 'all' : given.layers,
       experts: given.experts,
       topK: given.topK,
-      router: typeof given.router === 'string' ? { name: given.router } : given.router,
+      router,
       expert: dense.feedForward,
-      ...(given.shared && { shared: { hidden } }),
-      sharedMix: given.sharedMix ?? (given.shared ? 'half' : 'sum'),
+      ...(shared && { shared: { hidden } }),
+      sharedMix: given.sharedMix ?? (shared ? 'half' : 'sum'),
       routedScaling: given.routedScaling,
       ...(given.capacityFactor !== undefined && { capacityFactor: given.capacityFactor }),
       ...(given.dropPolicy !== undefined && { dropPolicy: given.dropPolicy }),
@@ -122,7 +125,9 @@ export function upcycleWithReport(
   const { initStd, seed } = checkedOptions(options);
   const before = dense.stateDict();
   const model = new LanguageModel(config, { seed: 'later', dtype: dense.dtype, device: dense.device });
-  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint; // the tokenizer stays the same
+  // The tokenizer stays the same.
+  if (dense.checkpoint !== undefined) model.checkpoint = dense.checkpoint;
+  if (dense.specialTokens !== undefined) model.specialTokens = dense.specialTokens;
   const report: UpcycleReport = {
     layers: resolveLayers(config.moe!.layers, config.layers),
     copied: [],
@@ -136,8 +141,7 @@ export function upcycleWithReport(
     for (const [name, target] of model.stateDict()) {
       const from = denseNameOf(name);
       if (from === undefined) {
-        if (/\.moe\.router\./.test(name) && trained.has(name) && target.rank >= 2)
-          routerStart(model, name, normal(initStd))(target, { seed, name });
+        if (trained.has(name)) routerStart(model, name, normal(initStd))?.(target, { seed, name });
         report.initialised.push(name);
         continue;
       }

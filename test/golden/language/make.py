@@ -1,18 +1,23 @@
-"""Makes the golden files beside it: python make.py (torch, transformers, safetensors; CPU, fp32, one thread).
+"""Makes the golden files beside it: python make.py [name …] (torch, transformers, safetensors; CPU, fp32, one thread).
 
 Each folder holds config.json + model.safetensors as a user would have them, and expected.safetensors with ids, targets, offsets, logits, loss and
 gradients (named `gradient.<name in model.safetensors>`) computed by PyTorch.
   llama, llama-tied, mixtral   tiny random models of transformers, saved by transformers
   libmoe-dense, libmoe-moe     LibMoE's form, written here from its specification; names are libmoe's own
+  llama3, mistral, …           dense families of transformers on inputs beyond their window (8) and original length (16); see dense()
+rotary.json holds the angles per position and the attention factor that transformers computes for each kind of rotary scaling.
 """
 import json
 import math
 import pathlib
+import sys
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig,
+                          MixtralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 HERE = pathlib.Path(__file__).parent
 torch.set_num_threads(1)
@@ -96,6 +101,101 @@ def mixtral():
     moe = 'model.layers.0.block_sparse_moe.'
     hugging_face('mixtral', MixtralForCausalLM(config), [
         moe + 'gate.weight', moe + 'experts.0.w1.weight', moe + 'experts.1.w2.weight', moe + 'experts.3.w3.weight', 'lm_head.weight'], 13)
+
+
+DENSE = dict(vocab_size=61, hidden_size=24, intermediate_size=28, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+             max_position_embeddings=64, initializer_range=0.25, attn_implementation='eager', bos_token_id=None, eos_token_id=None,
+             pad_token_id=None)
+LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 50.0, 'factor': 4.0, 'low_freq_factor': 0.25, 'high_freq_factor': 1.5,
+          'original_max_position_embeddings': 16}
+YARN = {'rope_type': 'yarn', 'rope_theta': 50.0, 'factor': 4.0, 'original_max_position_embeddings': 16, 'beta_fast': 2.0, 'beta_slow': 0.25}
+LONGROPE = {'rope_type': 'longrope', 'rope_theta': 50.0, 'short_factor': [1.0, 1.1, 1.3], 'long_factor': [1.2, 2.5, 4.0],
+            'original_max_position_embeddings': 16, 'partial_rotary_factor': 0.75}
+
+
+def dense(folder, model, wanted, seed):
+    """Sequences of 40 and 23 tokens as one batch padded on the right, then one of 12 by itself: longrope counts the longest of a batch."""
+    model.eval().float()
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # transformers starts biases at 0 and norms at 1, which would hide a mistake
+        for name, p in model.named_parameters():
+            if p.dim() == 1:
+                p.add_(torch.randn(p.shape, generator=g) * 0.2)
+    (HERE / folder).mkdir(exist_ok=True)
+    model.save_pretrained(str(HERE / folder), safe_serialization=True)
+    (HERE / folder / 'generation_config.json').unlink(missing_ok=True)
+    lengths = [40, 23, 12]
+    ids, targets, offsets = batch(model.config.vocab_size, lengths, seed)
+    first, second, third = ids.split(lengths)
+    padded = torch.zeros(2, 40, dtype=torch.long)
+    padded[0], padded[1, :23] = first, second
+    mask = torch.ones(2, 40, dtype=torch.long)
+    mask[1, 23:] = 0
+    both = model(padded, attention_mask=mask).logits
+    logits = torch.cat([both[0], both[1, :23], model(third[None]).logits[0]])
+    loss = F.cross_entropy(logits, targets, ignore_index=-1)
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    write(folder, ids, targets, offsets, logits, loss, {name: parameters[name].grad for name in wanted})
+
+
+def llama3():
+    torch.manual_seed(31)
+    dense('llama3', LlamaForCausalLM(LlamaConfig(**DENSE, rope_parameters=dict(LLAMA3), tie_word_embeddings=True)),
+          ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.k_proj.weight'], 41)
+
+
+def mistral():
+    torch.manual_seed(32)
+    dense('mistral', MistralForCausalLM(MistralConfig(**DENSE, sliding_window=8)),
+          ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.v_proj.weight'], 42)
+
+
+def qwen2():
+    torch.manual_seed(33)
+    dense('qwen2', Qwen2ForCausalLM(Qwen2Config(**DENSE, rope_parameters=dict(YARN), use_sliding_window=True, sliding_window=8, max_window_layers=1)),
+          ['model.layers.0.self_attn.k_proj.bias', 'model.layers.1.self_attn.q_proj.bias'], 43)
+
+
+def qwen3():
+    torch.manual_seed(34)
+    layers = ['sliding_attention', 'full_attention']
+    dense('qwen3', Qwen3ForCausalLM(Qwen3Config(**DENSE, head_dim=6, use_sliding_window=True, sliding_window=8, max_window_layers=0,
+                                                layer_types=layers, tie_word_embeddings=True)),
+          ['model.layers.0.self_attn.q_norm.weight', 'model.layers.1.self_attn.k_norm.weight', 'model.layers.1.self_attn.q_proj.weight'], 44)
+
+
+def phi3():
+    torch.manual_seed(35)
+    sizes = {**DENSE, 'num_attention_heads': 4, 'num_key_value_heads': 2, 'hidden_size': 32, 'vocab_size': 53}
+    dense('phi3', Phi3ForCausalLM(Phi3Config(**sizes, rope_parameters=dict(LONGROPE), original_max_position_embeddings=16, sliding_window=8)),
+          ['model.layers.0.self_attn.qkv_proj.weight', 'model.layers.1.mlp.gate_up_proj.weight'], 45)
+
+
+def gpt2():
+    torch.manual_seed(36)
+    config = GPT2Config(vocab_size=61, n_positions=48, n_embd=24, n_layer=2, n_head=3, n_inner=40, initializer_range=0.25, resid_pdrop=0.0,
+                        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None, attn_implementation='eager')
+    dense('gpt2', GPT2LMHeadModel(config), ['transformer.wte.weight', 'transformer.wpe.weight', 'transformer.h.0.attn.c_attn.weight',
+                                            'transformer.h.1.attn.c_attn.bias', 'transformer.h.1.mlp.c_fc.weight', 'transformer.h.0.ln_1.bias'], 46)
+
+
+def rotary():
+    """Frequencies and attention factors of 4 pairs."""
+    cases = {'llama3': LLAMA3, 'linear': {'rope_type': 'linear', 'rope_theta': 500.0, 'factor': 2.5}, 'yarn': YARN,
+             'yarn, ramp not rounded': {**YARN, 'truncate': False, 'beta_slow': 0.4},
+             'yarn, two scales': {**YARN, 'mscale': 0.7, 'mscale_all_dim': 1.4}, 'yarn, own factor': {**YARN, 'attention_factor': 1.25},
+             'yarn, one point': {**YARN, 'beta_fast': 2.4, 'beta_slow': 2.4, 'truncate': False},
+             'longrope': {**LONGROPE, 'short_factor': [1.0, 1.1, 1.3, 1.5], 'long_factor': [1.2, 2.5, 4.0, 4.5], 'partial_rotary_factor': 1.0},
+             'longrope, own factor': {**LONGROPE, 'short_factor': [1.0] * 4, 'long_factor': [2.0] * 4, 'partial_rotary_factor': 1.0, 'factor': 8.0}}
+    found = {}
+    for name, parameters in cases.items():
+        config = LlamaConfig(**DENSE, rope_parameters=dict(parameters))
+        compute = ROPE_INIT_FUNCTIONS[parameters['rope_type']]
+        short, factor = compute(config, 'cpu')
+        long, _ = compute(config, 'cpu', seq_len=17)
+        found[name] = {'parameters': parameters, 'frequencies': short.tolist(), 'longFrequencies': long.tolist(), 'attentionFactor': factor}
+    (HERE / 'rotary.json').write_text(json.dumps(found, indent=1) + '\n')
 
 
 def rotate(x, dims, base=10000.0):  # x [tokens, heads, head_dim]
@@ -193,8 +293,9 @@ def libmoe(folder, experts):
     write(folder, ids, targets, offsets, logits, loss, {k: v.grad for k, v in w.items()}, extra)
 
 
+SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
+        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2}
+
 if __name__ == '__main__':
-    llamas()
-    mixtral()
-    libmoe('libmoe-dense', 0)
-    libmoe('libmoe-moe', 5)
+    for name in sys.argv[1:] or SETS:
+        SETS[name]()

@@ -6,7 +6,7 @@ import { Module } from '../../nn/module.ts';
 import { type Norm, newNorm } from '../../nn/norm.ts';
 import { add } from '../../tensor/elementwise.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import type { LanguageModelConfig } from './config.ts';
+import { type LanguageModelConfig, windowsOf } from './config.ts';
 
 /** One decoder block: x ← x + attention(norm x), then x ← x + feedForward(norm x), the latter dense or a mixture of experts. */
 export class Block extends Module {
@@ -28,7 +28,9 @@ export class Block extends Module {
       headDim: config.headDim,
       bias: config.attentionBias,
       outputBias: config.attentionOutputBias,
-      window: config.window,
+      window: windowsOf(config)[layer],
+      qkNorm: config.qkNorm,
+      eps,
     });
     this.feedForwardNorm = newNorm(norm, dModel, { ...options, eps });
     if (isMoe) this.moe = newMoeLayer(config, layer, options);

@@ -1,14 +1,14 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../native/index.ts';
-import { shortList } from '../../nn/module.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
-import { openSafetensors, type Safetensors, writeShardedSafetensors } from '../../storage/safetensors.ts';
-import { type DeviceName, type Dtype, noGrad, scope, type Tensor, view } from '../../tensor/index.ts';
+import { openSafetensors, writeShardedSafetensors } from '../../storage/safetensors.ts';
+import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
 import { type Architecture, architectureOf, describe } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
+import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
 import { loadLlama2c } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
@@ -49,71 +49,32 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   const dtype = options.dtype ?? storedDtype(json);
   const model = new LanguageModel(config, { seed: 'later', dtype, device: options.device });
   try {
-    readWeights(model, architecture, files, path);
+    readFileTensors(architecture, config, model.stateDict(), files, path);
   } catch (error) {
     model.dispose();
     throw error;
   }
   model.checkpoint = path;
+  model.family = architecture.name;
+  model.specialTokens = Object.fromEntries(
+    specialTokenFields.flatMap((field) => (field in json ? [[field, json[field]!]] : [])),
+  );
   return model;
 }
 
 /** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
 export function readModelWeights(model: LanguageModel, folder: string): void {
-  readWeights(model, readConfig(folder).architecture, openSafetensors(folder), folder);
+  const { architecture } = readConfig(folder);
+  readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
 }
+
+/** Written even when unknown: families have defaults for them, which may lie outside the vocabulary. */
+const specialTokenFields = ['bos_token_id', 'eos_token_id', 'pad_token_id'] as const;
 
 function storedDtype(json: JsonObject): Dtype {
   const name = json.dtype ?? json.torch_dtype;
   if (name === dtypeNames.f64) return 'f64';
   return name === dtypeNames.bf16 ? 'bf16' : 'f32';
-}
-
-function readWeights(
-  model: LanguageModel,
-  architecture: Architecture,
-  files: Safetensors,
-  path: string,
-): void {
-  const targets: { target: Tensor; offset: number; name: string; shape: readonly number[] }[] = [];
-  for (const [name, target] of model.stateDict()) {
-    let offset = 0;
-    for (const part of architecture.fileTensors(name, target.shape, model.config)) {
-      targets.push({ target, offset, name: part.name, shape: part.shape });
-      offset += part.shape.reduce((a, b) => a * b, 1);
-    }
-  }
-  const wanted = new Set(targets.map(({ name }) => name));
-  const tied = (name: string): boolean => model.config.tieEmbeddings && name === 'lm_head.weight';
-  const missing = [...wanted].filter((name) => !files.has(name));
-  const unexpected = files
-    .names()
-    .filter((name) => !wanted.has(name) && !architecture.ignorable(name) && !tied(name));
-  const misshaped = targets
-    .filter(({ name, shape }) => files.has(name) && files.entry(name).shape.join() !== shape.join())
-    .map(
-      ({ name, shape }) =>
-        `${name} (expected [${shape.join(', ')}], got [${files.entry(name).shape.join(', ')}])`,
-    );
-  const problems = [
-    ['missing', missing],
-    ['unexpected', unexpected],
-    ['wrong shape', misshaped],
-  ].flatMap(([what, names]) => (names!.length > 0 ? [`${what}: ${shortList(names as string[])}`] : []));
-  if (problems.length > 0) {
-    fail(
-      'ERR_LIBMOE_CHECKPOINT',
-      `${path} does not hold the model that its config.json describes; ${problems.join('; ')}`,
-    );
-  }
-  noGrad(() => {
-    for (const { target, offset, name, shape } of targets) {
-      scope(() => {
-        const values = files.read(name, { dtype: target.dtype });
-        view(target, shape, offset).write(values.readSync());
-      });
-    }
-  });
 }
 
 /** The path of the first function in a value, which JSON would drop without a word. */
@@ -139,11 +100,13 @@ export function configJson(model: LanguageModel): JsonObject {
       `config.json cannot hold ${lost}, a function: write a coefficient that changes as { kind: 'linear', from, to, steps }`,
     );
   }
-  const { architecture, fields } = describe(model.config);
+  const { architecture, fields } = describe(model.config, model.family);
   return {
     architectures: [architecture.name],
     model_type: architecture.modelType,
     ...fields,
+    ...Object.fromEntries(specialTokenFields.map((field) => [field, null])),
+    ...model.specialTokens,
     dtype: dtypeNames[model.dtype] ?? 'float32',
     torch_dtype: dtypeNames[model.dtype] ?? 'float32',
     libmoe: { version: 1, model: model.config as unknown as JsonValue },
@@ -152,17 +115,10 @@ export function configJson(model: LanguageModel): JsonObject {
 
 /** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names. */
 export function writeModelFiles(model: LanguageModel, folder: string): string[] {
-  const { architecture } = describe(model.config);
+  const { architecture } = describe(model.config, model.family);
   writeFileAtomically(join(folder, 'config.json'), `${JSON.stringify(configJson(model), null, 2)}\n`);
   const files = scope(() => {
-    const tensors = new Map<string, Tensor>();
-    for (const [name, value] of model.stateDict()) {
-      let offset = 0;
-      for (const part of architecture.fileTensors(name, value.shape, model.config)) {
-        tensors.set(part.name, view(value, part.shape, offset));
-        offset += part.shape.reduce((a, b) => a * b, 1);
-      }
-    }
+    const tensors = fileTensorsOf(architecture, model.config, model.stateDict());
     return writeShardedSafetensors(folder, tensors);
   });
   return ['config.json', ...files];

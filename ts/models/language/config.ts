@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { createRouter, type Router } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
+import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
 import { explainIssues } from '../../storage/schema-errors.ts';
 
 const count = z.number().int().positive();
@@ -11,6 +12,7 @@ const rotarySchema = z.strictObject({
   dims: count.refine((dims) => dims % 2 === 0, 'must be even').optional(),
   fraction: z.number().gt(0).lte(1).optional(),
   base: z.number().gt(1).default(10000),
+  scaling: rotaryScalingSchema.optional(),
 });
 
 const feedForwardSchema = z.strictObject({
@@ -58,6 +60,8 @@ export const languageModelConfigSchema = z.strictObject({
   headDim: count.optional(),
   norm: z.enum(['layernorm', 'rmsnorm']).default('rmsnorm'),
   eps: z.number().positive().default(1e-5),
+  /** `learned`: a vector per position is added to the embedding, and nothing turns. */
+  positions: z.enum(['rotary', 'learned']).default('rotary'),
   rotary: rotarySchema.default({ base: 10000 }),
   /** The dense feed-forward layers; may be left out when every layer is a MoE layer. */
   feedForward: feedForwardSchema.optional(),
@@ -69,8 +73,10 @@ export const languageModelConfigSchema = z.strictObject({
   outputBias: z.boolean().default(false),
   /** One matrix for the embedding and the projection to the vocabulary. */
   tieEmbeddings: z.boolean().default(false),
-  /** Each token sees this many tokens, itself included. */
-  window: count.optional(),
+  /** RMS norms of queries and keys: of each head by itself (Qwen3), or of the whole projection (OLMoE). */
+  qkNorm: z.enum(['head', 'projection']).optional(),
+  /** Each token sees this many tokens, itself included: in all layers, or listed by layer (null: all of them). */
+  window: z.union([count, z.array(count.nullable()).min(1)]).optional(),
   maxPositions: count.default(2048),
   moe: moeSchema.optional(),
   /** `libmoe`: LibMoE's own initialisation; otherwise every matrix N(0, std²). */
@@ -93,7 +99,7 @@ export type LanguageModelConfig = Omit<
   feedForward: FeedForwardConfig;
   keyValueHeads: number;
   headDim: number;
-  rotary: { dims: number; base: number };
+  rotary: { dims: number; base: number; scaling?: RotaryScaling };
   attentionOutputBias: boolean;
 };
 
@@ -120,8 +126,14 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
     wrong('rotary takes dims or fraction, not both');
   }
   const dims = given.rotary.dims ?? 2 * Math.floor(Math.floor(headDim * (given.rotary.fraction ?? 1)) / 2);
-  if (dims < 2 || dims > headDim) {
-    wrong(`rotary.dims must be between 2 and headDim ${headDim}, got ${dims}`);
+  if (given.positions === 'rotary') {
+    if (dims < 2 || dims > headDim) {
+      wrong(`rotary.dims must be between 2 and headDim ${headDim}, got ${dims}`);
+    }
+    checkScaling(dims, given.rotary.base, given.rotary.scaling);
+  } else if (given.rotary.scaling) wrong('rotary.scaling needs positions: "rotary"');
+  if (Array.isArray(given.window) && given.window.length !== given.layers) {
+    wrong(`window must list ${given.layers} layers, got ${given.window.length}`);
   }
   if (given.outputBias && given.tieEmbeddings) {
     wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
@@ -138,9 +150,21 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
     feedForward,
     keyValueHeads,
     headDim,
-    rotary: { dims, base: given.rotary.base },
+    rotary: {
+      dims,
+      base: given.rotary.base,
+      ...(given.rotary.scaling && { scaling: given.rotary.scaling }),
+    },
     attentionOutputBias: given.attentionOutputBias ?? given.attentionBias,
   };
+}
+
+function checkScaling(dims: number, base: number, scaling: RotaryScaling | undefined): void {
+  try {
+    rotaryFrequencies(dims, base, scaling);
+  } catch (error) {
+    wrong(`rotary.scaling: ${(error as Error).message}`);
+  }
 }
 
 function checkMoe(moe: MoeConfig, layers: number): void {
@@ -150,11 +174,19 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   oneRouter(moe, 1, layers).dispose();
 }
 
-/** A router as a layer of this model has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
-export function oneRouter(moe: MoeConfig, width: number, layers: number): Router {
+/** A router as a layer of this model (default its first) has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
+export function oneRouter(moe: MoeConfig, width: number, layers: number, layer = 0): Router {
   const { name, ...options } = moe.router;
   const { experts, topK, compat } = moe;
-  return createRouter(name, options, { width, experts, topK, layer: 0, layers, compat });
+  return createRouter(name, options, {
+    width,
+    experts,
+    topK,
+    layer,
+    layers,
+    compat,
+    shared: moe.shared !== undefined,
+  });
 }
 
 /**
@@ -172,6 +204,16 @@ export function resolveLayers(selection: LayerSelection, layers: number): number
   if (outside !== undefined) wrong(`layer ${outside} does not exist: there are 0 to ${layers - 1}`);
   if (new Set(chosen).size !== chosen.length) wrong(`layers are named twice in [${chosen.join(', ')}]`);
   return chosen;
+}
+
+/** The window of each layer; undefined where a token sees all before it. */
+export function windowsOf({
+  window,
+  layers,
+}: Pick<LanguageModelConfig, 'window' | 'layers'>): (number | undefined)[] {
+  return Array.from({ length: layers }, (_, layer) =>
+    Array.isArray(window) ? (window[layer] ?? undefined) : window,
+  );
 }
 
 /** The indices of the MoE layers; none in a dense model. */

@@ -117,7 +117,8 @@ export async function* generate(
   const wasTraining = model.training;
   using cache = new KvCache(model.config, { dtype: model.dtype, device: model.device });
   const sequence = cache.add();
-  let input: ArrayLike<number> = prompt;
+  const ids = Array.from(prompt);
+  let input: readonly number[] = ids;
   try {
     model.eval();
     for (let made = 0; made < Math.min(maxTokens, room + 1); made++) {
@@ -128,7 +129,12 @@ export async function* generate(
       // One turn of the event loop per token: signals and timers live.
       await new Promise((resolve) => setImmediate(resolve));
       if (signal?.aborted) return;
+      ids.push(next.token);
       input = [next.token];
+      if (model.outgrowsCache(ids.length - 1, ids.length)) {
+        cache.truncate(sequence, 0);
+        input = ids;
+      }
     }
   } finally {
     model.train(wasTraining);

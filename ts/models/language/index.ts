@@ -19,6 +19,7 @@ export {
   moeLayersOf,
   resolveLanguageModelConfig,
   resolveLayers,
+  windowsOf,
 } from './config.ts';
 export {
   type GeneratedToken,

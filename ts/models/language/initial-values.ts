@@ -24,7 +24,7 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
 }
 
 const isNorm = (path: string): boolean =>
-  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm)\.weight$/.test(path);
+  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm)\.weight$/.test(path);
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
@@ -40,9 +40,8 @@ function gaussianRule(
   return value.rank >= 2 ? normal(std) : undefined;
 }
 
-/** A router's matrix, as its own options say if they do. */
+/** A router's parameter, as its own options say if they do. */
 function routerRule(model: LanguageModel, path: string, otherwise: Initialiser): Initialiser | undefined {
-  if (!path.endsWith('.router.weight')) return undefined;
   const { init } = model.config.moe!.router;
   if (init === undefined) return routerStart(model, path, otherwise);
   return routerStart(
@@ -52,11 +51,13 @@ function routerRule(model: LanguageModel, path: string, otherwise: Initialiser):
   );
 }
 
-/** How the router matrix `blocks.N.moe.router.weight` starts when the model draws such matrices by `rule`. */
-export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser {
-  const block = /^blocks\.(\d+)\.moe\.router\.weight$/.exec(path)?.[1];
+/** How the router parameter `blocks.N.moe.router.…` starts when the model draws matrices by `rule`; undefined: as its constructor left it. */
+export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser | undefined {
+  const [, block, parameter] = /^blocks\.(\d+)\.moe\.router\.(.+)$/.exec(path) ?? [];
   const router = block === undefined ? undefined : model.blocks[Number(block)]?.moe?.router;
-  return router?.start?.(rule) ?? rule;
+  if (router === undefined || parameter === undefined) return undefined;
+  if (router.start) return router.start(rule, parameter);
+  return parameter === 'weight' ? rule : undefined;
 }
 
 /**
@@ -69,7 +70,7 @@ function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initiali
   const { dModel } = config;
   const gain = Math.sqrt(2 / config.layers);
   if (isNorm(path)) return onesInitialiser;
-  if (path === 'embedding.weight') return normal(dModel ** -0.5);
+  if (path === 'embedding.weight' || path === 'positionEmbedding.weight') return normal(dModel ** -0.5);
   if (path.startsWith('output.')) return kaimingUniform(dModel);
   if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];

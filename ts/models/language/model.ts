@@ -8,7 +8,8 @@ import { type LayerOptions, Linear } from '../../nn/linear.ts';
 import { Module } from '../../nn/module.ts';
 import { type Norm, newNorm } from '../../nn/norm.ts';
 import { Rotary } from '../../nn/rotary.ts';
-import { cast } from '../../tensor/elementwise.ts';
+import type { JsonObject } from '../../storage/json.ts';
+import { add, cast } from '../../tensor/elementwise.ts';
 import { linear } from '../../tensor/gemm.ts';
 import {
   type DeviceName,
@@ -43,12 +44,14 @@ export interface NewModelOptions {
 export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array };
 
 /**
- * A decoder-only language model: LibMoE's form (LayerNorm, partial rotary, ReLU, output bias) and the Llama form (RMSNorm, SwiGLU, grouped KV heads)
- * from one configuration, with a mixture of experts in any subset of layers. Batches are packed: sequences laid end to end, no padding.
+ * A decoder-only language model: LibMoE's form (LayerNorm, partial rotary, ReLU, output bias), the Llama form (RMSNorm, SwiGLU, grouped KV heads)
+ * and those of its relatives from one configuration, with a mixture of experts in any subset of layers. Batches are packed: sequences laid end to end, no padding.
  */
 export class LanguageModel extends Module {
   readonly config: LanguageModelConfig;
   readonly embedding: Embedding;
+  /** A vector per position, `[maxPositions, dModel]`, when positions are learned. */
+  readonly positionEmbedding?: Embedding;
   readonly blocks: Block[];
   readonly finalNorm: Norm;
   /** Absent when the embedding is tied. */
@@ -57,7 +60,11 @@ export class LanguageModel extends Module {
   activationCheckpointing = false;
   /** The folder it was loaded from, where evaluation finds its tokenizer; undefined for a model made anew. */
   checkpoint?: string;
-  readonly #rotary: Rotary;
+  /** The family of the checkpoint it was loaded from, as which it is saved again where that still describes it. */
+  family?: string;
+  /** Its `bos_token_id`, `eos_token_id` and `pad_token_id`, which are handed on when it is saved. */
+  specialTokens?: JsonObject;
+  readonly #rotary: Rotary | undefined;
 
   /** @throws ERR_LIBMOE_CONFIG */
   constructor(config: LanguageModelOptions, options: NewModelOptions = {}) {
@@ -67,6 +74,9 @@ export class LanguageModel extends Module {
     const layerOptions: LayerOptions = { dtype: options.dtype, device: options.device, values: 'later' };
     const moeLayers = moeLayersOf(this.config);
     this.embedding = new Embedding(vocabularySize, dModel, layerOptions);
+    if (this.config.positions === 'learned') {
+      this.positionEmbedding = new Embedding(this.config.maxPositions, dModel, layerOptions);
+    }
     this.blocks = Array.from(
       { length: layers },
       (_, layer) => new Block(this.config, layer, moeLayers.includes(layer), layerOptions),
@@ -75,7 +85,7 @@ export class LanguageModel extends Module {
     if (!this.config.tieEmbeddings) {
       this.output = new Linear(dModel, vocabularySize, { ...layerOptions, bias: outputBias });
     }
-    this.#rotary = new Rotary(this.config.rotary);
+    if (this.config.positions === 'rotary') this.#rotary = new Rotary(this.config.rotary);
     if (options.seed !== 'later') drawInitialValues(this, options.seed ?? 0);
   }
 
@@ -163,13 +173,18 @@ export class LanguageModel extends Module {
         `positions must lie in 0…${this.config.maxPositions - 1} (maxPositions), got up to ${last}: cut the sequence`,
       );
     }
-    this.#rotary.reserve(last + 1, this.embedding.weight);
+    this.#checkTurning(batch.sequenceOffsets, positions, cacheStep);
+    this.#rotary?.reserve(last + 1, this.embedding.weight);
     const ids = tensor(batch.ids, undefined, { device });
-    const positionsTensor = tensor(positions, undefined, { device });
+    const rows = this.#rotary?.rows(positions, batch.sequenceOffsets) ?? positions;
+    const positionsTensor = tensor(rows, undefined, { device });
     const sequenceOffsets = tensor(batch.sequenceOffsets, undefined, { device });
-    const context = (given ?? new ForwardContext({ training: this.training })).with({ sequenceOffsets });
+    const context = (given ?? new ForwardContext({ training: this.training })).with({
+      sequenceOffsets,
+      tokenIds: ids,
+    });
     try {
-      let x = this.embedding.forward(ids);
+      let x = this.#embed(ids, positionsTensor);
       context.onLayer?.('embedding', x);
       for (const [layer, block] of this.blocks.entries()) {
         const step: AttentionStep = {
@@ -191,23 +206,50 @@ export class LanguageModel extends Module {
     }
   }
 
+  #embed(ids: Tensor, positions: Tensor): Tensor {
+    return scope(() => {
+      const embedded = this.embedding.forward(ids);
+      const learned = this.positionEmbedding?.forward(positions);
+      return learned === undefined ? embedded : add(embedded, learned);
+    });
+  }
+
+  /** Keys in the cache that were turned as a short sequence's cannot be those of a long one. */
+  #checkTurning(offsets: Int32Array, positions: Int32Array, cacheStep: CacheStep | undefined): void {
+    cacheStep?.starts.forEach((start, sequence) => {
+      const end = positions[offsets[sequence + 1]! - 1]! + 1;
+      if (this.outgrowsCache(start, end)) {
+        fail(
+          'ERR_LIBMOE_UNSUPPORTED',
+          `a cached sequence of ${start} tokens cannot grow to ${end}: beyond ${this.#rotary?.turningPoint} tokens (longrope) all keys turn otherwise; run the whole sequence anew`,
+        );
+      }
+    });
+  }
+
+  /** Whether the cached past of a sequence must be run anew when it grows from `from` to `to` tokens. */
+  outgrowsCache(from: number, to: number): boolean {
+    const limit = this.#rotary?.turningPoint;
+    return limit !== undefined && from > 0 && from <= limit && to > limit;
+  }
+
   #again(block: Block, x: Tensor, step: AttentionStep, context: ForwardContext): Tensor {
     // What the recomputation needs goes in as inputs, which the tape keeps until then.
     return checkpointed(
       context,
-      (inner, input, positions, sequenceOffsets) =>
+      (inner, input, positions, sequenceOffsets, tokenIds) =>
         block.forward(
           input!,
           { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
-          inner.with({ sequenceOffsets }),
+          inner.with({ sequenceOffsets, tokenIds }),
         ),
-      [x, step.positions, step.sequenceOffsets],
+      [x, step.positions, step.sequenceOffsets, context.tokenIds!],
     );
   }
 
   override dispose(): void {
     super.dispose();
-    this.#rotary.dispose();
+    this.#rotary?.dispose();
   }
 }
 

@@ -5,6 +5,7 @@ import {
   moeLayersOf,
   oneRouter,
   resolveLanguageModelConfig,
+  windowsOf,
 } from './config.ts';
 
 /** Sizes of a model, computed from its configuration without making it. */
@@ -12,13 +13,13 @@ export interface ParameterReport {
   total: number;
   /** Parameters that one token uses: all but the experts it is not sent to. Embedding and output projection included. */
   active: number;
-  /** Of the total: embedding and, when untied, output projection. */
+  /** Of the total: embedding, learned positions and, when untied, output projection. */
   embeddings: number;
   /** Of the total: routed experts, in all layers. */
   routedExperts: number;
   /**
    * Floating-point operations of one training step per token: 3 · forward, where forward = 2 · (active weights of matrix products, i.e. without
-   * the embedding look-up, norms and biases) + layers · 4 · heads · headDim · keys, with `keys` the mean number of keys a token sees.
+   * the embedding look-up, norms and biases) + 4 · heads · headDim · keys, with `keys` the mean number of keys a token sees, summed over layers.
    */
   flopsPerToken: number;
 }
@@ -55,32 +56,44 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const moeLayers = moeLayersOf(config).length;
   const denseLayers = layers - moeLayers;
   const moe = moeSize(config);
+  const routers = moeLayersOf(config).reduce((all, layer) => all + routerSize(config, layer), 0);
 
   const projection = vocabularySize * dModel;
-  const embeddings = config.tieEmbeddings
-    ? projection
-    : 2 * projection + (config.outputBias ? vocabularySize : 0);
+  const positions = config.positions === 'learned' ? config.maxPositions * dModel : 0;
+  const embeddings =
+    positions +
+    (config.tieEmbeddings ? projection : 2 * projection + (config.outputBias ? vocabularySize : 0));
   const everywhere =
     embeddings +
     normSize +
-    layers * (2 * normSize + attentionWeights + attentionBiases) +
+    layers * (2 * normSize + qkNormSize(config) + attentionWeights + attentionBiases) +
     denseLayers * (dense.weights + dense.biases) +
-    moeLayers * (moe.others + moe.otherBiases);
+    moeLayers * (moe.others + moe.otherBiases) +
+    routers;
   const perExpert = moe.expert.weights + moe.expert.biases;
   const routedExperts = moeLayers * moe.experts * perExpert;
   const products =
     projection +
     layers * attentionWeights +
     denseLayers * dense.weights +
-    moeLayers * (moe.others + moe.topK * moe.expert.weights);
-  const keys = meanKeys(context ?? config.maxPositions, config.window);
+    moeLayers * (moe.others + moe.topK * moe.expert.weights) +
+    routers;
+  const keys = windowsOf(config).reduce<number>(
+    (sum, window) => sum + meanKeys(context ?? config.maxPositions, window),
+    0,
+  );
   return {
     total: everywhere + routedExperts,
     active: everywhere + moeLayers * moe.topK * perExpert,
     embeddings,
     routedExperts,
-    flopsPerToken: 3 * (2 * products + layers * 4 * queryWidth * keys),
+    flopsPerToken: 3 * (2 * products + 4 * queryWidth * keys),
   };
+}
+
+function qkNormSize({ qkNorm, heads, keyValueHeads, headDim }: LanguageModelConfig): number {
+  if (qkNorm === undefined) return 0;
+  return qkNorm === 'head' ? 2 * headDim : (heads + keyValueHeads) * headDim;
 }
 
 function moeSize(config: LanguageModelConfig): {
@@ -100,14 +113,14 @@ function moeSize(config: LanguageModelConfig): {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
     topK: moe.topK,
-    others: routerSize(config) + shared.weights,
+    others: shared.weights,
     otherBiases: shared.biases,
   };
 }
 
-/** The parameters of one layer's router: made and counted. */
-function routerSize(config: LanguageModelConfig): number {
-  using router = oneRouter(config.moe!, config.dModel, config.layers);
+/** The parameters of a layer's router: made and counted, as some routers have more in later layers. */
+function routerSize(config: LanguageModelConfig, layer: number): number {
+  using router = oneRouter(config.moe!, config.dModel, config.layers, layer);
   return router.parameterCount();
 }
 

@@ -9,8 +9,8 @@ export interface DispatchSettings {
   topK?: number;
   /** Default: no expert is ever full. */
   capacityFactor?: number | undefined;
-  /** Slots of each expert, instead of a factor. */
-  capacity?: readonly number[] | undefined;
+  /** Slots per expert, one number or one each, instead of a factor. */
+  capacity?: number | readonly number[] | undefined;
   dropPolicy?: DropPolicy | undefined;
   /** For the drop policy `random`. */
   seed?: number;

@@ -1,29 +1,24 @@
 import { z } from 'zod';
 import type { GateOptions } from '../../tensor/gating.ts';
-import { coefficientSchema } from '../coefficient.ts';
-import { libmoeStd } from '../experts.ts';
-import { balanceModes, type GateLossOptions } from '../losses.ts';
+import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
+import { initOption, type MatrixInit, usualInit } from './first-values.ts';
+import { lossesOf, lossOptions } from './loss-options.ts';
 
-/** Options of every router that scores experts by one matrix. What is left out follows the flavour. */
-export const topKOptions = z.object({
-  /** Defaults of LibMoE's language models or of its vision-language layers. */
-  flavour: z.enum(['language', 'vision-language']).default('language'),
+/** Options of every router that scores experts by one matrix. */
+export const topKOptions = lossOptions.extend({
   /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
-  init: z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]).optional(),
+  init: initOption.optional(),
   /** Add a bias to the logits, zero at first. */
   bias: z.boolean().default(false),
-  balance: z.enum(balanceModes).optional(),
-  /** Factor of the balance loss. */
-  balanceCoefficient: coefficientSchema.default(0.01),
-  /** Factor of the router z-loss; default 0, in vision-language models 0.001. */
-  zCoefficient: coefficientSchema.optional(),
   /** Choose by the scores, then apply the score function to the chosen logits alone. */
   activationAfterTopK: z.boolean().default(false),
   /** In training: probability that one element of the router's input, or one (token, expert) score, is left out. */
   inputDropout: z.number().min(0).lt(1).default(0),
   expertDropout: z.number().min(0).lt(1).default(0),
 });
+/** Of routers that weigh the chosen experts by a rule of their own. */
+export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true });
 /** {@link topKOptions} with every default written out. */
 export type TopKOptions = z.output<typeof topKOptions>;
 
@@ -32,6 +27,8 @@ export interface TopKRule {
   score: 'softmax' | 'sigmoid';
   weights: NonNullable<GateOptions['weights']>;
   epsilon: number;
+  /** What balance and records look at; default the scores for `standard` (sigmoids divided by their sum), else the softmax. */
+  probability?: GateOptions['probability'];
   losses: Omit<GateLossOptions, 'topK'>;
   /** Leave out whole experts for the batch instead of single scores. */
   dropWholeExperts?: boolean;
@@ -41,30 +38,18 @@ export interface TopKRule {
   layersAlike?: boolean;
   /** `init` holds whatever a model or a user says. */
   ownInit?: boolean;
-  init: { std: number } | 'linear';
+  init: MatrixInit;
 }
 
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
 export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {
   const language = options.flavour === 'language';
-  const std = libmoeStd({
-    width: place.width,
-    hidden: 1,
-    experts: place.experts,
-    layers: place.layers,
-  }).router;
   return {
     score,
     weights: options.activationAfterTopK ? 'activation' : 'renormalise',
     epsilon: language ? 1e-20 : 0,
-    losses: {
-      balance: options.balance ?? (language ? 'standard' : 'switch'),
-      balanceCoefficient: options.balanceCoefficient,
-      zCoefficient: options.zCoefficient ?? (language ? 0 : 0.001),
-      // LibMoE's vision-language layers count the first of the K choices only.
-      choices: place.compat === 'libmoe' && !language ? 'first' : 'all',
-    },
+    losses: lossesOf(options, place),
     layersAlike: place.compat === 'libmoe' && !language,
-    init: options.init ?? { std: language ? std : 0.02 },
+    init: options.init ?? usualInit(options.flavour, place),
   };
 }

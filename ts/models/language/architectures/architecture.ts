@@ -1,15 +1,20 @@
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig, LanguageModelOptions } from '../config.ts';
 
-/** One tensor of a checkpoint file. */
+/** A tensor of a checkpoint file, or the rows of it that belong to one parameter. */
 export interface FileTensor {
   name: string;
+  /** Of the whole tensor, as the file has it. */
   shape: readonly number[];
+  /** The file has it transposed (GPT-2 keeps its matrices as [inputs, outputs]). */
+  transposed?: boolean;
+  /** Only the rows `from` to `to` (exclusive) belong to the parameter; counted after transposing. Default: all. */
+  rows?: readonly [from: number, to: number];
 }
 
 /**
  * How one family of checkpoints describes a model: one file of this folder per family, listed in `index.ts`.
- * Every parameter of ours is one or more file tensors laid end to end.
+ * Every parameter of ours is one or more file tensors, or rows of them, laid end to end.
  */
 export interface Architecture {
   /** `architectures[0]` of config.json. */
@@ -23,4 +28,6 @@ export interface Architecture {
   fileTensors(name: string, shape: readonly number[], config: LanguageModelConfig): FileTensor[];
   /** Names in files that may be left unread (buffers that follow from the configuration). */
   ignorable(name: string): boolean;
+  /** What every name but the output projection's begins with, and files that hold the model without its head leave out. */
+  readonly basePrefix?: string;
 }

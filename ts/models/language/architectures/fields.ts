@@ -20,6 +20,19 @@ export class Fields {
     return this.#json[name] ?? undefined;
   }
 
+  /** Whether the field is written, be it null. */
+  has(name: string): boolean {
+    return this.#json[name] !== undefined;
+  }
+
+  /** A list of numbers. */
+  numbers(name: string): number[] {
+    const value = this.get(name);
+    return Array.isArray(value) && value.every((item) => typeof item === 'number')
+      ? (value as number[])
+      : this.wrong(`"${name}" must be a list of numbers, got ${JSON.stringify(value)}`);
+  }
+
   number(name: string, fallback?: number): number {
     const value = this.get(name) ?? fallback;
     return typeof value === 'number'
@@ -48,6 +61,11 @@ export class Fields {
   object(name: string): JsonObject | undefined {
     const value = this.get(name);
     return value === undefined || isJsonObject(value) ? value : this.wrong(`"${name}" must be an object`);
+  }
+
+  /** The fields of an object; of an empty one when it is absent. */
+  nested(name: string): Fields {
+    return new Fields(this.object(name) ?? {}, `${this.#source}: ${name}`);
   }
 
   /** Refuses a model that needs something we would leave out. */

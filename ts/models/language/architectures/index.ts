@@ -2,14 +2,27 @@ import { fail } from '../../../native/index.ts';
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
+import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
+import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
+import { phi3 } from './phi3.ts';
+import { qwen2, qwen3 } from './qwen.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
 
 /** Every family that can be read and written; the first that describes a model is used to write it. */
-export const architectures: readonly Architecture[] = [llama, mixtral, libmoe];
+export const architectures: readonly Architecture[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  phi3,
+  gpt2,
+  mixtral,
+  libmoe,
+];
 
 /** The family of a config.json. @throws ERR_LIBMOE_UNSUPPORTED naming the known ones */
 export function architectureOf(json: JsonObject, source: string): Architecture {
@@ -27,9 +40,13 @@ export function architectureOf(json: JsonObject, source: string): Architecture {
   );
 }
 
-/** The family that describes a model, with its config.json fields. */
-export function describe(config: LanguageModelConfig): { architecture: Architecture; fields: JsonObject } {
-  for (const architecture of architectures) {
+/** The family that describes a model, `preferred` if that does, with its config.json fields. */
+export function describe(
+  config: LanguageModelConfig,
+  preferred?: string,
+): { architecture: Architecture; fields: JsonObject } {
+  const first = architectures.filter(({ name }) => name === preferred);
+  for (const architecture of [...first, ...architectures]) {
     const fields = architecture.write(config);
     if (fields !== undefined) return { architecture, fields };
   }

@@ -1,9 +1,10 @@
 import { fail } from '../../../native/index.ts';
 import type { ActivationName } from '../../../nn/feed-forward.ts';
 import type { JsonObject } from '../../../storage/json.ts';
-import type { LanguageModelConfig, LanguageModelOptions } from '../config.ts';
+import { type LanguageModelConfig, type LanguageModelOptions, windowsOf } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
 import { Fields } from './fields.ts';
+import { type RotaryDefaults, readRotary, writeRotary } from './rotary-fields.ts';
 
 const activations: Record<string, ActivationName> = {
   silu: 'silu',
@@ -15,12 +16,12 @@ const activations: Record<string, ActivationName> = {
   quick_gelu: 'quickGelu',
 };
 
-/** Our activation of `hidden_act`. */
-export function activationOf(fields: Fields): ActivationName {
-  const name = fields.string('hidden_act', 'silu');
+/** Our activation of the field that names it. */
+export function activationOf(fields: Fields, field = 'hidden_act', fallback = 'silu'): ActivationName {
+  const name = fields.string(field, fallback);
   return (
     activations[name] ??
-    fields.wrong(`"hidden_act": "${name}" is not one of ${Object.keys(activations).join(', ')}`)
+    fields.wrong(`"${field}": "${name}" is not one of ${Object.keys(activations).join(', ')}`)
   );
 }
 
@@ -29,55 +30,68 @@ export function hiddenActOf(activation: ActivationName): string | undefined {
   return Object.entries(activations).find(([, ours]) => ours === activation)?.[0];
 }
 
-/** The base of rotary embedding, in the spelling of transformers 4 or 5. */
-export function rotaryBaseOf(fields: Fields, fallback: number): number {
-  const parameters = new Fields(fields.object('rope_parameters') ?? {}, 'config.json: rope_parameters');
-  const scaling = fields.object('rope_scaling');
-  const kind = parameters.string(
-    'rope_type',
-    scaling === undefined ? 'default' : String(scaling.rope_type ?? scaling.type ?? 'default'),
-  );
-  fields.refuse(kind !== 'default', `rotary scaling "${kind}"`);
-  return parameters.optionalNumber('rope_theta') ?? fields.number('rope_theta', fallback);
+/** What a family assumes where config.json is silent. */
+export interface LlamaDefaults extends RotaryDefaults {
+  eps: number;
+  /** Default: as many as heads. */
+  keyValueHeads?: number;
+  headDim?: number;
 }
 
 /** What Llama and its relatives share. */
-export function readLlamaFields(fields: Fields, rotaryBase: number): LanguageModelOptions {
+export function readLlamaFields(fields: Fields, defaults: LlamaDefaults): LanguageModelOptions {
   const heads = fields.number('num_attention_heads');
   const dModel = fields.number('hidden_size');
-  const headDim = fields.optionalNumber('head_dim') ?? dModel / heads;
-  const fraction = fields.number('partial_rotary_factor', 1);
+  const written = fields.optionalNumber('head_dim');
+  const headDim = written ?? (fields.has('head_dim') ? undefined : defaults.headDim) ?? dModel / heads;
+  const fewer = fields.has('num_key_value_heads') ? undefined : defaults.keyValueHeads;
   return {
     vocabularySize: fields.number('vocab_size'),
     dModel,
     layers: fields.number('num_hidden_layers'),
     heads,
-    keyValueHeads: fields.number('num_key_value_heads', heads),
+    keyValueHeads: fields.number('num_key_value_heads', fewer ?? heads),
     headDim,
     norm: 'rmsnorm',
-    eps: fields.number('rms_norm_eps', 1e-6),
-    rotary: { fraction, base: rotaryBase },
+    eps: fields.number('rms_norm_eps', defaults.eps),
+    rotary: readRotary(fields, headDim, defaults),
     feedForward: {
       hidden: fields.number('intermediate_size'),
       activation: activationOf(fields),
       gated: true,
-      bias: fields.boolean('mlp_bias', false),
     },
-    attentionBias: fields.boolean('attention_bias', false),
     tieEmbeddings: fields.boolean('tie_word_embeddings', false),
-    maxPositions: fields.number('max_position_embeddings', 2048),
+    maxPositions: fields.number('max_position_embeddings', defaults.maxPositions),
     init: { std: fields.number('initializer_range', 0.02) },
   };
 }
 
-/** Whether a model has the form of Llama outside its feed-forward layers. */
-export function hasLlamaForm(config: LanguageModelConfig): boolean {
+/** Whether a model has the form of Llama outside its feed-forward layers, but for biases, norms of queries and keys, and windows. */
+export function hasLlamaForm(
+  config: LanguageModelConfig,
+  allowed: { partialRotary?: boolean } = {},
+): boolean {
   return (
     config.norm === 'rmsnorm' &&
-    config.rotary.dims === config.headDim &&
-    config.attentionBias === config.attentionOutputBias &&
+    config.positions === 'rotary' &&
+    (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
     !config.outputBias
   );
+}
+
+/** Whether a dense model has the form of Llama with gated feed-forward layers without bias. */
+export function hasDenseLlamaForm(
+  config: LanguageModelConfig,
+  allowed: { partialRotary?: boolean } = {},
+): boolean {
+  const { gated, bias } = config.feedForward;
+  return hasLlamaForm(config, allowed) && config.moe === undefined && gated && !bias;
+}
+
+/** The window of all layers, null when none has one; undefined when they differ. */
+export function commonWindow(config: LanguageModelConfig): number | null | undefined {
+  const windows = windowsOf(config);
+  return windows.every((window) => window === windows[0]) ? (windows[0] ?? null) : undefined;
 }
 
 /** The fields of config.json that Llama and its relatives share. */
@@ -92,10 +106,19 @@ export function writeLlamaFields(config: LanguageModelConfig): JsonObject {
     rms_norm_eps: config.eps,
     max_position_embeddings: config.maxPositions,
     tie_word_embeddings: config.tieEmbeddings,
-    attention_bias: config.attentionBias,
-    rope_theta: config.rotary.base,
-    rope_parameters: { rope_type: 'default', rope_theta: config.rotary.base },
+    ...writeRotary(config),
     initializer_range: config.init === 'libmoe' ? 0.02 : config.init.std,
+  };
+}
+
+/** The same with those of dense feed-forward layers; undefined when Hugging Face has no name for the activation. */
+export function writeDenseLlamaFields(config: LanguageModelConfig): JsonObject | undefined {
+  const hiddenAct = hiddenActOf(config.feedForward.activation);
+  if (hiddenAct === undefined) return undefined;
+  return {
+    ...writeLlamaFields(config),
+    intermediate_size: config.feedForward.hidden,
+    hidden_act: hiddenAct,
   };
 }
 
@@ -106,12 +129,17 @@ const renamed: Record<string, string> = {
   'attention.key': 'self_attn.k_proj',
   'attention.value': 'self_attn.v_proj',
   'attention.output': 'self_attn.o_proj',
+  'attention.queryNorm': 'self_attn.q_norm',
+  'attention.keyNorm': 'self_attn.k_norm',
 };
 const whole: Record<string, string> = {
   'embedding.weight': 'model.embed_tokens.weight',
   'finalNorm.weight': 'model.norm.weight',
   'output.weight': 'lm_head.weight',
 };
+
+/** Buffers of older files that follow from the configuration. */
+export const isRotaryBuffer = (name: string): boolean => name.endsWith('rotary_emb.inv_freq');
 
 /** The file tensors of everything but experts and routers. */
 export function llamaTensors(name: string, shape: readonly number[]): FileTensor[] {
@@ -143,20 +171,26 @@ export const llama: Architecture = {
   modelType: 'llama',
   read(json, source) {
     const fields = new Fields(json, source);
-    return readLlamaFields(fields, rotaryBaseOf(fields, 10000));
-  },
-  write(config) {
-    const { feedForward } = config;
-    const hiddenAct = hiddenActOf(feedForward.activation);
-    if (!hasLlamaForm(config) || config.moe || config.window || !feedForward.gated || !hiddenAct)
-      return undefined;
+    const { feedForward, ...rest } = readLlamaFields(fields, { base: 10000, maxPositions: 2048, eps: 1e-6 });
     return {
-      ...writeLlamaFields(config),
-      intermediate_size: feedForward.hidden,
-      hidden_act: hiddenAct,
-      mlp_bias: feedForward.bias,
+      ...rest,
+      feedForward: { ...feedForward!, bias: fields.boolean('mlp_bias', false) },
+      attentionBias: fields.boolean('attention_bias', false),
     };
   },
+  write(config) {
+    const { feedForward, attentionBias, attentionOutputBias } = config;
+    const fits =
+      hasLlamaForm(config) &&
+      config.moe === undefined &&
+      feedForward.gated &&
+      attentionBias === attentionOutputBias &&
+      config.qkNorm === undefined &&
+      commonWindow(config) === null;
+    const fields = writeDenseLlamaFields(config);
+    if (!fits || fields === undefined) return undefined;
+    return { ...fields, attention_bias: attentionBias, mlp_bias: feedForward.bias };
+  },
   fileTensors: llamaTensors,
-  ignorable: (name) => name.endsWith('rotary_emb.inv_freq'),
+  ignorable: isRotaryBuffer,
 };

@@ -2,11 +2,12 @@ import type { Architecture, FileTensor } from './architecture.ts';
 import { Fields } from './fields.ts';
 import {
   activationOf,
+  commonWindow,
   hasLlamaForm,
   hiddenActOf,
+  isRotaryBuffer,
   llamaTensors,
   readLlamaFields,
-  rotaryBaseOf,
   writeLlamaFields,
 } from './llama.ts';
 
@@ -16,11 +17,9 @@ export const mixtral: Architecture = {
   modelType: 'mixtral',
   read(json, source) {
     const fields = new Fields(json, source);
-    const { feedForward, ...rest } = readLlamaFields(fields, rotaryBaseOf(fields, 1e6));
+    const defaults = { base: 1e6, maxPositions: 131_072, eps: 1e-5, keyValueHeads: 8 };
     return {
-      ...rest,
-      feedForward,
-      eps: fields.number('rms_norm_eps', 1e-5),
+      ...readLlamaFields(fields, defaults),
       window: fields.optionalNumber('sliding_window'),
       moe: {
         layers: 'all',
@@ -38,10 +37,14 @@ export const mixtral: Architecture = {
   },
   write(config) {
     const { moe } = config;
+    const window = commonWindow(config);
     const fits =
       moe !== undefined &&
       hasLlamaForm(config) &&
       !config.attentionBias &&
+      !config.attentionOutputBias &&
+      config.qkNorm === undefined &&
+      window !== undefined &&
       moe.layers === 'all' &&
       moe.router.name === 'smoe' &&
       moe.router.bias !== true &&
@@ -58,7 +61,7 @@ export const mixtral: Architecture = {
       hidden_act: hiddenAct,
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
-      sliding_window: config.window ?? null,
+      sliding_window: window,
     };
   },
   fileTensors(name, shape): FileTensor[] {
@@ -79,5 +82,5 @@ export const mixtral: Architecture = {
         return llamaTensors(name, shape);
     }
   },
-  ignorable: (name) => name.endsWith('rotary_emb.inv_freq'),
+  ignorable: isRotaryBuffer,
 };

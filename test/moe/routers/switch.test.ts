@@ -1,0 +1,106 @@
+import { describe, expect, it } from 'vitest';
+import { ForwardContext, MoeLayer, type TopKRouter } from '../../../ts/moe/index.ts';
+import { noGrad, scope } from '../../../ts/tensor/index.ts';
+import {
+  checkEdges,
+  checkGradients,
+  checkRefusal,
+  dot,
+  f64,
+  near,
+  routed,
+  routerFor,
+  rowsOf,
+  softmaxOf,
+  wave,
+} from './checks.ts';
+
+const place = { width: 6, experts: 4, topK: 1 };
+const alikeRows = Array.from({ length: 60 }, (_, i) => wave(6)[i % 6]!);
+const plain = { capacityFactor: null, evaluationCapacityFactor: null };
+
+describe('switch', () => {
+  it('weighs the best expert by its probability and balances over the batch', () => {
+    using router = routerFor<TopKRouter>('switch', place, { init: { std: 1 } });
+    const x = wave(8 * 6);
+    const { experts, weights, losses, coefficients } = routed(router, x, 6);
+    const matrix = rowsOf(router.weight.toArray(), 6);
+    const p = rowsOf(x, 6).map((row) => softmaxOf(matrix.map((w) => dot(row, w))));
+    const first = p.map((row) => row.indexOf(Math.max(...row)));
+    expect(experts).toEqual(first);
+    near(
+      weights,
+      p.map((row) => Math.max(...row)),
+    );
+    const balance = [0, 1, 2, 3].reduce(
+      (sum, e) =>
+        sum + (4 * (first.filter((i) => i === e).length / 8) * p.reduce((a, row) => a + row[e]!, 0)) / 8,
+      0,
+    );
+    expect(losses.get('balance')).toBeCloseTo(balance, 9);
+    expect(coefficients.get('balance')).toBe(0.01);
+  });
+
+  it('has another capacity in training than otherwise, and drops beyond it', async () => {
+    using router = routerFor<TopKRouter>('switch', place);
+    const x = wave(10 * 6);
+    expect(routed(router, x, 6).capacity).toBe(4); // ceil(1.25 · 10 / 4)
+    expect(routed(router, x, 6, { training: false }).capacity).toBe(5); // 2 · 10 / 4
+    using free = routerFor('switch', place, plain);
+    expect(routed(free, x, 6).capacity).toBeUndefined();
+    using layer = new MoeLayer({
+      router: { name: 'switch', capacityFactor: 1 },
+      experts: 4,
+      topK: 1,
+      dModel: 6,
+      expert: { hidden: 5 },
+      dtype: 'f64',
+    });
+    using context = new ForwardContext({ training: true });
+    // Ten equal tokens: one expert takes ceil(10 / 4).
+    noGrad(() =>
+      scope(() => {
+        layer.forward(f64(alikeRows, [10, 6]), context);
+      }),
+    );
+    expect((await context.records[0]!.read()).dropped).toBe(7);
+  });
+
+  it('jitters its input in training only', () => {
+    using router = routerFor<TopKRouter>('switch', place, { jitter: 0.2 });
+    using calm = routerFor<TopKRouter>('switch', place);
+    calm.weight.write(router.weight.toArray());
+    const x = wave(30);
+    const logits = (r: TopKRouter, pass: object) => routed(r, x, 6, pass).logits;
+    expect(logits(router, { training: false })).toEqual(logits(calm, {}));
+    expect(logits(router, { step: 1 })).toEqual(logits(router, { step: 1 }));
+    expect(logits(router, { step: 1 })).not.toEqual(logits(router, { step: 2 }));
+    const bound = rowsOf(x, 6).flatMap((row) =>
+      rowsOf(calm.weight.toArray(), 6).map((w) => 0.2 * row.reduce((a, v, i) => a + Math.abs(v * w[i]!), 0)),
+    );
+    const still = logits(calm, {});
+    logits(router, { step: 1 }).forEach((l, i) => {
+      expect(Math.abs(l - still[i]!)).toBeLessThanOrEqual(bound[i]! + 1e-12);
+    });
+  });
+
+  it('has right gradients, with jitter and a z loss', () => {
+    for (const topK of [1, 2]) {
+      using router = routerFor(
+        'switch',
+        { ...place, topK },
+        { jitter: 0.1, zCoefficient: 0.3, balanceCoefficient: 1, init: { std: 0.7 }, bias: true },
+      );
+      checkGradients(router, { width: 6 });
+    }
+  });
+
+  it('survives the edges, and refuses what it is not', () => {
+    checkEdges('switch', { ...plain, jitter: 0.1 });
+    checkRefusal('switch', ['libmoe']);
+    expect(() => routerFor('switch', { ...place, topK: 2, compat: 'original' })).toThrow(
+      /ERR_LIBMOE_CONFIG.*topK 1/,
+    );
+    routerFor('switch', { ...place, compat: 'original' }).dispose();
+  });
+});

@@ -1,0 +1,87 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { LanguageModel, type LanguageModelOptions } from '../../ts/models/language/index.ts';
+import { routerDefinition, routerNames } from '../../ts/moe/index.ts';
+import { checkpointEvery, optimizer, type StepReport, schedule, train } from '../../ts/training/index.ts';
+import { leaveToCollector } from '../collected.ts';
+import { tinyConfig } from '../models/tiny.ts';
+import { temporaryFolder } from '../storage/temporary.ts';
+import { ToyData } from './toy.ts';
+
+leaveToCollector();
+
+const root = temporaryFolder();
+const steps = 8;
+
+async function session(name: string, options: object, out: string, until?: number) {
+  const config: LanguageModelOptions = {
+    ...tinyConfig,
+    vocabularySize: 64,
+    moe: {
+      experts: 4,
+      topK: 1,
+      router: { name, ...options },
+      expert: { hidden: 8 },
+      ...(routerDefinition(name).sharedExpert && { shared: { hidden: 8 } }),
+    },
+  };
+  using model = new LanguageModel(config, { seed: 1 });
+  const adam = optimizer(model.namedParameters(), { name: 'adamw' });
+  const reports: StepReport[] = [];
+  try {
+    for await (const report of train(model, {
+      data: new ToyData(),
+      optimizer: adam,
+      schedule: schedule({ name: 'cosine', learningRate: 0.02 }, steps),
+      steps,
+      out,
+      callbacks: [checkpointEvery(4)],
+      resume: until === undefined,
+    })) {
+      reports.push(report);
+      if (report.step === until) break; // as a crash would
+    }
+    const buffers = [...model.namedBuffers()].map(([key, t]) => [key, t.toArray()] as const);
+    return { reports, buffers: new Map(buffers), weights: model.parameters().map((p) => p.readSync()) };
+  } finally {
+    adam.dispose();
+  }
+}
+
+const losses = (reports: StepReport[]) => reports.map(({ step, loss, gradNorm }) => [step, loss, gradNorm]);
+
+describe('training with every router', () => {
+  it.each(routerNames())('%s is resumed bit for bit', async (name) => {
+    const straight = await session(name, {}, join(root, `${name}-straight`));
+    const out = join(root, `${name}-resumed`);
+    await session(name, {}, out, 6);
+    const second = await session(name, {}, out);
+    expect(second.reports[0]!.step).toBe(5);
+    expect(losses(second.reports)).toEqual(losses(straight.reports.slice(4)));
+    expect(second.weights).toEqual(straight.weights);
+    expect(second.buffers).toEqual(straight.buffers);
+    expect(straight.reports.every(({ loss }) => Number.isFinite(loss))).toBe(true);
+  });
+
+  it('moves the biases of shared-v3 until the part of the run that was asked for', async () => {
+    const biases = async (biasUpdateUntil: number) => {
+      const options = { biasUpdate: 0.5, biasUpdateUntil };
+      const { buffers } = await session('shared-v3', options, join(root, `v3-${biasUpdateUntil}`));
+      return [...buffers.values()].flat();
+    };
+    // Each of the first two steps moves a bias by 0.5 or leaves it.
+    const early = await biases(0.25);
+    expect(early.some((b) => b !== 0)).toBe(true);
+    expect(early.every((b) => Math.abs(b) <= 1 && Number.isInteger(2 * b))).toBe(true);
+    expect(await biases(1)).not.toEqual(early);
+    expect((await biases(0)).every((b) => b === 0)).toBe(true);
+  });
+
+  it("adapts remoe's λ, the same in all layers", async () => {
+    const { buffers } = await session('remoe', { sparsityFactor: 2 }, join(root, 'remoe'));
+    const [first, ...others] = [...buffers.values()].map(([value]) => value!);
+    expect(others).toEqual([first, first]);
+    // More than a quarter of the gates are open at the start: λ doubles at every one of the 8 steps unless the goal is reached before.
+    expect(Math.log2(first! / Math.fround(1e-8))).toBeGreaterThan(0);
+  });
+});

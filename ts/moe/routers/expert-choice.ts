@@ -1,0 +1,73 @@
+import { z } from 'zod';
+import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { softmax } from '../../tensor/softmax.ts';
+import type { RoutingContext } from '../context.ts';
+import { capacityOf } from '../dispatch/capacity.ts';
+import { type RouterPlace, registerRouter } from '../registry.ts';
+import { requireTokens } from '../router.ts';
+import type { Routing } from '../routing.ts';
+import { gateRouting } from './gate-routing.ts';
+import { ScoringRouter } from './scoring.ts';
+import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
+
+const options = ownWeightOptions.omit({ expertDropout: true }).extend({
+  /** Each expert takes ceil(capacityFactor · tokens / experts) tokens; default the layer's topK. */
+  capacityFactor: z.number().positive().optional(),
+});
+type Options = z.output<typeof options>;
+
+/**
+ * Expert choice (Zhou et al., arXiv 2202.09368): softmax over experts, then every expert takes the tokens that give it most, as many as every
+ * other, weighted by that probability. A token may get none. Which tokens an expert takes depends on the whole batch: a causal model looks
+ * ahead, and generating token by token routes differently.
+ */
+class ExpertChoiceRouter extends ScoringRouter {
+  readonly #factor: number;
+
+  constructor(given: Options, place: RouterPlace) {
+    const own = {
+      ...given,
+      activationAfterTopK: false,
+      expertDropout: 0,
+      balance: given.balance ?? 'none',
+    } as const;
+    super({ ...ruleOf('softmax', own, place), weights: 'scores' }, own, place);
+    this.#factor = given.capacityFactor ?? place.topK;
+  }
+
+  override route(tokens: Tensor, context: RoutingContext): Routing {
+    requireTokens(tokens, this.width, context.layerName);
+    const logits = this.logits(tokens, context);
+    const taken = context.replayed ?? noGrad(() => this.#taken(logits, context));
+    const chosen = this.choose(logits, context, { experts: taken, topK: taken.shape[1]! });
+    return gateRouting(chosen, logits, { ...this.lossTerms, topK: this.topK }, context);
+  }
+
+  /** i32 [tokens, most]: for every token the experts that take it, the most probable first. */
+  #taken(logits: Tensor, { tokenMask }: RoutingContext): Tensor {
+    const [count = 0, experts = 0] = logits.shape;
+    const p = softmax(logits).toArray();
+    const mask = tokenMask?.toArray();
+    const here = Array.from({ length: count }, (_, t) => t).filter((t) => !mask || mask[t]);
+    const each = Math.min(here.length, capacityOf(this.#factor, 1, Math.max(1, here.length), experts));
+    const rows: number[][] = Array.from({ length: count }, () => []);
+    for (let e = 0; e < experts; e += 1) {
+      const order = [...here].sort((a, b) => p[b * experts + e]! - p[a * experts + e]! || a - b);
+      for (const t of order.slice(0, each)) rows[t]!.push(e);
+    }
+    const most = rows.reduce((a, { length }) => Math.max(a, length), 1);
+    const slots = new Int32Array(count * most).fill(-1);
+    rows.forEach((row, t) => {
+      slots.set(
+        row.sort((a, b) => p[t * experts + b]! - p[t * experts + a]! || a - b),
+        t * most,
+      );
+    });
+    return tensor(slots, [count, most], { device: logits.device });
+  }
+}
+
+registerRouter('expert-choice', {
+  options,
+  create: (given, place) => new ExpertChoiceRouter(given, place),
+});

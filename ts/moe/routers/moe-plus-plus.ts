@@ -1,0 +1,220 @@
+import { z } from 'zod';
+import { fail } from '../../native/index.ts';
+import { type Initialiser, normal } from '../../nn/initialisers.ts';
+import { add, cast, divide, greaterEqual, maximum, multiply } from '../../tensor/elementwise.ts';
+import type { Gate } from '../../tensor/gating.ts';
+import { linear, matmul } from '../../tensor/gemm.ts';
+import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { dispatchPlan } from '../../tensor/permutation.ts';
+import { sum } from '../../tensor/reduction.ts';
+import { reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
+import { softmax } from '../../tensor/softmax.ts';
+import type { RoutingContext } from '../context.ts';
+import { type RouterPlace, registerRouter } from '../registry.ts';
+import { requireTokens } from '../router.ts';
+import type { Routing } from '../routing.ts';
+import { ofChoices, shifted } from './choice-table.ts';
+import { drawnParameter } from './first-values.ts';
+import { ScoringRouter } from './scoring.ts';
+import { ownWeightOptions, ruleOf, type TopKRule } from './top-k-rule.ts';
+
+const whole = z.number().int().min(0);
+const options = ownWeightOptions.extend({
+  /** How many experts give nothing, the token itself, and a learnt vector mixed with the token. */
+  zeroExperts: whole.default(1),
+  copyExperts: whole.optional(),
+  constantExperts: whole.optional(),
+  /** Add a learnt map of the previous MoE layer's logits to the logits. */
+  gatingResidual: z.boolean().optional(),
+  /** τ: weight of experts without computation in the balance loss, and their share of the capacity; below 1 they get more tokens. */
+  cheapWeight: z.number().positive().default(0.75),
+  /** The weight of a chosen zero expert goes to the others instead of being lost. */
+  renormaliseZero: z.boolean().optional(),
+  /** γ: in training, no expert takes more than its share times this. Default: nothing is dropped. */
+  capacityFactor: z.number().positive().optional(),
+  /** Standard deviation of the constant experts' vectors at the start. */
+  constantStd: z.number().positive().optional(),
+});
+type Given = z.output<typeof options>;
+
+/** What compat and flavour leave to be said, said. Router outputs are in the order: experts, zero, copy, constant. */
+function complete(given: Given, place: RouterPlace) {
+  const libmoe = place.compat === 'libmoe';
+  const language = given.flavour === 'language';
+  return {
+    ...given,
+    activationAfterTopK: false,
+    copyExperts: given.copyExperts ?? (language ? 1 : 0),
+    constantExperts: given.constantExperts ?? (language ? 6 : 1),
+    gatingResidual: given.gatingResidual ?? !libmoe,
+    renormaliseZero: given.renormaliseZero ?? !libmoe,
+    constantStd: given.constantStd ?? (libmoe ? 0.002 : place.compat === 'original' ? 1 : 0.02),
+  };
+}
+type Options = ReturnType<typeof complete>;
+
+/**
+ * What the balance loss of each router output weighs. LibMoE weighs column 4 with 1.3, whatever that is; the paper has no factor outputs / topK
+ * that makes an even router's loss 1.
+ */
+function balanceWeights(o: Options, { experts, topK, compat }: RouterPlace): number[] {
+  const outputs = experts + o.zeroExperts + o.copyExperts + o.constantExperts;
+  const unit = compat === 'original' ? topK / outputs : 1;
+  return Array.from({ length: outputs }, (_, i) => {
+    if (compat === 'libmoe') return i === 4 ? 1.3 : 1;
+    return i < experts ? unit : unit * o.cheapWeight;
+  });
+}
+
+/**
+ * MoE++ (Jin et al., arXiv 2410.07348): beside the experts a token may choose ones that cost nothing: zero, copy x, and constant
+ * α₀ x + α₁ v with α = softmax(W_c x). Logits get a learnt map of the previous layer's.
+ */
+class MoePlusPlusRouter extends ScoringRouter {
+  /** [constants, width]: v. */
+  constants?: Tensor;
+  /** [2 · constants, width]: the rows W_c of each constant expert. */
+  mixing?: Tensor;
+  /** [outputs, outputs]: what the previous layer's logits add. */
+  residual?: Tensor;
+  readonly #options: Options;
+  readonly #experts: number;
+  readonly #outputs: number;
+  readonly #balanceWeights: readonly number[];
+
+  constructor(o: Options, rule: TopKRule, place: RouterPlace) {
+    const weights = balanceWeights(o, place);
+    super(rule, o, { ...place, experts: weights.length });
+    this.#options = o;
+    this.#experts = place.experts;
+    this.#outputs = weights.length;
+    this.#balanceWeights = weights;
+    const made = (parameter: string, shape: number[], start: Initialiser): Tensor =>
+      drawnParameter(shape, place, parameter, start);
+    const small = normal(0.02);
+    if (o.constantExperts > 0) {
+      this.constants = made('constants', [o.constantExperts, place.width], normal(o.constantStd));
+      this.mixing = made('mixing', [2 * o.constantExperts, place.width], small);
+    }
+    if (o.gatingResidual && place.layer > 0)
+      this.residual = made('residual', [weights.length, weights.length], small);
+  }
+
+  override start(rule: Initialiser, parameter: string): Initialiser | undefined {
+    if (parameter === 'constants') return normal(this.#options.constantStd);
+    return parameter === 'mixing' || parameter === 'residual' ? rule : super.start(rule, parameter);
+  }
+
+  override route(tokens: Tensor, context: RoutingContext): Routing {
+    requireTokens(tokens, this.width, context.layerName);
+    const logits = this.#withResidual(this.logits(tokens, context), context);
+    const chosen = this.choose(logits, context);
+    const { probabilities } = chosen;
+    const { experts, weights, capacity } = this.#sent(chosen, context);
+    return {
+      experts,
+      weights,
+      logits,
+      probabilities,
+      capacity,
+      choices: chosen.experts,
+      extra: this.#extra(tokens, chosen.experts, weights),
+      losses: this.#balance(chosen, context),
+      statistics: chosen,
+    };
+  }
+
+  #withResidual(logits: Tensor, { previousLogits, layerName }: RoutingContext): Tensor {
+    if (!this.residual || !previousLogits) return logits;
+    if (previousLogits.shape.join() !== logits.shape.join())
+      fail(
+        'ERR_LIBMOE_SHAPE',
+        `MoE layer ${layerName}: the gating residual of moe++ expects logits [${logits.shape.join(', ')}] of the MoE layer before, got [${previousLogits.shape.join(', ')}]: use moe++ with the same experts there, or gatingResidual: false`,
+      );
+    return add(logits, linear(cast(previousLogits, logits.dtype), cast(this.residual, logits.dtype)));
+  }
+
+  /** Experts as the layer knows them, final weights, and what each expert may take. */
+  #sent(chosen: Gate, context: RoutingContext): Pick<Routing, 'experts' | 'weights' | 'capacity'> {
+    const o = this.#options;
+    const { experts: choices } = chosen;
+    const dtype = chosen.weights.dtype;
+    const [tokens = 0, topK = 0] = choices.shape;
+    const ids = Array.from({ length: this.#outputs }, (_, i) => (i < this.#experts ? i : -1));
+    const experts = ofChoices(choices, ids, -1, 'i32');
+    let { weights } = chosen;
+    if (o.renormaliseZero && o.zeroExperts > 0) {
+      const zero = (i: number) => i >= this.#experts && i < this.#experts + o.zeroExperts;
+      const gives = ids.map((_, i) => (zero(i) ? 0 : 1));
+      const left = multiply(weights, ofChoices(choices, gives, 0, dtype));
+      // Of a token that chose zero experts alone nothing is left to divide by: its weights stay 0.
+      weights = divide(left, maximum(sum(left, -1, { keepDims: true }), 1e-20));
+    }
+    if (!context.training || o.capacityFactor === undefined) return { experts, weights };
+    const cheap = this.#outputs - this.#experts;
+    const share = (o.capacityFactor * tokens * topK) / (o.cheapWeight * this.#experts + cheap);
+    const own = Math.max(1, Math.ceil(o.cheapWeight * share * (1 - 1e-12)));
+    const theirs = Math.max(1, Math.ceil(share * (1 - 1e-12)));
+    const capacity = ids.map((id) => (id < 0 ? theirs : own));
+    using plan = dispatchPlan(choices, { experts: this.#outputs, capacity });
+    const kept = noGrad(() => cast(greaterEqual(cast(plan.inverse, dtype), 0), dtype));
+    return { experts, weights: multiply(weights, kept), capacity: own };
+  }
+
+  /** What the experts without computation give, [tokens, width]; undefined where none of them gives anything. */
+  #extra(tokens: Tensor, choices: Tensor, weights: Tensor): Tensor | undefined {
+    const { zeroExperts, copyExperts, constantExperts } = this.#options;
+    if (copyExperts + constantExperts === 0) return undefined;
+    const { dtype, device } = weights;
+    const [count = 0, topK = 0] = choices.shape;
+    const columns = this.#outputs + 1;
+    // Every weight at its token and output; the first column takes those of no choice.
+    const places = noGrad(() => {
+      const rows = tensor(
+        Int32Array.from({ length: count }, (_, t) => t * columns),
+        [count, 1],
+        { device },
+      );
+      return cast(add(cast(rows, 'f64'), cast(shifted(choices), 'f64')), 'i32');
+    });
+    const flat = scatterAddRows(
+      [count * columns],
+      reshape(places, [count * topK]),
+      reshape(weights, [count * topK]),
+    );
+    const byOutput = reshape(flat, [count, columns]);
+    const copyAt = 1 + this.#experts + zeroExperts;
+    const constantAt = copyAt + copyExperts;
+    const x = cast(tokens, dtype);
+    let ofToken = sum(slice(byOutput, 1, copyAt, constantAt), 1, { keepDims: true });
+    if (!this.constants || !this.mixing) return cast(multiply(x, ofToken), tokens.dtype);
+    const mix = linear(x, cast(this.mixing, dtype));
+    const alpha = softmax(reshape(mix, [count, constantExperts, 2]));
+    const given = reshape(slice(byOutput, 1, constantAt, columns), [count, constantExperts, 1]);
+    const shares = multiply(alpha, given);
+    ofToken = add(ofToken, sum(slice(shares, 2, 0, 1), 1));
+    const ofVectors = reshape(slice(shares, 2, 1, 2), [count, constantExperts]);
+    const extra = add(multiply(x, ofToken), matmul(ofVectors, cast(this.constants, dtype)));
+    return cast(extra, tokens.dtype);
+  }
+
+  #balance(chosen: Gate, context: RoutingContext): Routing['losses'] {
+    const { dtype, device } = chosen.weights;
+    const mode = this.lossTerms.balance;
+    if (!context.training || (mode !== 'switch' && mode !== 'standard')) return this.losses(chosen, context);
+    const eta = tensor([...this.#balanceWeights], [1, this.#outputs], { dtype, device });
+    return this.losses({ ...chosen, probabilitySums: multiply(chosen.probabilitySums, eta) }, context);
+  }
+}
+
+registerRouter('moe++', {
+  options,
+  compat: ['fixed', 'libmoe', 'original'],
+  create(given, place) {
+    const o = complete(given, place);
+    const rule = ruleOf('softmax', o, place);
+    if (o.renormaliseZero && o.zeroExperts > 0) rule.weights = 'scores';
+    if (place.compat === 'original') rule.losses = { ...rule.losses, over: 'batch' };
+    return new MoePlusPlusRouter(o, rule, place);
+  },
+});

@@ -1,0 +1,193 @@
+import type { z } from 'zod';
+import { fail } from '../../native/index.ts';
+import {
+  add,
+  cast,
+  divide,
+  exp,
+  maximum,
+  multiply,
+  softplus,
+  square,
+  subtract,
+} from '../../tensor/elementwise.ts';
+import { type Gate, gate } from '../../tensor/gating.ts';
+import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { logSumExp, sum } from '../../tensor/reduction.ts';
+import { reshape, slice } from '../../tensor/shape.ts';
+import { coefficientSchema } from '../coefficient.ts';
+import type { RoutingContext, RoutingLoss } from '../context.ts';
+import { type RouterPlace, registerRouter } from '../registry.ts';
+import { requireTokens } from '../router.ts';
+import type { Routing } from '../routing.ts';
+import { ofChoices } from './choice-table.ts';
+import { ScoringRouter } from './scoring.ts';
+import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
+
+const options = ownWeightOptions.extend({
+  /** Factor of the reward for probability on the null experts. */
+  rewardCoefficient: coefficientSchema.default(1e-5),
+});
+type Options = z.output<typeof options>;
+
+/** Added to the logits of experts with sign −1 and of null experts (Yan et al.). */
+const negativeBias = -1;
+const nullBias = -10;
+
+/**
+ * TC-MoE (Yan et al., "TC-MoE: Augmenting Mixture of Experts with Ternary Expert Choice", ICLR 2025). The router's outputs are the N experts
+ * with sign +1, the same with sign −1, and topK null experts that cost nothing and give nothing.
+ */
+class TernaryRouter extends ScoringRouter {
+  readonly #options: Options;
+  readonly #experts: number;
+  readonly #place: RouterPlace;
+
+  constructor(given: Options, place: RouterPlace) {
+    const own = { ...given, activationAfterTopK: false };
+    const rule = ruleOf('softmax', own, place);
+    rule.weights = 'scores';
+    if (place.compat === 'libmoe' && given.flavour === 'language' && folds(rule.losses.balance))
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `router "tc-moe": LibMoE's language models cannot compute balance "${rule.losses.balance}" of ternary choices; set balance to step, time, layers_time, global or none, or compat to fixed`,
+      );
+    super(rule, own, { ...place, experts: 2 * place.experts + place.topK });
+    this.#options = given;
+    this.#experts = place.experts;
+    this.#place = place;
+  }
+
+  override route(tokens: Tensor, context: RoutingContext): Routing {
+    requireTokens(tokens, this.width, context.layerName);
+    const raw = this.logits(tokens, context);
+    const n = this.#experts;
+    const outputs = raw.shape[1]!;
+    const { dtype, device } = raw;
+    const of = (positive: number, negative: number, none: number): number[] =>
+      Array.from({ length: outputs }, (_, i) => (i < n ? positive : i < 2 * n ? negative : none));
+    const biased = add(raw, tensor(of(0, negativeBias, nullBias), [1, outputs], { dtype, device }));
+    const chosen = this.choose(biased, context);
+    const choices = chosen.experts;
+    const nulls = this.#nullMass(biased, chosen, context);
+    const signs = ofChoices(choices, of(1, -1, 0), 0, dtype);
+    // Chosen null experts are in the mass of all null experts already.
+    const given = sum(
+      multiply(
+        chosen.weights,
+        noGrad(() => square(signs)),
+      ),
+      1,
+      { keepDims: true },
+    );
+    const total = maximum(add(given, reshape(nulls, [nulls.size, 1])), 1e-6);
+    const weights = multiply(divide(chosen.weights, total), this.#lost(choices, signs));
+    const ids = Array.from({ length: outputs }, (_, i) => (i < 2 * n ? i % n : -1));
+    const experts = ofChoices(choices, ids, -1, 'i32');
+    return {
+      experts,
+      weights,
+      logits: raw,
+      choices,
+      probabilities: chosen.probabilities,
+      statistics: chosen,
+      losses: this.#losses({ raw, biased, chosen, experts, nulls }, context),
+    };
+  }
+
+  /** [tokens]: probability of all null experts together, 0 for masked tokens. */
+  #nullMass(biased: Tensor, chosen: Gate, { tokenMask }: RoutingContext): Tensor {
+    const ofNulls = logSumExp(slice(biased, 1, 2 * this.#experts, biased.shape[1]!));
+    if (!tokenMask) return exp(subtract(ofNulls, chosen.logSumExp));
+    const counted = noGrad(() => cast(tokenMask, biased.dtype));
+    return multiply(exp(subtract(multiply(ofNulls, counted), chosen.logSumExp)), counted);
+  }
+
+  /**
+   * Signs as LibMoE's vision-language layers apply them: of the choices of one base expert, null expert j standing for expert j, only the last
+   * one counts, as its loop overwrites where it should add.
+   */
+  #lost(choices: Tensor, signs: Tensor): Tensor {
+    if (this.#place.compat !== 'libmoe' || this.#options.flavour === 'language') return signs;
+    const [tokens = 0, k = 0] = choices.shape;
+    const ids = choices.toArray();
+    const kept = signs.toArray().map((sign, slot) => {
+      const base = ids[slot]! % this.#experts;
+      const end = (Math.floor(slot / k) + 1) * k;
+      for (let later = slot + 1; later < end; later += 1)
+        if (ids[later]! >= 0 && ids[later]! % this.#experts === base) return 0;
+      return sign;
+    });
+    return tensor(kept, [tokens, k], { dtype: signs.dtype, device: signs.device });
+  }
+
+  #losses(pass: Pass, context: RoutingContext): RoutingLoss[] {
+    if (!context.training) return [];
+    const { raw, chosen, nulls } = pass;
+    const { balance: mode, balanceCoefficient, zCoefficient } = this.lossTerms;
+    const { rewardCoefficient } = this.#options;
+    const losses: RoutingLoss[] = [];
+    if (folds(mode) && balanceCoefficient !== 0)
+      losses.push({ name: 'balance', coefficient: balanceCoefficient, value: this.#balance(pass, context) });
+    if (zCoefficient !== 0 || (!folds(mode) && mode !== 'none')) {
+      // z-loss and entropies are of the logits as they are.
+      const plain = gate(raw, {
+        topK: this.topK,
+        experts: chosen.experts,
+        tokenMask: context.tokenMask,
+        sequenceOffsets: context.sequenceOffsets,
+        entropy: mode === 'step',
+      });
+      const usual = this.losses(plain, context);
+      losses.push(...usual.filter(({ name }) => name !== 'balance' || !folds(mode)));
+    }
+    if (rewardCoefficient !== 0) {
+      const tokens = noGrad(() => maximum(sum(slice(chosen.summary, 1, 0, 1)), 1));
+      const value = multiply(divide(sum(nulls), tokens), -1);
+      losses.push({ name: 'reward', coefficient: rewardCoefficient, value });
+    }
+    return losses;
+  }
+
+  /** N · mean over sequences of Σ f P: f the share of choices with a sign that fell on expert i, P its probability with both signs together. */
+  #balance({ biased, experts }: Pass, context: RoutingContext): Tensor {
+    const n = this.#experts;
+    const positive = slice(biased, 1, 0, n);
+    // log(e^a + e^b) of both signs, whose softmax is the probability without null experts.
+    const folded = add(positive, softplus(subtract(slice(biased, 1, n, 2 * n), positive)));
+    const { counts, probabilitySums, summary } = gate(folded, {
+      topK: Math.min(this.topK, n),
+      experts,
+      tokenMask: context.tokenMask,
+      sequenceOffsets: context.sequenceOffsets,
+    });
+    const factors = noGrad(() => {
+      const tokens = slice(summary, 1, 0, 1);
+      const chosen = cast(counts, tokens.dtype);
+      const perSequence = maximum(sum(chosen, 1, { keepDims: true }), 1);
+      const sequences = tokens.toArray().filter((t) => t > 0).length;
+      const libmoe = this.#place.compat === 'libmoe';
+      // LibMoE puts the choices of the whole batch into every sequence's row, and has no factor N.
+      const counted = libmoe ? sum(chosen, 0, { keepDims: true }) : chosen;
+      const share = divide(counted, multiply(perSequence, maximum(tokens, 1)));
+      return multiply(share, (libmoe ? 1 : n) / Math.max(1, sequences));
+    });
+    return sum(multiply(probabilitySums, factors));
+  }
+}
+
+interface Pass {
+  raw: Tensor;
+  biased: Tensor;
+  chosen: Gate;
+  experts: Tensor;
+  nulls: Tensor;
+}
+
+const folds = (mode: string): boolean => mode === 'switch' || mode === 'standard';
+
+registerRouter('tc-moe', {
+  options,
+  compat: ['fixed', 'libmoe', 'original'],
+  create: (given, place) => new TernaryRouter(given, place),
+});
