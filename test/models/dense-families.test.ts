@@ -20,6 +20,7 @@ import { noGrad, scope, type Tensor } from '../../ts/tensor/index.ts';
 // beyond the windows of 8 and the original lengths of 16.
 const golden = fileURLToPath(new URL('../golden/language', import.meta.url));
 const families = ['llama3', 'mistral', 'qwen2', 'qwen3', 'phi3', 'gpt2'];
+const mixtures = ['deepseek-v2', 'deepseek-v2-groups', 'deepseek-v3', 'deepseek-v3-halves'];
 
 /** Fields of config.json that say nothing about the numbers that a model computes, or that only transformers itself reads. */
 const otherFields =
@@ -39,7 +40,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 const logitsOf = (model: LanguageModel, sequences: readonly ArrayLike<number>[]): number[] =>
   noGrad(() => scope(() => model.logits(model.forward(packSequences(sequences))).toArray()));
 
-describe.each(families)('%s', (name) => {
+describe.each([...families, ...mixtures])('%s', (name) => {
   it('gives the logits, loss and gradients of transformers', async () => {
     const expected = readSafetensors(join(golden, name, 'expected.safetensors'));
     const value = (key: string): Tensor => expected.get(key)!;
