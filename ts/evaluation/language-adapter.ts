@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { KvCache } from '../models/language/kv-cache.ts';
-import { type LanguageModel, packSequences } from '../models/language/model.ts';
+import type { LanguageModel } from '../models/language/model.ts';
+import { packSequences } from '../models/language/packed-batch.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { noGrad, scope, type Tensor, tensor } from '../tensor/index.ts';
 import { tokenLogProbabilities } from '../tensor/loss.ts';
