@@ -1,0 +1,4 @@
+import { describe } from 'vitest';
+import { familyAgrees } from './family-agrees.ts';
+
+describe.each(['olmoe', 'qwen3-moe'])('%s', familyAgrees);
