@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { createRouter, type Router } from '../../moe/index.ts';
+import { createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
@@ -174,19 +174,16 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   oneRouter(moe, 1, layers).dispose();
 }
 
+/** What a router of a layer of this model is made for. */
+export function routerPlace(moe: MoeConfig, width: number, layers: number, layer: number): RouterPlace {
+  const { experts, topK, compat } = moe;
+  return { width, experts, topK, layer, layers, compat, shared: moe.shared !== undefined };
+}
+
 /** A router as a layer of this model (default its first) has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
 export function oneRouter(moe: MoeConfig, width: number, layers: number, layer = 0): Router {
   const { name, ...options } = moe.router;
-  const { experts, topK, compat } = moe;
-  return createRouter(name, options, {
-    width,
-    experts,
-    topK,
-    layer,
-    layers,
-    compat,
-    shared: moe.shared !== undefined,
-  });
+  return createRouter(name, options, routerPlace(moe, width, layers, layer));
 }
 
 /**
