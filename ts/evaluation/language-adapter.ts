@@ -125,11 +125,7 @@ class LanguageAdapter implements EvalModel {
     );
     const collected = new Collector(requests, units, emit);
     const { training } = this.model;
-    const { layers, keyValueHeads, headDim } = this.model.config;
-    using cache = new KvCache(
-      { layers, keyValueHeads, headDim },
-      { dtype: this.model.dtype, device: this.model.device },
-    );
+    using cache = new KvCache(this.model.config, { dtype: this.model.dtype, device: this.model.device });
     this.model.eval();
     try {
       const waiting = batchesOf(units, this.tokenBudget).reverse();

@@ -2,7 +2,7 @@ import { fail } from '../native/index.ts';
 import { attention, attentionCached, cacheWrite } from '../tensor/attention.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { reshape } from '../tensor/shape.ts';
-import { type LayerOptions, Linear, requirePositive } from './linear.ts';
+import { type LayerOptions, Linear, partOptions, requirePositive } from './linear.ts';
 import { Module } from './module.ts';
 import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
@@ -89,13 +89,8 @@ export class SelfAttention extends Module {
     this.keyValueHeads = keyValueHeads;
     this.headDim = headDim;
     this.window = options.window;
-    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear => {
-      const values =
-        options.values === undefined || options.values === 'later'
-          ? options.values
-          : { ...options.values, name: `${options.values.name}.${name}` };
-      return new Linear(inputs, outputs, { ...options, bias: withBias, values: values ?? { seed: 0, name } });
-    };
+    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear =>
+      new Linear(inputs, outputs, { ...partOptions(options, name), bias: withBias });
     this.query = layer('query', width, heads * headDim, bias);
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
