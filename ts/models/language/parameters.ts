@@ -113,7 +113,7 @@ function moeSize(config: LanguageModelConfig): {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
     topK: moe.topK,
-    others: shared.weights,
+    others: shared.weights + (moe.shared?.sigmoidGate ? dModel : 0),
     otherBiases: shared.biases,
   };
 }
