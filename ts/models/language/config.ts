@@ -58,9 +58,11 @@ const moeSchema = z.strictObject({
   /** A registered router and its options, its balance losses and their coefficients included. */
   router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
   expert: feedForwardSchema,
-  /** One block that sees every token, `hidden` wide (several shared experts are one wide one). */
-  shared: z.strictObject({ hidden: count }).optional(),
+  /** One block that sees every token, `hidden` wide (several shared experts are one wide one); `sigmoidGate`: times a learned factor per token. */
+  shared: z.strictObject({ hidden: count, sigmoidGate: z.boolean().optional() }).optional(),
   sharedMix: z.enum(['sum', 'half']).default('sum'),
+  /** What the router's weights multiply: the experts' outputs (default), or their inputs (Llama 4). */
+  weighted: z.enum(['outputs', 'inputs']).optional(),
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),

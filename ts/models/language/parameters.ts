@@ -131,7 +131,7 @@ function moeSize(config: LanguageModelConfig): {
   return {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
-    others: shared.weights,
+    others: shared.weights + (moe.shared?.sigmoidGate ? dModel : 0),
     otherBiases: shared.biases,
   };
 }

@@ -53,6 +53,7 @@ export function hasSoftmaxExperts({ moe }: LanguageModelConfig): boolean {
     moe.router.bias !== true &&
     moe.expert.gated &&
     !moe.expert.bias &&
+    moe.weighted !== 'inputs' &&
     moe.routedScaling === 1 &&
     moe.capacityFactor === undefined
   );
