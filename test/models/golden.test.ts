@@ -90,6 +90,8 @@ describe('language models agree with PyTorch', () => {
       'Phi3ForCausalLM',
       'GPT2LMHeadModel',
       'MixtralForCausalLM',
+      'OlmoeForCausalLM',
+      'Qwen3MoeForCausalLM',
       'DeepseekV2ForCausalLM',
       'DeepseekV3ForCausalLM',
       'LibMoeForCausalLM',

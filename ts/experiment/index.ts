@@ -3,5 +3,6 @@ export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo
 export { headlines } from './evaluation.ts';
 export { merged, parseOverrides } from './overrides.ts';
 export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
-export { loadRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
+export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
+export { importUserModule } from './user-modules.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { createRouter, type Router } from '../../moe/index.ts';
+import { createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
@@ -58,9 +58,11 @@ const moeSchema = z.strictObject({
   /** A registered router and its options, its balance losses and their coefficients included. */
   router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
   expert: feedForwardSchema,
-  /** One block that sees every token, `hidden` wide (several shared experts are one wide one). */
-  shared: z.strictObject({ hidden: count }).optional(),
+  /** One block that sees every token, `hidden` wide (several shared experts are one wide one); `sigmoidGate`: times a learned factor per token. */
+  shared: z.strictObject({ hidden: count, sigmoidGate: z.boolean().optional() }).optional(),
   sharedMix: z.enum(['sum', 'half']).default('sum'),
+  /** What the router's weights multiply: the experts' outputs (default), or their inputs (Llama 4). */
+  weighted: z.enum(['outputs', 'inputs']).optional(),
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
@@ -225,19 +227,16 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   oneRouter(moe, 1, layers).dispose();
 }
 
+/** What a router of a layer of this model is made for. */
+export function routerPlace(moe: MoeConfig, width: number, layers: number, layer: number): RouterPlace {
+  const { experts, topK, compat } = moe;
+  return { width, experts, topK, layer, layers, compat, shared: moe.shared !== undefined };
+}
+
 /** A router as a layer of this model (default its first) has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
 export function oneRouter(moe: MoeConfig, width: number, layers: number, layer = 0): Router {
   const { name, ...options } = moe.router;
-  const { experts, topK, compat } = moe;
-  return createRouter(name, options, {
-    width,
-    experts,
-    topK,
-    layer,
-    layers,
-    compat,
-    shared: moe.shared !== undefined,
-  });
+  return createRouter(name, options, routerPlace(moe, width, layers, layer));
 }
 
 /**

@@ -2,10 +2,11 @@ import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { buffer } from '../../nn/module.ts';
 import { cast, scale } from '../../tensor/elementwise.ts';
-import type { Gate } from '../../tensor/gating.ts';
+import { type Gate, gate } from '../../tensor/gating.ts';
 import { noGrad, type Tensor, zeros } from '../../tensor/index.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext } from '../context.ts';
+import type { GateStatistics } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { StepChoices } from '../router.ts';
 import { checkGroups, deepseekOptions } from './expert-groups.ts';
@@ -65,6 +66,16 @@ class SharedV3Router extends TopKRouter {
     const selectionBias = noGrad(() => cast(this.selectionBias, logits.dtype));
     const chosen = super.choose(logits, context, { selectionBias, ...(groups && { groups }) });
     return this.#scaling === 1 ? chosen : { ...chosen, weights: scale(chosen.weights, this.#scaling) };
+  }
+
+  /** The balance loss counts the topK of s itself, without b and groups (equation 18 of arXiv 2412.19437). */
+  protected override counted(chosen: Gate, logits: Tensor, context: RoutingContext): GateStatistics {
+    const { balance, balanceCoefficient } = this.lossTerms;
+    const counts = balance === 'standard' || balance === 'switch';
+    if (!context.training || balanceCoefficient === 0 || !counts) return chosen;
+    const { tokenMask, sequenceOffsets } = context;
+    const options = { topK: this.topK, score: 'sigmoid', tokenMask, sequenceOffsets } as const;
+    return { ...chosen, counts: noGrad(() => gate(logits, options)).counts };
   }
 
   override afterStep({ counts, step, totalSteps }: StepChoices): void {

@@ -6,6 +6,7 @@ import {
   moeLayersOf,
 } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
+import { expertTensors, mlpExperts } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import { latentTensors, readLatentFields, writeLatentFields } from './latent-fields.ts';
 import { isRotaryBuffer } from './llama.ts';
@@ -27,7 +28,6 @@ function readMixture(
   defaults: MixtureDefaults,
 ): Omit<NonNullable<LanguageModelOptions['moe']>, 'router'> | undefined {
   fields.refuse(fields.number('moe_layer_freq', 1) !== 1, 'a "moe_layer_freq" other than 1');
-  fields.refuse(fields.get('quantization_config') !== undefined, '"quantization_config"');
   const first = fields.number('first_k_dense_replace', defaults.firstMoe);
   if (first >= model.layers) return undefined;
   const hidden = fields.number('moe_intermediate_size', defaults.hidden);
@@ -68,7 +68,9 @@ function writeMixture(config: LanguageModelConfig): JsonObject | undefined {
     expert.activation === feedForward.activation &&
     shared !== undefined &&
     shared.hidden % expert.hidden === 0 &&
+    !shared.sigmoidGate &&
     moe.sharedMix === 'sum' &&
+    moe.weighted !== 'inputs' &&
     moe.capacityFactor === undefined &&
     router.bias !== true;
   if (!fits) return undefined;
@@ -84,34 +86,13 @@ function writeMixture(config: LanguageModelConfig): JsonObject | undefined {
   };
 }
 
-const shared = { 'shared.up': ['gate_proj', 'up_proj'], 'shared.down': ['down_proj'] } as const;
-const experts = { 'experts.up': ['gate_proj', 'up_proj'], 'experts.down': ['down_proj'] } as const;
+const names = { ...mlpExperts, shared: 'shared_experts' };
 
 function fileTensors(name: string, shape: readonly number[], config: LanguageModelConfig): FileTensor[] {
-  const [, layer, rest] = /^blocks\.(\d+)\.moe\.(.+)$/.exec(name) ?? [];
-  const prefix = `model.layers.${layer}.mlp.`;
-  switch (rest) {
-    case 'router.weight':
-      return [{ name: `${prefix}gate.weight`, shape }];
-    case 'router.selectionBias':
-      return [{ name: `${prefix}gate.e_score_correction_bias`, shape }];
-    case 'shared.up':
-    case 'shared.down': {
-      const parts = shared[rest];
-      const each = [shape[0]! / parts.length, shape[1]!];
-      return parts.map((part) => ({ name: `${prefix}shared_experts.${part}.weight`, shape: each }));
-    }
-    case 'experts.up':
-    case 'experts.down': {
-      const parts = experts[rest];
-      const each = [shape[1]! / parts.length, shape[2]!];
-      return Array.from({ length: shape[0]! }, (_, expert) =>
-        parts.map((part) => ({ name: `${prefix}experts.${expert}.${part}.weight`, shape: each })),
-      ).flat();
-    }
-    default:
-      return latentTensors(name, shape, config);
-  }
+  const [, layer, part] = /^blocks\.(\d+)\.moe\.(.+)$/.exec(name) ?? [];
+  if (part === undefined) return latentTensors(name, shape, config);
+  if (part !== 'router.selectionBias') return expertTensors(name, shape, names);
+  return [{ name: `model.layers.${layer}.mlp.gate.e_score_correction_bias`, shape }];
 }
 
 /** Layers beyond the last predict further tokens (DeepSeek-V3 §2.2); neither transformers nor we run them. */

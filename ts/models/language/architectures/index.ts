@@ -8,8 +8,10 @@ import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
+import { olmoe } from './olmoe.ts';
 import { phi3 } from './phi3.ts';
 import { qwen2, qwen3 } from './qwen.ts';
+import { qwen3Moe } from './qwen-moe.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
 
@@ -22,6 +24,8 @@ export const architectures: readonly Architecture[] = [
   phi3,
   gpt2,
   mixtral,
+  olmoe,
+  qwen3Moe,
   deepseekV2,
   deepseekV3,
   libmoe,
