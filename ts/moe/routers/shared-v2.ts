@@ -21,7 +21,8 @@ class SharedV2Router extends TopKRouter {
 
   constructor(given: z.output<typeof options>, place: RouterPlace) {
     const rule = ruleOf('softmax', given, place);
-    if (place.compat === 'original' && !given.activationAfterTopK) rule.weights = 'scores';
+    if (place.compat === 'original' && !given.activationAfterTopK && !given.normalise)
+      rule.weights = 'scores';
     rule.losses = { ...rule.losses, over: given.balanceOver };
     super(rule, given, place);
     checkGroups('shared-v2', given.groups, place);
