@@ -69,5 +69,8 @@ class ExpertChoiceRouter extends ScoringRouter {
 
 registerRouter('expert-choice', {
   options,
+  tokenCost: ({ capacityFactor }, { experts, topK }) => ({
+    experts: Math.min(experts, capacityFactor ?? topK),
+  }),
   create: (given, place) => new ExpertChoiceRouter(given, place),
 });

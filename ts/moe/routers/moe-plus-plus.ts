@@ -210,6 +210,12 @@ class MoePlusPlusRouter extends ScoringRouter {
 registerRouter('moe++', {
   options,
   compat: ['fixed', 'libmoe', 'original'],
+  // At the balance that the loss asks for (arXiv 2410.07348, section 3.4): an expert gets τ times as many tokens as one without computation.
+  tokenCost(given, place) {
+    const { zeroExperts, copyExperts, constantExperts, cheapWeight } = complete(given, place);
+    const own = (place.compat === 'libmoe' ? 1 : cheapWeight) * place.experts;
+    return { experts: (place.topK * own) / (own + zeroExperts + copyExperts + constantExperts) };
+  },
   create(given, place) {
     const o = complete(given, place);
     const rule = ruleOf('softmax', o, place);

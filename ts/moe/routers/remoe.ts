@@ -159,5 +159,9 @@ function openGates(logits: Tensor, tokenMask: Tensor | undefined, layer: string)
 registerRouter('remoe', {
   options,
   compat: ['fixed', 'original'],
+  // The penalty holds the mean at topK; without one half of the logits of a new router are positive, and so are its gates.
+  tokenCost: ({ sparsityFactor }, { experts, topK }) => ({
+    experts: sparsityFactor > 1 ? topK : experts / 2,
+  }),
   create: (given, place) => new ReluRouter(given, place),
 });
