@@ -10,6 +10,7 @@ import { demoCommand } from './demo.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
+import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
 import { tokenizerCommand } from './tokenizer.ts';
@@ -55,6 +56,7 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  planCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,
