@@ -120,14 +120,15 @@ export function plannedMemory(
   const activations = kept + inBackward;
 
   const ofOutput = vocabularySize * dModel * f32;
+  const ofBlock = ((report.total - report.embeddings) / config.layers) * f32;
   const chunk = logitsChunk(tokens, vocabularySize);
   const logits = chunk + ofOutput + tokens * stream;
-  // At the end of the last forward pass, at the beginning of its backward, and at backward's end.
+  // At the end of the last forward pass, at the beginning of backward, after a block of it, and at its end.
   const before = microBatches > 1 ? gradients : 0;
   const most = Math.max(
     before + kept + logits,
     Math.max(before, ofOutput) + kept + logits - chunk + tokens * stream,
-    Math.max(before, ofOutput) + activations,
+    Math.max(before, ofOutput + ofBlock) + activations,
     gradients + inBackward + tokens * (again ? stream : largest + stream),
   );
   return {
