@@ -11,6 +11,7 @@ import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
 import { collect } from './options.ts';
+import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
 import { tokenizerCommand } from './tokenizer.ts';
@@ -68,6 +69,7 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  planCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,
