@@ -12,6 +12,7 @@ import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
+import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
 import { trainCommand } from './train.ts';
 import { upcycleCommand } from './upcycle.ts';
@@ -55,6 +56,7 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  sweepCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,
