@@ -14,6 +14,7 @@ import { collect } from './options.ts';
 import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
+import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
 import { trainCommand } from './train.ts';
 import { upcycleCommand } from './upcycle.ts';
@@ -70,6 +71,7 @@ const commands = [
   evalCommand,
   generateCommand,
   planCommand,
+  sweepCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,

@@ -9,3 +9,14 @@ export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from '
 export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
 export { importUserModule } from './user-modules.ts';
+export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
+export {
+  type LoadSweepOptions,
+  loadSweep,
+  type Sweep,
+  type SweepInput,
+  type SweepRun,
+  sweepSchema,
+} from './sweep-file.ts';
+export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
+export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
