@@ -29,6 +29,7 @@ export {
 export { type LayerOptions, Linear } from './linear.ts';
 export { buffer, type LoadReport, Module } from './module.ts';
 export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
+export { orthogonal } from './orthogonal.ts';
 export { Rotary, type RotaryOptions } from './rotary.ts';
 export {
   type RotaryFrequencies,
@@ -36,3 +37,4 @@ export {
   rotaryFrequencies,
   rotaryScalingSchema,
 } from './rotary-scaling.ts';
+export { byScheme, equaliseRows, type InitScheme, initSchemes, withEqualRows } from './schemes.ts';

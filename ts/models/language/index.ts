@@ -33,3 +33,4 @@ export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.t
 export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type ModelBatch, type NewModelOptions, packSequences, rowsOf } from './model.ts';
 export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
+export { type MatchedNames, matchNames, takeOnly } from './partial.ts';

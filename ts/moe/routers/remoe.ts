@@ -157,6 +157,8 @@ function openGates(logits: Tensor, tokenMask: Tensor | undefined, layer: string)
 }
 
 registerRouter('remoe', {
+  summary: 'ReLU gates, a number of experts that varies',
+  unlikeDense: () => 'the gates are relu(logit), which is near 0 at the start and never divided by its sum',
   options,
   compat: ['fixed', 'original'],
   create: (given, place) => new ReluRouter(given, place),

@@ -9,6 +9,11 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  * and starts every layer alike; `original` leaves the probabilities as they are.
  */
 registerRouter('shared-v2', {
+  summary: 'DeepSeek-V2: softmax beside a shared expert',
+  unlikeDense: ({ activationAfterTopK }, { compat }) =>
+    compat === 'original' && !activationAfterTopK
+      ? 'the chosen probabilities are not divided by their sum (compat original)'
+      : undefined,
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   sharedExpert: true,
