@@ -91,6 +91,7 @@ describe('language models agree with PyTorch', () => {
       'GPT2LMHeadModel',
       'MixtralForCausalLM',
       'OlmoeForCausalLM',
+      'Qwen2MoeForCausalLM',
       'Qwen3MoeForCausalLM',
       'DeepseekV2ForCausalLM',
       'DeepseekV3ForCausalLM',

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig,
-                          MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM,
-                          Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
+                          MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig,
+                          Qwen2MoeForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 HERE = pathlib.Path(__file__).parent
@@ -192,6 +192,17 @@ def olmoe():
         'model.layers.1.mlp.experts.4.down_proj.weight'], 61)
 
 
+def qwen2_moe():
+    torch.manual_seed(53)
+    dense('qwen2-moe', Qwen2MoeForCausalLM(Qwen2MoeConfig(
+        **{**DENSE, 'num_hidden_layers': 4}, rope_parameters=dict(LLAMA3), use_sliding_window=True, sliding_window=8, max_window_layers=0,
+        layer_types=['sliding_attention', 'full_attention'] * 2,
+        moe_intermediate_size=12, shared_expert_intermediate_size=20, num_experts=5, num_experts_per_tok=2, decoder_sparse_step=2)), [
+        'model.layers.0.self_attn.q_proj.bias', 'model.layers.0.mlp.up_proj.weight', 'model.layers.1.mlp.gate.weight',
+        'model.layers.1.mlp.shared_expert_gate.weight', 'model.layers.3.mlp.shared_expert.up_proj.weight',
+        'model.layers.1.mlp.experts.2.gate_proj.weight'], 63)
+
+
 def qwen3_moe():
     torch.manual_seed(52)
     dense('qwen3-moe', Qwen3MoeForCausalLM(Qwen3MoeConfig(
@@ -316,7 +327,7 @@ def libmoe(folder, experts):
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
         'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2,
-        'olmoe': olmoe, 'qwen3-moe': qwen3_moe}
+        'olmoe': olmoe, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

@@ -11,7 +11,7 @@ import { mixtral } from './mixtral.ts';
 import { olmoe } from './olmoe.ts';
 import { phi3 } from './phi3.ts';
 import { qwen2, qwen3 } from './qwen.ts';
-import { qwen3Moe } from './qwen-moe.ts';
+import { qwen2Moe, qwen3Moe } from './qwen-moe.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
 
@@ -25,6 +25,7 @@ export const architectures: readonly Architecture[] = [
   gpt2,
   mixtral,
   olmoe,
+  qwen2Moe,
   qwen3Moe,
   deepseekV2,
   deepseekV3,

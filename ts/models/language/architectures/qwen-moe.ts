@@ -11,6 +11,7 @@ import {
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import { readLayerWindows, writeLayerWindows } from './qwen.ts';
 
 const defaults: LlamaDefaults = { base: 10_000, maxPositions: 32_768, eps: 1e-6 };
 
@@ -81,6 +82,48 @@ function writeExperts(config: LanguageModelConfig): JsonObject | undefined {
     norm_topk_prob: normalises(moe),
   };
 }
+
+/** Qwen2-MoE (Qwen1.5-MoE-A2.7B; arXiv 2407.10671): Qwen2 with experts and a block for every token, times a sigmoid of the token. */
+export const qwen2Moe: Architecture = {
+  name: 'Qwen2MoeForCausalLM',
+  modelType: 'qwen2_moe',
+  read(json, source) {
+    const fields = new Fields(json, source);
+    const rest = readLlamaFields(fields, { ...defaults, keyValueHeads: 16 });
+    fields.refuse(
+      fields.boolean('use_sliding_window', false) && fields.get('layer_types') === undefined,
+      '"use_sliding_window" without "layer_types", of which versions of transformers make different layers,',
+    );
+    const { moe } = readExperts(fields, rest, { experts: 60, topK: 4, hidden: 1408 });
+    const shared = { hidden: fields.number('shared_expert_intermediate_size', 5632), sigmoidGate: true };
+    return {
+      ...rest,
+      attentionBias: fields.boolean('qkv_bias', true),
+      attentionOutputBias: false,
+      window: readLayerWindows(fields, rest.layers),
+      ...(moe && { moe: { ...moe, shared } }),
+    };
+  },
+  write(config) {
+    const { shared, sharedMix } = config.moe ?? {};
+    const fields = writeExperts(config);
+    const windows = writeLayerWindows(config);
+    const fits =
+      shared?.sigmoidGate &&
+      sharedMix === 'sum' &&
+      !config.attentionOutputBias &&
+      config.qkNorm === undefined;
+    if (!fits || !fields || !windows) return undefined;
+    return {
+      ...fields,
+      ...windows,
+      qkv_bias: config.attentionBias,
+      shared_expert_intermediate_size: shared.hidden,
+    };
+  },
+  fileTensors: (name, shape) => expertTensors(name, shape, mlpExperts),
+  ignorable: isRotaryBuffer,
+};
 
 /** Qwen3-MoE (arXiv 2505.09388): Qwen3 with experts, none of them shared; one window for all layers. */
 export const qwen3Moe: Architecture = {
