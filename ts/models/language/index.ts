@@ -19,6 +19,7 @@ export {
   moeLayersOf,
   resolveLanguageModelConfig,
   resolveLayers,
+  valueDimOf,
   windowsOf,
 } from './config.ts';
 export {
