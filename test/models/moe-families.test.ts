@@ -1,4 +1,4 @@
 import { describe } from 'vitest';
 import { familyAgrees } from './family-agrees.ts';
 
-describe.each(['olmoe', 'qwen2-moe', 'qwen3-moe'])('%s', familyAgrees);
+describe.each(['olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
