@@ -23,7 +23,7 @@ const golden = fileURLToPath(new URL('../golden/language', import.meta.url));
 
 /** Fields of config.json that say nothing about the numbers that a model computes, or that only transformers itself reads. */
 const otherFields =
-  /^(architectures|output_router_logits|router_(aux_loss_coef|jitter_noise)|transformers_version|use_cache|dtype|pretraining_tp|\w*dropout|\w+_pdrop|summary_\w+|add_cross_attention|scale_attn_\w+|reorder_and_upcast_attn)$/;
+  /^(architectures|num_nextn_predict_layers|output_router_logits|router_(aux_loss_coef|jitter_noise)|transformers_version|use_cache|dtype|pretraining_tp|\w*dropout|\w+_pdrop|summary_\w+|add_cross_attention|scale_attn_\w+|reorder_and_upcast_attn)$/;
 
 function worst(got: readonly number[], wanted: readonly number[]): number {
   expect(got.length).toBe(wanted.length);
@@ -80,9 +80,16 @@ export const familyAgrees = (name: string): void => {
     const ids = [Array.from({ length: 40 }, (_, i) => (i * 5) % 50)];
     const [wanted, got] = [logitsOf(exact, ids), logitsOf(rounded, ids)];
     const norm = (values: readonly number[]): number => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0));
-    const difference = norm(got.map((value, i) => value - wanted[i]!)) / norm(wanted);
-    expect(difference).toBeGreaterThan(0);
-    expect(difference).toBeLessThan(0.05);
+    const width = exact.config.vocabularySize;
+    const errors = Array.from({ length: 40 }, (_, token) => {
+      const row = wanted.slice(token * width, (token + 1) * width);
+      return norm(row.map((value, i) => got[token * width + i]! - value)) / norm(row);
+    });
+    errors.sort((a, b) => a - b);
+    expect(errors[0]).toBeGreaterThan(0);
+    // A token whose scores are nearly equal may go to another expert.
+    expect(errors[exact.config.moe === undefined ? 39 : 35]).toBeLessThan(0.1);
+    expect(errors[20]).toBeLessThan(0.04);
   });
 
   it('continues from a cache with the same bits', async () => {

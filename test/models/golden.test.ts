@@ -95,6 +95,8 @@ describe('language models agree with PyTorch', () => {
       'Qwen3MoeForCausalLM',
       'Llama4ForCausalLM',
       'Llama4ForConditionalGeneration',
+      'DeepseekV2ForCausalLM',
+      'DeepseekV3ForCausalLM',
       'LibMoeForCausalLM',
     ]);
   });

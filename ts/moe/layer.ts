@@ -139,6 +139,7 @@ export class MoeLayer extends Module {
       capacityFactor: this.capacityFactor,
       capacity: routing.capacity,
       dropPolicy: this.dropPolicy,
+      tokenMask: place.tokenMask,
       seed: this.dropPolicy === 'random' ? place.random('drop') : 0,
     });
     if (!context.replaying) {

@@ -64,7 +64,7 @@ export function readFileTensors(
   const missing = [...places.keys()].filter((name) => !files.has(name));
   const unexpected = files
     .names()
-    .filter((name) => !places.has(name) && !architecture.ignorable(name) && !tied(name));
+    .filter((name) => !places.has(name) && !architecture.ignorable(name, config) && !tied(name));
   const misshaped = [...places]
     .filter(([name, [part]]) => files.has(name) && files.entry(name).shape.join() !== part!.shape.join())
     .map(

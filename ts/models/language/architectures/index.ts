@@ -2,6 +2,7 @@ import { fail } from '../../../native/index.ts';
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
+import { deepseekV2, deepseekV3 } from './deepseek.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
@@ -29,6 +30,8 @@ export const architectures: readonly Architecture[] = [
   qwen3Moe,
   llama4,
   llama4WithImages,
+  deepseekV2,
+  deepseekV3,
   libmoe,
 ];
 
