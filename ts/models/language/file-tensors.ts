@@ -24,7 +24,8 @@ function placesOf(
   for (const [name, target] of state) {
     let offset = 0;
     for (const part of architecture.fileTensors(name, target.shape, config)) {
-      const whole = part.transposed ? [...part.shape].reverse() : part.shape;
+      const [columns, rows, ...outer] = [...part.shape].reverse();
+      const whole = part.transposed ? [...outer.reverse(), columns!, rows!] : part.shape;
       const partShape = part.rows ? [part.rows[1] - part.rows[0], ...whole.slice(1)] : whole;
       const place = { ...part, target, offset, partShape };
       places.set(part.name, [...(places.get(part.name) ?? []), place]);

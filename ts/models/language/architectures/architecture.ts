@@ -6,7 +6,7 @@ export interface FileTensor {
   name: string;
   /** Of the whole tensor, as the file has it. */
   shape: readonly number[];
-  /** The file has it transposed (GPT-2 keeps its matrices as [inputs, outputs]). */
+  /** The file has its last two axes exchanged (GPT-2 keeps its matrices as [inputs, outputs]). */
   transposed?: boolean;
   /** Only the rows `from` to `to` (exclusive) belong to the parameter; counted after transposing. Default: all. */
   rows?: readonly [from: number, to: number];

@@ -73,6 +73,7 @@ export const gpt2: Architecture = {
       !config.outputBias &&
       config.qkNorm === undefined &&
       commonWindow(config) === null &&
+      config.chunk === undefined &&
       !feedForward.gated &&
       feedForward.bias;
     const activation = hiddenActOf(feedForward.activation);

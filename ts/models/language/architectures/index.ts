@@ -6,6 +6,7 @@ import { deepseekV2, deepseekV3 } from './deepseek.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
+import { llama4, llama4WithImages } from './llama4.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
 import { olmoe } from './olmoe.ts';
@@ -27,6 +28,8 @@ export const architectures: readonly Architecture[] = [
   olmoe,
   qwen2Moe,
   qwen3Moe,
+  llama4,
+  llama4WithImages,
   deepseekV2,
   deepseekV3,
   libmoe,
