@@ -2,7 +2,8 @@ import { fail } from '../native/index.ts';
 import { attention, attentionCached, cacheWrite } from '../tensor/attention.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { reshape } from '../tensor/shape.ts';
-import { type LayerOptions, Linear, requirePositive } from './linear.ts';
+import { normal, startWith } from './initialisers.ts';
+import { firstValues, type LayerOptions, Linear, newParameter, requirePositive } from './linear.ts';
 import { Module } from './module.ts';
 import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
@@ -41,6 +42,8 @@ export interface SelfAttentionOptions extends LayerOptions {
   qkNorm?: 'head' | 'projection';
   /** Of those norms; default 1e-5. */
   eps?: number;
+  /** A learnt logit per head that takes its share of the softmax and gives nothing (gpt-oss, arXiv 2508.10925). */
+  sinks?: boolean;
 }
 
 /** Causal self-attention over packed sequences, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
@@ -55,6 +58,8 @@ export class SelfAttention extends Module {
   readonly output: Linear;
   readonly queryNorm?: RmsNorm;
   readonly keyNorm?: RmsNorm;
+  /** `[heads]`. */
+  sinks?: Tensor;
 
   constructor(width: number, options: SelfAttentionOptions) {
     super();
@@ -78,6 +83,10 @@ export class SelfAttention extends Module {
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
     this.output = layer('output', heads * headDim, width, outputBias);
+    if (options.sinks) {
+      this.sinks = newParameter([heads], options);
+      startWith(this.sinks, options.values ?? firstValues, 'sinks', normal(0.02));
+    }
     if (options.qkNorm !== undefined) {
       const { qkNorm, eps } = options;
       const normOf = (count: number): RmsNorm =>
@@ -111,13 +120,18 @@ export class SelfAttention extends Module {
         scale,
         sequenceOffsets: step.sequenceOffsets,
         window: this.window,
+        sinks: this.sinks,
       });
     } else {
       const { keys, values, blockTable, keyLengths } = step.cache;
       const placement = { blockTable, queryOffsets: step.sequenceOffsets, keyLengths };
       cacheWrite(keys, key, placement);
       cacheWrite(values, value, placement);
-      mixed = attentionCached(query, keys, values, placement, { scale, window: this.window });
+      mixed = attentionCached(query, keys, values, placement, {
+        scale,
+        window: this.window,
+        sinks: this.sinks,
+      });
     }
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }

@@ -30,6 +30,7 @@ export class Block extends Module {
       outputBias: config.attentionOutputBias,
       window: windowsOf(config)[layer],
       qkNorm: config.qkNorm,
+      sinks: config.attentionSinks,
       eps,
     });
     this.feedForwardNorm = newNorm(norm, dModel, { ...options, eps });

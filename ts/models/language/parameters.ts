@@ -51,7 +51,9 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const normSize = config.norm === 'layernorm' ? 2 * dModel : dModel;
   const attentionWeights = dModel * (2 * queryWidth + 2 * keyWidth);
   const attentionBiases =
-    (config.attentionBias ? queryWidth + 2 * keyWidth : 0) + (config.attentionOutputBias ? dModel : 0);
+    (config.attentionBias ? queryWidth + 2 * keyWidth : 0) +
+    (config.attentionOutputBias ? dModel : 0) +
+    (config.attentionSinks ? heads : 0);
   const dense = feedForwardSize(dModel, config.feedForward);
   const moeLayers = moeLayersOf(config).length;
   const denseLayers = layers - moeLayers;

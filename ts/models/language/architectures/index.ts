@@ -2,6 +2,7 @@ import { fail } from '../../../native/index.ts';
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
+import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
@@ -21,6 +22,7 @@ export const architectures: readonly Architecture[] = [
   phi3,
   gpt2,
   mixtral,
+  gptOss,
   libmoe,
 ];
 
