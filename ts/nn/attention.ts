@@ -3,14 +3,21 @@ import { attention, attentionCached, cacheWrite } from '../tensor/attention.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { reshape } from '../tensor/shape.ts';
 import { normal, startWith } from './initialisers.ts';
-import { firstValues, type LayerOptions, Linear, newParameter, requirePositive } from './linear.ts';
+import {
+  firstValues,
+  type LayerOptions,
+  Linear,
+  newParameter,
+  partOptions,
+  requirePositive,
+} from './linear.ts';
 import { Module } from './module.ts';
 import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
 
 /** One layer's part of a paged key/value cache for one forward pass. */
 export interface LayerCache {
-  /** Pools `[blocks, blockSize, keyValueHeads, headDim]`. */
+  /** Pools `[blocks, blockSize, keyValueHeads, headDim]`, those of values as wide as a value. */
   keys: Tensor;
   values: Tensor;
   /** i32 `[sequences, blocks]`. */
@@ -27,6 +34,28 @@ export interface AttentionStep {
   sequenceOffsets: Tensor;
   rotary?: Rotary;
   cache?: LayerCache;
+}
+
+/**
+ * Causal attention of the batch's tokens, over what the cache holds of their sequences too; their keys and values are written into it.
+ * @param query `[tokens, heads, width]`
+ * @param key `[tokens, keyValueHeads, width]`
+ * @param value `[tokens, keyValueHeads, valueWidth]`
+ * @returns `[tokens, heads, valueWidth]`
+ */
+export function attend(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  { sequenceOffsets, cache }: AttentionStep,
+  options: { scale: number; window: number | undefined; sinks?: Tensor | undefined },
+): Tensor {
+  if (cache === undefined) return attention(query, key, value, { ...options, sequenceOffsets });
+  const { keys, values, blockTable, keyLengths } = cache;
+  const placement = { blockTable, queryOffsets: sequenceOffsets, keyLengths };
+  cacheWrite(keys, key, placement);
+  cacheWrite(values, value, placement);
+  return attentionCached(query, keys, values, placement, options);
 }
 
 export interface SelfAttentionOptions extends LayerOptions {
@@ -72,13 +101,8 @@ export class SelfAttention extends Module {
     this.keyValueHeads = keyValueHeads;
     this.headDim = headDim;
     this.window = options.window;
-    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear => {
-      const values =
-        options.values === undefined || options.values === 'later'
-          ? options.values
-          : { ...options.values, name: `${options.values.name}.${name}` };
-      return new Linear(inputs, outputs, { ...options, bias: withBias, values: values ?? { seed: 0, name } });
-    };
+    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear =>
+      new Linear(inputs, outputs, { ...partOptions(options, name), bias: withBias });
     this.query = layer('query', width, heads * headDim, bias);
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
@@ -112,27 +136,8 @@ export class SelfAttention extends Module {
       query = step.rotary.apply(query, step.positions);
       key = step.rotary.apply(key, step.positions);
     }
-    const scale = this.headDim ** -0.5;
-    let mixed: Tensor;
-    if (step.cache === undefined) {
-      mixed = attention(query, key, value, {
-        causal: true,
-        scale,
-        sequenceOffsets: step.sequenceOffsets,
-        window: this.window,
-        sinks: this.sinks,
-      });
-    } else {
-      const { keys, values, blockTable, keyLengths } = step.cache;
-      const placement = { blockTable, queryOffsets: step.sequenceOffsets, keyLengths };
-      cacheWrite(keys, key, placement);
-      cacheWrite(values, value, placement);
-      mixed = attentionCached(query, keys, values, placement, {
-        scale,
-        window: this.window,
-        sinks: this.sinks,
-      });
-    }
+    const { window, sinks } = this;
+    const mixed = attend(query, key, value, step, { scale: this.headDim ** -0.5, window, sinks });
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }
 }

@@ -121,10 +121,17 @@ export function configJson(model: LanguageModel): JsonObject {
   };
 }
 
+/** Whole numbers of these fields, which transformers refuses (or warns of) without a decimal point. */
+const wholeFloats =
+  /^(\s*"(?:routed_scaling_factor|initializer_range|rope_theta|factor|\w+_factor|beta_fast|beta_slow|mscale|mscale_all_dim)": -?\d+)(?=,?$)/gm;
+
+const configText = (json: JsonObject): string =>
+  `${JSON.stringify(json, null, 2).replace(wholeFloats, '$1.0')}\n`;
+
 /** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names. */
 export function writeModelFiles(model: LanguageModel, folder: string): string[] {
   const { architecture } = describe(model.config, model.family);
-  writeFileAtomically(join(folder, 'config.json'), `${JSON.stringify(configJson(model), null, 2)}\n`);
+  writeFileAtomically(join(folder, 'config.json'), configText(configJson(model)));
   const files = scope(() => {
     const tensors = fileTensorsOf(architecture, model.config, model.stateDict());
     return writeShardedSafetensors(folder, tensors);

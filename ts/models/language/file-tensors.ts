@@ -6,7 +6,7 @@ import { cat, permute, transpose } from '../../tensor/shape.ts';
 import type { Architecture, FileTensor } from './architectures/index.ts';
 import type { LanguageModelConfig } from './config.ts';
 import { stridesInOrder } from './element-order.ts';
-import { isMxfp4, readMxfp4 } from './mxfp4.ts';
+import { checkMxfp4, isMxfp4, readMxfp4 } from './mxfp4.ts';
 
 /** A file tensor, or rows of it, and where in a parameter it lies. */
 export interface Place extends FileTensor {
@@ -69,7 +69,9 @@ export function readFileTensors(
   const missing = [...places.keys()].filter((name) => !files.has(name) && !packed.has(name));
   const unexpected = files
     .names()
-    .filter((name) => !places.has(name) && !ofPacked(name) && !architecture.ignorable(name) && !tied(name));
+    .filter(
+      (name) => !places.has(name) && !ofPacked(name) && !architecture.ignorable(name, config) && !tied(name),
+    );
   const misshaped = [...places]
     .filter(([name, [part]]) => files.has(name) && files.entry(name).shape.join() !== part!.shape.join())
     .map(
@@ -91,6 +93,7 @@ export function readFileTensors(
       `${path} does not hold the model that its config.json describes; ${problems.join('; ')}`,
     );
   }
+  for (const name of packed) checkMxfp4(files, name, places.get(name)![0]!);
   for (const [name, parts] of places) {
     for (const part of parts) {
       if (packed.has(name)) readMxfp4(files, name, part);

@@ -14,24 +14,30 @@ export function isMxfp4(files: Safetensors, name: string, part: Place): boolean 
   return part.arranged?.mxfp4 !== undefined && !files.has(name) && files.has(`${name}_blocks`);
 }
 
-/** Dequantises such a tensor into a part, one slice of its first axis (an expert) at a time. @throws ERR_LIBMOE_CHECKPOINT for blocks or scales of a wrong shape */
+/** Throws ERR_LIBMOE_CHECKPOINT for blocks or scales that are missing or of a wrong shape. */
+export function checkMxfp4(files: Safetensors, name: string, { arranged }: Place): void {
+  const [experts = 0, ...slice] = arranged!.shape;
+  const size = slice.reduce((a, b) => a * b, 1);
+  for (const [entry, wanted] of [
+    [files.entry(`${name}_blocks`), (experts * size) / 2],
+    [files.entry(`${name}_scales`), (experts * size) / groupSize],
+  ] as const) {
+    const stored = entry.shape.reduce((a, b) => a * b, 1);
+    if (entry.dtype !== 'u8' || stored !== wanted || entry.shape[0] !== experts) {
+      fail(
+        'ERR_LIBMOE_CHECKPOINT',
+        `${entry.file}: "${entry.name}" should hold ${wanted} bytes (U8) for ${experts} experts, got ${entry.formatDtype} [${entry.shape.join(', ')}]`,
+      );
+    }
+  }
+}
+
+/** Dequantises such a tensor, once checked, into a part, one slice of its first axis (an expert) at a time. */
 export function readMxfp4(files: Safetensors, name: string, { arranged, target, offset }: Place): void {
   const { shape, mxfp4 } = arranged!;
   const slice = shape.slice(1);
   const size = slice.reduce((a, b) => a * b, 1);
   const groups = size / groupSize;
-  for (const [entry, wanted] of [
-    [files.entry(`${name}_blocks`), (shape[0]! * size) / 2],
-    [files.entry(`${name}_scales`), shape[0]! * groups],
-  ] as const) {
-    const stored = entry.shape.reduce((a, b) => a * b, 1);
-    if (entry.dtype !== 'u8' || stored !== wanted || entry.shape[0] !== shape[0]) {
-      fail(
-        'ERR_LIBMOE_CHECKPOINT',
-        `${entry.file}: "${entry.name}" should hold ${wanted} bytes (U8) for ${shape[0]} experts, got ${entry.formatDtype} [${entry.shape.join(', ')}]`,
-      );
-    }
-  }
   const from = stridesInOrder(
     slice,
     mxfp4!.slice(1).map((axis) => axis - 1),

@@ -10,6 +10,7 @@ const options = ownWeightOptions.omit({ expertDropout: true });
  */
 registerRouter('dense', {
   options,
+  tokenCost: (_, { experts }) => ({ experts }),
   create(given, place) {
     const own = {
       ...given,

@@ -189,5 +189,7 @@ const folds = (mode: string): boolean => mode === 'switch' || mode === 'standard
 registerRouter('tc-moe', {
   options,
   compat: ['fixed', 'libmoe', 'original'],
+  // The most there are: null experts cost nothing, but with their bias of −10 a new router chooses none, and how many come later is learnt.
+  tokenCost: (_, { topK }) => ({ experts: topK }),
   create: (given, place) => new TernaryRouter(given, place),
 });

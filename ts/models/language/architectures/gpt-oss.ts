@@ -89,6 +89,7 @@ export const gptOss: Architecture = {
       moe.expert.activation === 'clampedSwiglu' &&
       moe.expert.bias &&
       moe.shared === undefined &&
+      moe.weighted !== 'inputs' &&
       moe.routedScaling === 1 &&
       moe.capacityFactor === undefined;
     if (!fits) return undefined;
