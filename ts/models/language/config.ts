@@ -230,6 +230,9 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   if (moe.topK > moe.experts) wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
   if (moe.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
   resolveLayers(moe.layers, layers);
+  const { seeds } = (moe.router.init ?? {}) as { seeds?: unknown };
+  if (Array.isArray(seeds) && seeds.length !== layers)
+    wrong(`moe.router.init.seeds must list ${layers} layers, got ${seeds.length}`);
   oneRouter(moe, 1, layers).dispose();
 }
 

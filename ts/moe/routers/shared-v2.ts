@@ -34,6 +34,11 @@ class SharedV2Router extends TopKRouter {
 }
 
 registerRouter('shared-v2', {
+  summary: 'DeepSeek-V2: softmax beside a shared expert',
+  unlikeDense: ({ activationAfterTopK }, { compat }) =>
+    compat === 'original' && !activationAfterTopK
+      ? 'the chosen probabilities are not divided by their sum (compat original)'
+      : undefined,
   options,
   compat: ['fixed', 'libmoe', 'original'],
   sharedExpert: true,
