@@ -26,7 +26,8 @@ function placesOf(
   for (const [name, target] of state) {
     let offset = 0;
     for (const part of architecture.fileTensors(name, target.shape, config)) {
-      const whole = part.transposed ? [...part.shape].reverse() : part.shape;
+      const [columns, rows, ...outer] = [...part.shape].reverse();
+      const whole = part.transposed ? [...outer.reverse(), columns!, rows!] : part.shape;
       const partShape = part.rows ? [part.rows[1] - part.rows[0], ...whole.slice(1)] : whole;
       const place = { ...part, target, offset, partShape };
       places.set(part.name, [...(places.get(part.name) ?? []), place]);
@@ -106,11 +107,14 @@ export function readFileTensors(
 }
 
 /** Where in its file tensor the elements of a part lie. */
-function boxOf({ arranged, transposed, rows, shape, partShape }: Place): StoredBox {
+function boxOf({ arranged, transposed, rows, shape }: Place): StoredBox {
   if (arranged) return { offset: 0, strides: stridesInOrder(arranged.shape, arranged.axes) };
-  const whole = transposed ? [...shape].reverse() : shape;
-  const order = partShape.map((_, axis) => (transposed ? partShape.length - 1 - axis : axis));
-  const strides = stridesInOrder(whole, order);
+  const axes = [...shape.keys()];
+  if (transposed) axes.push(...axes.splice(-2).reverse());
+  const strides = stridesInOrder(
+    axes.map((axis) => shape[axis]!),
+    axes,
+  );
   return { offset: (rows?.[0] ?? 0) * (strides[0] ?? 1), strides };
 }
 

@@ -12,13 +12,10 @@ export {
   type FeedForwardConfig,
   type LanguageModelConfig,
   type LanguageModelOptions,
-  type LayerSelection,
   languageModelConfigSchema,
-  layerSelectionSchema,
   type MoeConfig,
   moeLayersOf,
   resolveLanguageModelConfig,
-  resolveLayers,
   windowsOf,
 } from './config.ts';
 export {
@@ -30,6 +27,7 @@ export {
   sampleToken,
 } from './generate.ts';
 export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.ts';
+export { type LayerSelection, layerSelectionSchema, resolveLayers } from './layer-selection.ts';
 export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type NewModelOptions } from './model.ts';
 export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';

@@ -6,7 +6,7 @@ export interface FileTensor {
   name: string;
   /** Of the whole tensor, as the file has it. */
   shape: readonly number[];
-  /** The file has it transposed (GPT-2 keeps its matrices as [inputs, outputs]). */
+  /** The file has its last two axes exchanged (GPT-2 keeps its matrices as [inputs, outputs]). */
   transposed?: boolean;
   /**
    * The file has the axes in another order: the part, seen as `shape`, with its axes in the order `axes`, is the file's tensor. `mxfp4`: the order in

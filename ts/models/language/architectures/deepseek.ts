@@ -141,7 +141,8 @@ export const deepseekV2: Architecture = {
       (moe === undefined ||
         (moe.router.name === 'shared-v2' &&
           moe.compat === 'original' &&
-          moe.router.activationAfterTopK !== true));
+          moe.router.activationAfterTopK !== true &&
+          moe.router.normalise !== true));
     const [latent, mixture] = [writeLatentFields(config), writeMixture(config)];
     if (!fits || !latent || !mixture) return undefined;
     const groups = moe && groupsOf(moe);

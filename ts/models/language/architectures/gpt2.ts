@@ -74,6 +74,7 @@ export const gpt2: Architecture = {
       config.qkNorm === undefined &&
       !config.attentionSinks &&
       commonWindow(config) === null &&
+      config.chunk === undefined &&
       !feedForward.gated &&
       feedForward.bias;
     const activation = hiddenActOf(feedForward.activation);

@@ -7,6 +7,7 @@ import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
+import { llama4, llama4WithImages } from './llama4.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
 import { olmoe } from './olmoe.ts';
@@ -28,6 +29,8 @@ export const architectures: readonly Architecture[] = [
   olmoe,
   qwen2Moe,
   qwen3Moe,
+  llama4,
+  llama4WithImages,
   deepseekV2,
   deepseekV3,
   gptOss,

@@ -76,6 +76,8 @@ export function hasLlamaForm(
     config.positions === 'rotary' &&
     config.attention === undefined &&
     config.rotary.interleaved === undefined &&
+    config.rotary.layers === undefined &&
+    config.chunk === undefined &&
     (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
     !config.outputBias &&
     (allowed.sinks === true || !config.attentionSinks)
