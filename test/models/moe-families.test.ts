@@ -11,6 +11,8 @@ import { familyAgrees } from './family-agrees.ts';
 describe.each(['olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
 // Of make_deepseek.py.
 describe.each(['deepseek-v2', 'deepseek-v2-groups', 'deepseek-v3', 'deepseek-v3-halves'])('%s', familyAgrees);
+// Of make_gpt_oss.py.
+describe('gpt-oss', () => familyAgrees('gpt-oss'));
 
 it('reads the text model of a Llama 4 checkpoint with images, and writes it by itself', async () => {
   const golden = fileURLToPath(new URL('../golden/language/llama4', import.meta.url));

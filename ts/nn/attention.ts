@@ -4,7 +4,15 @@ import { cast, multiply } from '../tensor/elementwise.ts';
 import { full, type Tensor, tensor } from '../tensor/index.ts';
 import { rmsNorm } from '../tensor/norm.ts';
 import { reshape } from '../tensor/shape.ts';
-import { type LayerOptions, Linear, partOptions, requirePositive } from './linear.ts';
+import { normal, startWith } from './initialisers.ts';
+import {
+  firstValues,
+  type LayerOptions,
+  Linear,
+  newParameter,
+  partOptions,
+  requirePositive,
+} from './linear.ts';
 import { Module } from './module.ts';
 import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
@@ -36,6 +44,14 @@ export interface AttentionStep {
   cache?: LayerCache;
 }
 
+interface AttendOptions {
+  scale: number;
+  window: number | undefined;
+  chunked?: boolean;
+  /** `[heads]`. */
+  sinks?: Tensor | undefined;
+}
+
 /**
  * Causal attention of the batch's tokens, over what the cache holds of their sequences too; their keys and values are written into it.
  * @param query `[tokens, heads, width]`
@@ -48,7 +64,7 @@ export function attend(
   key: Tensor,
   value: Tensor,
   { sequenceOffsets, pieceOffsets, cache }: AttentionStep,
-  { chunked = false, ...options }: { scale: number; window: number | undefined; chunked?: boolean },
+  { chunked = false, ...options }: AttendOptions,
 ): Tensor {
   if (cache === undefined) {
     const pieces = chunked && tensor(pieceOffsets!, undefined, { device: query.device });
@@ -88,6 +104,8 @@ export interface SelfAttentionOptions extends LayerOptions {
   qkNorm?: 'head' | 'projection' | 'turned';
   /** Of those norms; default 1e-5. */
   eps?: number;
+  /** A learnt logit per head that takes its share of the softmax and gives nothing (gpt-oss, arXiv 2508.10925). */
+  sinks?: boolean;
 }
 
 /** Causal self-attention over packed sequences, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
@@ -106,6 +124,8 @@ export class SelfAttention extends Module {
   readonly output: Linear;
   readonly queryNorm?: RmsNorm;
   readonly keyNorm?: RmsNorm;
+  /** `[heads]`. */
+  sinks?: Tensor;
 
   constructor(width: number, options: SelfAttentionOptions) {
     super();
@@ -127,6 +147,10 @@ export class SelfAttention extends Module {
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
     this.output = layer('output', heads * headDim, width, outputBias);
+    if (options.sinks) {
+      this.sinks = newParameter([heads], options);
+      startWith(this.sinks, options.values ?? firstValues, 'sinks', normal(0.02));
+    }
     if (options.qkNorm !== undefined && options.qkNorm !== 'turned') {
       const { qkNorm, eps } = options;
       const normOf = (count: number): RmsNorm =>
@@ -152,8 +176,9 @@ export class SelfAttention extends Module {
       query = this.#turned(query, step);
       key = this.#turned(key, step);
     } else if (step.queryFactors) query = scaled(query, step.queryFactors);
-    const { window, chunked } = this;
-    const mixed = attend(query, key, value, step, { scale: this.headDim ** -0.5, window, chunked });
+    const { window, chunked, sinks } = this;
+    const options = { scale: this.headDim ** -0.5, window, chunked, sinks };
+    const mixed = attend(query, key, value, step, options);
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }
 

@@ -52,10 +52,19 @@ function newAttention(
     window: windowsOf(config)[layer],
   };
   if (attention === undefined) {
-    const { keyValueHeads, headDim, qkNorm } = config;
+    const { keyValueHeads, headDim, qkNorm, attentionSinks: sinks } = config;
     const chunked = chunksOf(config)[layer] !== undefined;
     const turns = turningLayersOf(config).includes(layer);
-    return new SelfAttention(dModel, { ...both, keyValueHeads, headDim, qkNorm, eps, chunked, turns });
+    return new SelfAttention(dModel, {
+      ...both,
+      keyValueHeads,
+      headDim,
+      qkNorm,
+      sinks,
+      eps,
+      chunked,
+      turns,
+    });
   }
   const scoreFactor = latentScoreFactor(config.rotary.scaling);
   return new LatentAttention(dModel, { ...both, ...attention, scoreFactor });

@@ -87,6 +87,8 @@ export const languageModelConfigSchema = z.strictObject({
   attentionBias: z.boolean().default(false),
   /** Bias of the attention's output projection; default: as `attentionBias`. */
   attentionOutputBias: z.boolean().optional(),
+  /** A learnt logit per head beside those of the keys, which takes its share of the softmax and gives nothing. */
+  attentionSinks: z.boolean().optional(),
   /** Bias of the projection to the vocabulary. */
   outputBias: z.boolean().default(false),
   /** One matrix for the embedding and the projection to the vocabulary. */
@@ -173,6 +175,9 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
     wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
   }
   if (given.moe) checkMoe(given.moe, given.layers);
+  for (const layer of [given.feedForward, given.moe?.expert]) {
+    if (layer?.activation === 'clampedSwiglu' && !layer.gated) wrong('clampedSwiglu needs gated: true');
+  }
   const everywhere =
     given.moe !== undefined && resolveLayers(given.moe.layers, given.layers).length === given.layers;
   const feedForward =
@@ -213,6 +218,7 @@ function headDimOf({ attention, ...given }: Parsed): number {
   expected('rotary.dims', rotary.dims, rotaryDim);
   expected('rotary.fraction', rotary.fraction, undefined);
   expected('qkNorm', given.qkNorm, undefined);
+  expected('attentionSinks', given.attentionSinks || undefined, undefined);
   expected('rotary.layers', rotary.layers, undefined);
   expected('chunk', given.chunk, undefined);
   expected('positions', given.positions, 'rotary');

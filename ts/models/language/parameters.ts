@@ -113,7 +113,11 @@ function attentionSize(config: LanguageModelConfig): { weights: number; others: 
     const norms = { head: 2 * headDim, projection: queryWidth + keyWidth, turned: 0, none: 0 }[
       qkNorm ?? 'none'
     ];
-    return { weights: dModel * (2 * queryWidth + 2 * keyWidth), others: bias + outputBias + norms };
+    const sinks = config.attentionSinks ? heads : 0;
+    return {
+      weights: dModel * (2 * queryWidth + 2 * keyWidth),
+      others: bias + outputBias + norms + sinks,
+    };
   }
   const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
   const query = queryRank === undefined ? dModel * queryWidth : queryRank * (dModel + queryWidth);

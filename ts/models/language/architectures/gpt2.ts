@@ -72,6 +72,7 @@ export const gpt2: Architecture = {
       config.attentionOutputBias &&
       !config.outputBias &&
       config.qkNorm === undefined &&
+      !config.attentionSinks &&
       commonWindow(config) === null &&
       config.chunk === undefined &&
       !feedForward.gated &&

@@ -3,6 +3,7 @@ import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
 import { deepseekV2, deepseekV3 } from './deepseek.ts';
+import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
@@ -32,6 +33,7 @@ export const architectures: readonly Architecture[] = [
   llama4WithImages,
   deepseekV2,
   deepseekV3,
+  gptOss,
   libmoe,
 ];
 
