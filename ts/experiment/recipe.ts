@@ -32,7 +32,7 @@ export type Source = z.output<typeof sourceSchema>;
 export const recipeSchema = z.strictObject({
   name: z
     .string()
-    .regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
+    .regex(/^[\w.+-]+$/, 'letters, digits, dot, dash, plus and underscore only: it names the run folder'),
   seed: z.number().int().nonnegative().default(42),
   device: z
     .string()
@@ -136,7 +136,8 @@ export type Recipe = z.output<typeof recipeSchema>;
 export type RecipeInput = z.input<typeof recipeSchema>;
 
 /**
- * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out.
+ * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out. A file may be laid over another:
+ * `extends: base.yaml`, relative to itself.
  * @throws ERR_LIBMOE_FILE when there is no such file, ERR_LIBMOE_RECIPE naming every wrong key, the nearest known key beside an unknown one
  */
 export function loadRecipe(source: string | RecipeInput, changes: Record<string, unknown> = {}): Recipe {
@@ -197,7 +198,19 @@ function checkModel({ model, start, data }: Recipe): void {
   }
 }
 
-function readYaml(file: string): Record<string, unknown> {
+/** A recipe's tree, laid over the one that it extends. */
+function readYaml(file: string, below: readonly string[] = []): Record<string, unknown> {
+  const { extends: base, ...own } = readOneYaml(file);
+  if (base === undefined) return own;
+  if (typeof base !== 'string')
+    return fail('ERR_LIBMOE_RECIPE', `${file}: "extends" expects the path of a recipe beside it`);
+  const next = path.resolve(path.dirname(file), base);
+  const chain = [...below, path.resolve(file)];
+  if (chain.includes(next)) fail('ERR_LIBMOE_RECIPE', `${file}: extends ${base}, which extends it`);
+  return merged(readYaml(next, chain), own);
+}
+
+function readOneYaml(file: string): Record<string, unknown> {
   if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such recipe: ${path.resolve(file)}`);
   if (!statSync(file).isFile()) fail('ERR_LIBMOE_FILE', `cannot read ${file}: it is a folder`);
   const document = parseDocument(readFileSync(file, 'utf8'));
