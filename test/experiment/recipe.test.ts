@@ -13,9 +13,9 @@ import {
 import { packageRoot } from '../../ts/native/index.ts';
 
 const recipes = path.join(packageRoot, 'recipes');
-// What begins with "_" is there to be extended.
+// What begins with "_" is there to be extended; sweeps are not recipes.
 const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter(
-  (name) => name.endsWith('.yaml') && !path.basename(name).startsWith('_'),
+  (name) => name.endsWith('.yaml') && !path.basename(name).startsWith('_') && !name.startsWith('sweeps'),
 );
 
 const base: RecipeInput = {

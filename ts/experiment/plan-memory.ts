@@ -1,3 +1,4 @@
+import { valueDimOf } from '../models/language/config.ts';
 import {
   type FeedForwardConfig,
   type LanguageModelConfig,
@@ -51,12 +52,18 @@ function blocksKept(
   element: number,
   router: RouterOnProbe | undefined,
 ): number[] {
-  const { dModel, heads, keyValueHeads, headDim, qkNorm, norm, moe } = config;
+  const { dModel, heads, keyValueHeads, headDim, qkNorm, norm, moe, attention: latent } = config;
   const queryWidth = heads * headDim;
-  const keyWidth = keyValueHeads * headDim;
+  const keyWidth = (latent ? heads : keyValueHeads) * headDim;
+  const valueWidth = (latent ? heads : keyValueHeads) * valueDimOf(config);
   const statistics = norm === 'layernorm' ? 2 * f32 : f32;
-  const normed = qkNorm ? queryWidth + keyWidth : 0;
-  const attention = element * (dModel + normed + 2 * queryWidth + 2 * keyWidth) + statistics + heads * f32;
+  // Before norms, and latents before and after theirs.
+  const latents = latent ? 2 * ((latent.queryRank ?? 0) + latent.keyValueRank) + latent.rotaryDim : 0;
+  const normed = latents + (qkNorm ? queryWidth + keyWidth : 0);
+  const attention =
+    element * (dModel + normed + queryWidth + keyWidth + valueWidth + heads * valueDimOf(config)) +
+    statistics +
+    heads * f32;
   const between = element * 2 * dModel + statistics;
   const dense = element * feedForwardKept(config.feedForward);
   const moeLayers = moeLayersOf(config);

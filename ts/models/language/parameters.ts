@@ -7,6 +7,7 @@ import {
   oneRouter,
   resolveLanguageModelConfig,
   routerPlace,
+  valueDimOf,
   windowsOf,
 } from './config.ts';
 
@@ -24,7 +25,8 @@ export interface ParameterReport {
   routedExperts: number;
   /**
    * Floating-point operations of one training step per token: 3 · forward, where forward = 2 · (active weights of matrix products, i.e. without
-   * the embedding look-up, norms and biases; experts as many as expected in training) + 4 · heads · headDim · keys, with `keys` the mean number of keys a token sees, summed over layers.
+   * the embedding look-up, norms and biases; experts as many as expected in training) + 2 · heads · (headDim + valueDim) · keys, with `keys` the mean
+   * number of keys a token sees, summed over layers.
    */
   flopsPerToken: number;
 }
@@ -50,13 +52,9 @@ function meanKeys(length: number, window = length): number {
  */
 export function parameterReport(options: LanguageModelOptions, context?: number): ParameterReport {
   const config = resolveLanguageModelConfig(options);
-  const { dModel, layers, heads, keyValueHeads, headDim, vocabularySize } = config;
-  const queryWidth = heads * headDim;
-  const keyWidth = keyValueHeads * headDim;
+  const { dModel, layers, heads, headDim, vocabularySize } = config;
   const normSize = config.norm === 'layernorm' ? 2 * dModel : dModel;
-  const attentionWeights = dModel * (2 * queryWidth + 2 * keyWidth);
-  const attentionBiases =
-    (config.attentionBias ? queryWidth + 2 * keyWidth : 0) + (config.attentionOutputBias ? dModel : 0);
+  const attention = attentionSize(config);
   const dense = feedForwardSize(dModel, config.feedForward);
   const moeLayers = moeLayersOf(config).length;
   const denseLayers = layers - moeLayers;
@@ -72,7 +70,7 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const everywhere =
     embeddings +
     normSize +
-    layers * (2 * normSize + qkNormSize(config) + attentionWeights + attentionBiases) +
+    layers * (2 * normSize + attention.weights + attention.others) +
     denseLayers * (dense.weights + dense.biases) +
     moeLayers * (moe.others + moe.otherBiases) +
     routerParameters;
@@ -80,7 +78,7 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const routedExperts = moeLayers * moe.experts * perExpert;
   const products =
     projection +
-    layers * attentionWeights +
+    layers * attention.weights +
     denseLayers * dense.weights +
     moeLayers * moe.others +
     sumOf(routers, ({ trainingExperts, flops }) => trainingExperts * moe.expert.weights + flops / 2);
@@ -93,13 +91,30 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
     active: Math.round(everywhere + sumOf(routers, ({ experts }) => experts) * perExpert),
     embeddings,
     routedExperts,
-    flopsPerToken: 3 * (2 * products + 4 * queryWidth * keys),
+    flopsPerToken: 3 * (2 * products + 2 * heads * (headDim + valueDimOf(config)) * keys),
   };
 }
 
-function qkNormSize({ qkNorm, heads, keyValueHeads, headDim }: LanguageModelConfig): number {
-  if (qkNorm === undefined) return 0;
-  return qkNorm === 'head' ? 2 * headDim : (heads + keyValueHeads) * headDim;
+/** Of one layer: matrices, and biases with the norms of queries, keys and latents. */
+function attentionSize(config: LanguageModelConfig): { weights: number; others: number } {
+  const { attention, dModel, heads, keyValueHeads, headDim, qkNorm } = config;
+  const outputBias = config.attentionOutputBias ? dModel : 0;
+  const queryWidth = heads * headDim;
+  if (attention === undefined) {
+    const keyWidth = keyValueHeads * headDim;
+    const bias = config.attentionBias ? queryWidth + 2 * keyWidth : 0;
+    const norms = { head: 2 * headDim, projection: queryWidth + keyWidth, none: 0 }[qkNorm ?? 'none'];
+    return { weights: dModel * (2 * queryWidth + 2 * keyWidth), others: bias + outputBias + norms };
+  }
+  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
+  const query = queryRank === undefined ? dModel * queryWidth : queryRank * (dModel + queryWidth);
+  const down = dModel * (keyValueRank + rotaryDim);
+  const up = keyValueRank * heads * (contentDim + valueDim);
+  const latents = (queryRank ?? 0) + keyValueRank;
+  return {
+    weights: query + down + up + dModel * heads * valueDim,
+    others: latents + (config.attentionBias ? latents + rotaryDim : 0) + outputBias,
+  };
 }
 
 function moeSize(config: LanguageModelConfig): {
@@ -116,7 +131,7 @@ function moeSize(config: LanguageModelConfig): {
   return {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
-    others: shared.weights,
+    others: shared.weights + (moe.shared?.sigmoidGate ? dModel : 0),
     otherBiases: shared.biases,
   };
 }
