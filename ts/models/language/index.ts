@@ -34,3 +34,4 @@ export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type NewModelOptions } from './model.ts';
 export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
 export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
+export { rawForward } from './raw-forward.ts';
