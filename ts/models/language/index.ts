@@ -21,6 +21,7 @@ export {
   resolveLayers,
   windowsOf,
 } from './config.ts';
+export { endTokens } from './end-tokens.ts';
 export {
   type GeneratedToken,
   type GenerateOptions,
@@ -28,6 +29,7 @@ export {
   lastLogits,
   type SamplingOptions,
   sampleToken,
+  type TokenRouting,
 } from './generate.ts';
 export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.ts';
 export { loadLlama2c } from './llama2c.ts';
