@@ -1,3 +1,4 @@
+import { valueDimOf } from '../models/language/config.ts';
 import {
   type FeedForwardConfig,
   type LanguageModelConfig,
