@@ -11,8 +11,9 @@ import {
 import { packageRoot } from '../../ts/native/index.ts';
 
 const recipes = path.join(packageRoot, 'recipes');
-const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter((name) =>
-  name.endsWith('.yaml'),
+// Sweeps are no recipes: test/experiment/sweep.test.ts reads them.
+const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter(
+  (name) => name.endsWith('.yaml') && !name.startsWith('sweeps'),
 );
 
 const base: RecipeInput = {
