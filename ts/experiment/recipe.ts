@@ -9,6 +9,7 @@ import { explainIssues } from '../storage/schema-errors.ts';
 import { optimizerOptions, scheduleOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
+import { importUserModule } from './user-modules.ts';
 
 const count = z.number().int().positive();
 
@@ -61,6 +62,8 @@ export const recipeSchema = z.strictObject({
     .default('cpu'),
   /** bf16: bf16 parameters and activations, fp32 master weights. */
   precision: z.enum(['f32', 'bf16']).default('f32'),
+  /** TypeScript or JavaScript files that are imported first: they register the routers and tasks that the recipe names. */
+  imports: z.array(z.string()).default([]),
   /** A tokenizer.json (or its folder), or how to train one. Default: the checkpoint's. */
   tokenizer: z
     .union([
@@ -164,6 +167,21 @@ export const recipeSchema = z.strictObject({
 export type Recipe = z.output<typeof recipeSchema>;
 /** A recipe as one writes it. */
 export type RecipeInput = z.input<typeof recipeSchema>;
+
+/**
+ * {@link loadRecipe} after importing the files that the recipe's `imports` names.
+ * @throws what loadRecipe throws, and ERR_LIBMOE_FILE for a file that cannot be imported
+ */
+export async function openRecipe(
+  source: string | RecipeInput,
+  changes: Record<string, unknown> = {},
+): Promise<Recipe> {
+  const { imports } = merged(typeof source === 'string' ? readYaml(source) : source, changes);
+  // Of another form it is refused below, with all else that is wrong.
+  const files = z.array(z.string()).safeParse(imports).data ?? [];
+  for (const file of files) await importUserModule(file);
+  return loadRecipe(source, changes);
+}
 
 /**
  * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out.

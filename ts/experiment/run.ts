@@ -26,7 +26,7 @@ import { type Environment, environment, recordEnvironment } from './environment.
 import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
 import { makeModel } from './model.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
-import { loadRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
+import { openRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
 import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
@@ -87,7 +87,7 @@ export async function runRecipe(
       'ERR_LIBMOE_ARGUMENT',
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
-  const asked = loadRecipe(source, overrides);
+  const asked = await openRecipe(source, overrides);
   const resume = options.resume ?? false;
   const out = options.out ? path.resolve(options.out) : defaultFolder(source, asked, resume);
   const { log = () => {}, signal } = options;

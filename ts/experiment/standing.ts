@@ -21,6 +21,7 @@ export interface StandingRun {
 const free = [
   'name',
   'device',
+  'imports',
   'data.heldOut',
   'data.cache',
   'data.workers',

@@ -22,8 +22,8 @@ export interface StepChoices {
   counts: readonly number[];
   /** Tokens that this router saw. */
   tokens: number;
-  /** The same of every MoE layer of the model by its name, this one's included. */
-  layers: ReadonlyMap<string, { counts: readonly number[]; tokens: number }>;
+  /** The same of every MoE layer of the model by its name, this one's included; with its router where the model is at hand. */
+  layers: ReadonlyMap<string, { counts: readonly number[]; tokens: number; router?: Router }>;
 }
 
 /**
@@ -42,6 +42,9 @@ export abstract class Router extends Module {
    * gave it. Without this method `weight` follows the rule and the others stay.
    */
   start?(rule: Initialiser, parameter: string): Initialiser | undefined;
+
+  /** How a buffer of this router starts in a model that draws from its own seed; without it, and for undefined, as the constructor left it. */
+  startBuffer?(buffer: string): Initialiser | undefined;
 
   /** After an optimizer step. The order of layers is not defined: use nothing of another router. */
   afterStep?(step: StepChoices): void;
