@@ -11,6 +11,8 @@ import {
   type SweepInput,
   type SweepOptions,
 } from '../../ts/experiment/index.ts';
+import { sweepResults } from '../../ts/experiment/sweep-results.ts';
+import { sweepTable } from '../../ts/experiment/sweep-table.ts';
 import { routerNames } from '../../ts/moe/index.ts';
 import { packageRoot } from '../../ts/native/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
@@ -115,6 +117,20 @@ describe('a sweep file', () => {
   it('stories260k-routers.yaml has every router', () => {
     const { variants } = loadSweep(path.join(committed, 'stories260k-routers.yaml'));
     expect(variants.toSorted()).toEqual(routerNames());
+  });
+});
+
+describe('the table of a sweep over upcycled models', () => {
+  it('says which variants do not start as the dense model, and why', () => {
+    const file = path.join(packageRoot, 'recipes', 'sweeps', 'stories260k-routers.yaml');
+    const found = sweepResults(loadSweep(file), [], folder);
+    const why = new Map(found.variants.map(({ variant, unlikeDense }) => [variant, unlikeDense]));
+    for (const variant of ['smoe', 'sigmoid', 'shared-v2', 'shared-v3', 'hash', 'random', 'dense'])
+      expect(why.get(variant)).toBeUndefined();
+    expect(why.get('remoe')).toEqual([expect.stringMatching(/router remoe: .*relu/)]);
+    for (const variant of ['switch', 'moe++', 'tc-moe', 'expert-choice'])
+      expect(why.get(variant)).toHaveLength(1);
+    expect(sweepTable(found, ['finalLoss'])).toMatch(/\* \[\d\] remoe: does not start as the dense model: /);
   });
 });
 
