@@ -1,4 +1,3 @@
-import { valueDimOf } from '../models/language/config.ts';
 import {
   type FeedForwardConfig,
   type LanguageModelConfig,
