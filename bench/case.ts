@@ -21,4 +21,6 @@ export interface BenchCase {
   memory?: boolean;
   /** The same work in PyTorch: a script in bench/peers and what it is told. */
   peer?: { script: string; request: unknown };
+  /** What this case is measured against in the same rounds, in turn with it; and its floor of operations. */
+  baseline?: { name: string; flops: number; setup(): Work };
 }

@@ -46,6 +46,8 @@ export interface BenchResult extends Summary {
   peers: Record<string, PeerResult | { error: string }>;
   /** Growth of resident memory by one call, where the case asks for it. */
   memory?: number;
+  /** Median over rounds of ours / the baseline's time, and of the operations: above 1, the case takes longer, or computes more. */
+  baseline?: Summary & { name: string; ratio: number; flopsRatio: number };
 }
 
 export interface BenchFile {
@@ -95,6 +97,7 @@ interface Opponent {
 /** One sample of everybody, one after the other. */
 interface Round {
   ours: number;
+  baseline?: number;
   theirs: Map<string, number>;
   /** See {@link BenchResult.stolen}. */
   stolen: number;
@@ -141,8 +144,10 @@ async function measure(
   let memory: number | undefined;
   const theirMemory = new Map<string, number>();
   const work = c.setup();
+  const baseline = c.baseline?.setup();
   try {
     work.run(); // pools and caches fill
+    baseline?.run();
     for (const mode of options.python && c.peer ? options.modes : []) {
       try {
         opponents.set(mode, await opponent(c, work, mode, options));
@@ -156,7 +161,8 @@ async function measure(
       const { seconds, calls } = sample(() => work.run());
       const theirs = new Map<string, number>();
       for (const [mode, { peer }] of opponents) theirs.set(mode, await peer.time(calls));
-      return { ours: seconds, theirs, stolen: stolen() };
+      const other = baseline && sample(() => baseline.run()).seconds;
+      return { ours: seconds, theirs, stolen: stolen(), ...(other && { baseline: other }) };
     });
     if (c.memory) {
       memory = residentGrowth(() => work.run());
@@ -164,6 +170,7 @@ async function measure(
     }
   } finally {
     work.dispose();
+    baseline?.dispose();
     for (const { peer } of opponents.values()) peer.end();
   }
   const ours = rounds.map((round) => round.ours);
@@ -189,9 +196,29 @@ async function measure(
     stolen: Math.max(...rounds.map(({ stolen }) => stolen)),
     peers,
     ...(memory !== undefined && { memory }),
+    ...(c.baseline && {
+      baseline: againstBaseline(
+        c,
+        c.baseline,
+        rounds.map((r) => r.baseline!),
+        ours,
+      ),
+    }),
   };
   return { result, disagrees };
 }
+
+const againstBaseline = (
+  { flops }: BenchCase,
+  { name, flops: least }: NonNullable<BenchCase['baseline']>,
+  seconds: readonly number[],
+  ours: readonly number[],
+) => ({
+  name,
+  ...summarise(seconds),
+  ratio: 1 / medianRatio(seconds, ours),
+  flopsRatio: flops / least,
+});
 
 const line = (cells: readonly string[], widths: readonly number[]) =>
   cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');
@@ -244,6 +271,10 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
         widths,
       ),
     );
+    if (r.baseline)
+      options.log(
+        `    ${r.baseline.ratio.toFixed(2)}× the time of ${r.baseline.name} (${milliseconds(r.baseline.median)} ms), ${r.baseline.flopsRatio.toFixed(2)}× its operations`,
+      );
     if (r.stolen > quiet)
       options.log(
         `    disturbed: the host took up to ${(r.stolen * 100).toFixed(0)} % of a round's processor time`,

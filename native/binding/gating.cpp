@@ -1,5 +1,7 @@
 #include "ops/gating.h"
 
+#include <algorithm>
+
 #include "binding/families.h"
 
 namespace libmoe::binding {
@@ -75,11 +77,80 @@ void backward(Call& call) {
   call.family(&Backend::gating).backward(a.in, a.options, experts, weights, g, dlogits);
 }
 
+// scores, noise, mask?, floor, k
+NoisyInputs read_noisy(Call& call, Dim& tokens, Dim& experts) {
+  NoisyInputs in;
+  Dim both("2 * experts");
+  in.scores = call.tensor("scores", kWide, {&tokens, &both});
+  in.noise = call.tensor("noise", kWide, {&tokens, &experts});
+  in.mask = call.optional("mask", kBool, {&tokens});
+  in.floor = call.number("floor");
+  call.require(both == 2 * experts, "ERR_LIBMOE_SHAPE", "scores must be [tokens, 2 * experts], got " + in.scores.shape.text());
+  in.k = call.integer("k", 0, std::max<int64_t>(0, experts - 1));
+  call.same_dtype("scores", in.scores, "noise", in.noise);
+  return in;
+}
+
+// noisyForward(…, logits, load, rivals)
+void noisy(Call& call) {
+  Dim tokens("tokens"), experts("experts"), two("two", 2);
+  const NoisyInputs in = read_noisy(call, tokens, experts);
+  const TensorView logits = call.tensor("logits", kWide, {&tokens, &experts}), load = call.tensor("load", kWide, {&experts}),
+                   rivals = call.tensor("rivals", kI32, {&tokens, &two});
+  call.same_dtype("scores", in.scores, "logits", logits);
+  call.same_dtype("scores", in.scores, "load", load);
+  call.family(&Backend::gating).noisy(in, logits, load, rivals);
+}
+
+// noisyBackward(…, logits, rivals, dlogits?, dload?, dscores)
+void noisy_backward(Call& call) {
+  Dim tokens("tokens"), experts("experts"), two("two", 2), both("2 * experts");
+  const NoisyInputs in = read_noisy(call, tokens, experts);
+  const TensorView logits = call.tensor("logits", kWide, {&tokens, &experts}), rivals = call.tensor("rivals", kI32, {&tokens, &two}),
+                   dlogits = call.optional("dlogits", kWide, {&tokens, &experts}), dload = call.optional("dload", kWide, {&experts}),
+                   dscores = call.tensor("dscores", kWide, {&tokens, &both});
+  for (const TensorView* t : std::initializer_list<const TensorView*>{&logits, &dlogits, &dload, &dscores}) call.same_dtype("scores", in.scores, "every gradient", *t);
+  call.require(both == 2 * experts, "ERR_LIBMOE_SHAPE", "dscores must be [tokens, 2 * experts], got " + dscores.shape.text());
+  call.family(&Backend::gating).noisy_backward(in, logits, rivals, dlogits, dload, dscores);
+}
+
+// expertLists(scores, mask?, each, experts, most)
+void lists(Call& call) {
+  Dim tokens("tokens"), count("experts"), one("one", 1);
+  const TensorView scores = call.tensor("scores", kWide, {&tokens, &count}), mask = call.optional("mask", kBool, {&tokens});
+  const int64_t each = call.integer("each", 0, std::max<int64_t>(1, tokens));
+  const TensorView experts = call.tensor("experts", kI32, {&tokens, &count}), most = call.tensor("most", kI32, {&one});
+  call.family(&Backend::gating).lists(scores, mask, each, experts, most);
+}
+
+// take(values, experts, out)
+void take(Call& call) {
+  Dim tokens("tokens"), count("experts"), k("topK");
+  const TensorView values = call.tensor("values", kWide, {&tokens, &count}), experts = call.tensor("experts", kI32, {&tokens, &k}),
+                   out = call.tensor("out", kWide, {&tokens, &k});
+  call.same_dtype("values", values, "out", out);
+  call.family(&Backend::gating).take(values, experts, out);
+}
+
+// takeBackward(experts, dout, dvalues)
+void take_backward(Call& call) {
+  Dim tokens("tokens"), count("experts"), k("topK");
+  const TensorView experts = call.tensor("experts", kI32, {&tokens, &k}), dout = call.tensor("dout", kWide, {&tokens, &k}),
+                   dvalues = call.tensor("dvalues", kWide, {&tokens, &count});
+  call.same_dtype("dout", dout, "dvalues", dvalues);
+  call.family(&Backend::gating).take_backward(experts, dout, dvalues);
+}
+
 }  // namespace
 
 void bind_gating(Napi::Object exports) {
   expose(exports, "gateForward", forward);
   expose(exports, "gateBackward", backward);
+  expose(exports, "noisyForward", noisy);
+  expose(exports, "noisyBackward", noisy_backward);
+  expose(exports, "expertLists", lists);
+  expose(exports, "take", take);
+  expose(exports, "takeBackward", take_backward);
 }
 
 }  // namespace libmoe::binding

@@ -40,11 +40,33 @@ void norm_backward(Call& call) {
   ops(call).norm_backward(x, weight, dy, mean, inverse, dx, dweight, accumulate_weight, dbias, accumulate_bias);
 }
 
+// inverseNorms(x, floor, plus, y)
+void inverse_norms(Call& call) {
+  Dim rows("rows"), width("width");
+  const TensorView x = call.matrix("x", kFloats, rows, width);
+  const double floor = call.number("floor"), plus = call.number("plus");
+  const TensorView y = call.tensor("y", statistics_of(x), {&rows});
+  call.require(floor > 0 && plus >= 0, "ERR_LIBMOE_ARGUMENT", "floor must be above 0, plus 0 or more");
+  ops(call).inverse_norms(x, floor, plus, y);
+}
+
+// inverseNormsBackward(x, floor, plus, y, dy, dx)
+void inverse_norms_backward(Call& call) {
+  Dim rows("rows"), width("width");
+  const TensorView x = call.matrix("x", kFloats, rows, width);
+  const double floor = call.number("floor"), plus = call.number("plus");
+  const TensorView y = call.tensor("y", statistics_of(x), {&rows}), dy = call.tensor("dy", statistics_of(x), {&rows}), dx = call.matrix("dx", kFloats, rows, width);
+  call.same_dtype("x", x, "dx", dx);
+  ops(call).inverse_norms_backward(x, floor, plus, y, dy, dx);
+}
+
 }  // namespace
 
 void bind_norm(Napi::Object exports) {
   expose(exports, "norm", norm);
   expose(exports, "normBackward", norm_backward);
+  expose(exports, "inverseNorms", inverse_norms);
+  expose(exports, "inverseNormsBackward", inverse_norms_backward);
 }
 
 }  // namespace libmoe::binding

@@ -12,6 +12,14 @@ namespace libmoe::cpu::LIBMOE_ISA {
 void gating_backward(const GatingInputs& in, const GatingOptions& o, const TensorView& experts, const TensorView& weights, const GatingGradients& gradients,
                      const TensorView& dlogits);
 
+// gating_noisy.cpp and gating_lists.cpp
+void noisy(const NoisyInputs& in, const TensorView& logits, const TensorView& load, const TensorView& rivals);
+void noisy_backward(const NoisyInputs& in, const TensorView& logits, const TensorView& rivals, const TensorView& dlogits, const TensorView& dload,
+                    const TensorView& dscores);
+void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+void take(const TensorView& values, const TensorView& experts, const TensorView& out);
+void take_backward(const TensorView& experts, const TensorView& dout, const TensorView& dvalues);
+
 namespace {
 
 constexpr int kMaxChoices = 1024;
@@ -205,6 +213,6 @@ void forward(const GatingInputs& in, const GatingOptions& o, const GatingOutputs
 }  // namespace
 
 extern const GatingOps gating_ops;
-const GatingOps gating_ops = {forward, gating_backward};
+const GatingOps gating_ops = {forward, gating_backward, noisy, noisy_backward, expert_lists, take, take_backward};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

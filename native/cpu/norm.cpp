@@ -95,9 +95,44 @@ void norm_backward(const TensorView& x, const TensorView& weight, const TensorVi
   });
 }
 
+template <class T> Accumulator<T> norm_of(const T* x, int64_t width) {
+  using A = Accumulator<T>;
+  return std::sqrt(row_sum<A>(width, [&](int64_t i, int count) {
+    const Vec<A> v = load_count(x + i, count);
+    return v * v;
+  }));
+}
+
+void inverse_norms(const TensorView& x, double floor, double plus, const TensorView& y) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const int64_t rows = x.shape[0], width = x.shape[1];
+    parallel_ranges(rows, kChunk, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) y.as<A>()[r] = A(1) / (std::max(norm_of(x.as<T>() + r * width, width), A(floor)) + A(plus));
+    });
+  });
+}
+
+void inverse_norms_backward(const TensorView& x, double floor, double plus, const TensorView& y, const TensorView& dy, const TensorView& dx) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const int64_t rows = x.shape[0], width = x.shape[1];
+    parallel_ranges(rows, kChunk, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const T* in = x.as<T>() + r * width;
+        T* out = dx.as<T>() + r * width;
+        // y = 1 / (|x| + plus): |x| without another pass.
+        const A inverse = y.as<A>()[r], length = A(1) / inverse - A(plus);
+        const Vec<A> slope(length > A(floor) ? -dy.as<A>()[r] * inverse * inverse / length : A(0));
+        for_vectors<A>(width, [&](int64_t i, int count) { store_count(out + i, slope * load_count(in + i, count), count); });
+      }
+    });
+  });
+}
+
 }  // namespace
 
 extern const NormOps norm_ops;
-const NormOps norm_ops = {norm, norm_backward};
+const NormOps norm_ops = {norm, norm_backward, inverse_norms, inverse_norms_backward};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

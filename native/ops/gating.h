@@ -52,6 +52,16 @@ struct GatingGradients {
   TensorView weights, lse, sums, probabilities, entropy;  // shapes of the outputs; each may be absent
 };
 
+// Noisy logits (Shazeer et al., arXiv 1701.06538): logits = clean + noise * d with d = softplus(raw) + floor, and for each expert the number of
+// tokens it may expect: the sum over tokens of Phi((clean_i - t_i) / d_i), t_i the k-th largest logit of the others.
+struct NoisyInputs {
+  TensorView scores;   // f32 or f64 [T, 2E]: clean, then raw
+  TensorView noise;    // [T, E] normal numbers
+  TensorView mask;     // bool [T] or absent: false tokens are not expected anywhere
+  double floor = 0;
+  int64_t k = 0;       // below E; 0: no loads
+};
+
 struct GatingOps {
   // Sums run over fixed pieces of each sequence. Throws ERR_LIBMOE_NOT_FINITE naming the first row with NaN, +inf or only -inf, or the expert whose bias is NaN or +inf,
   // ERR_LIBMOE_ARGUMENT for a given expert out of range.
@@ -59,6 +69,21 @@ struct GatingOps {
   // dlogits [T, E], overwritten. experts and weights as forward made them.
   void (*backward)(const GatingInputs& in, const GatingOptions& options, const TensorView& experts, const TensorView& weights, const GatingGradients& gradients,
                    const TensorView& dlogits);
+
+  // logits [T, E]; load [E], summed over fixed pieces of tokens; rivals i32 [T, 2], the experts with the k-th and the next largest logit.
+  void (*noisy)(const NoisyInputs& in, const TensorView& logits, const TensorView& load, const TensorView& rivals);
+  // dlogits [T, E] and dload [E] may be absent. dscores [T, 2E], overwritten.
+  void (*noisy_backward)(const NoisyInputs& in, const TensorView& logits, const TensorView& rivals, const TensorView& dlogits, const TensorView& dload,
+                         const TensorView& dscores);
+
+  // Experts of every token where their number differs, i32 [T, E], the highest score first, ties to the lower index, then -1; most i32 [1]: of the
+  // token that has most, at least 1. each = 0: all experts with a positive score. each > 0: every expert takes the `each` tokens with its highest
+  // scores, ties to the lower token (expert choice). Masked tokens have none. Throws ERR_LIBMOE_NOT_FINITE naming the first token with NaN or +inf.
+  void (*lists)(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+
+  // out[t, j] = values[t, experts[t, j]], 0 for -1. values [T, E], experts i32 [T, k]; dvalues overwritten, an expert named twice adds up.
+  void (*take)(const TensorView& values, const TensorView& experts, const TensorView& out);
+  void (*take_backward)(const TensorView& experts, const TensorView& dout, const TensorView& dvalues);
 };
 
 }  // namespace libmoe

@@ -16,6 +16,10 @@ struct NormOps {
   // Sums over rows run in chunks of 64 rows, chunks in ascending order.
   void (*norm_backward)(const TensorView& x, const TensorView& weight, const TensorView& dy, const TensorView& mean, const TensorView& inverse, const TensorView& dx,
                         const TensorView& dweight, bool accumulate_weight, const TensorView& dbias, bool accumulate_bias);
+
+  // y[r] = 1 / (max(|x[r]|, floor) + plus), |.| the Euclidean norm; dx = 0 for a row below the floor. x, dx [rows, width]; y, dy [rows] f32 (f64 for f64).
+  void (*inverse_norms)(const TensorView& x, double floor, double plus, const TensorView& y);
+  void (*inverse_norms_backward)(const TensorView& x, double floor, double plus, const TensorView& y, const TensorView& dy, const TensorView& dx);
 };
 
 }  // namespace libmoe

@@ -11,8 +11,10 @@ import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
 import { collect } from './options.ts';
+import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
+import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
 import { trainCommand } from './train.ts';
 import { upcycleCommand } from './upcycle.ts';
@@ -68,6 +70,8 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  planCommand,
+  sweepCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,

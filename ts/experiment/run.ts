@@ -132,7 +132,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
   log(
     `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
   );
-  const tasks = await tasksOf(recipe);
+  const tasks = await tasksOf(recipe, prepared.tokenizer);
   const callbacks = await callbacksOf(parts, tasks);
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
@@ -204,7 +204,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
 /** What happens beside training, in this order. */
 async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Callback[]> {
   const { recipe, out, log, options, prepared, model } = parts;
-  const { checkpointEvery: every, evaluateEvery: evaluation } = recipe.training;
+  const { checkpointEvery: every, evaluateEvery: evaluation, evaluateFirst } = recipe.training;
   const callbacks: Callback[] = [
     {
       name: 'run-folder',
@@ -216,6 +216,23 @@ async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Call
       },
     },
   ];
+  if (evaluateFirst && tasks.length > 0) {
+    callbacks.push({
+      name: 'first-evaluation',
+      async onStart({ step }) {
+        if (step > 0) return;
+        log('evaluating before the first step');
+        await evaluateInto(
+          model,
+          prepared.tokenizer,
+          recipe,
+          path.join(out, 'eval', '0'),
+          tasks,
+          options.signal,
+        );
+      },
+    });
+  }
   if (evaluation !== null) {
     callbacks.push(
       evaluateEvery(evaluation, async ({ step }) => {

@@ -40,6 +40,8 @@ export {
   registerRouter,
   routerDefinition,
   routerNames,
+  type TokenCost,
+  tokenCost,
   unregisterRouter,
 } from './registry.ts';
 export { type Compat, compatibilities, Router, requireTokens, type StepChoices } from './router.ts';

@@ -17,7 +17,7 @@ export interface RoutingSummary {
   /** Difference of the two largest rescaled mixing weights, and of the two largest probabilities. */
   margin: number;
   probabilityMargin: number;
-  /** Choices beyond the capacity. */
+  /** Choices beyond the capacity, of experts without computation too. */
   dropped: number;
 }
 
@@ -46,6 +46,7 @@ export class RoutingRecord {
   readonly #summary: Tensor | undefined;
   readonly #experts: Tensor | undefined;
   readonly #dropped: Tensor;
+  readonly #ownDropped: Tensor | undefined;
 
   /** @param kept i32 `[experts + 1]` row offsets of the plan, used when the routing has no statistics of its own */
   constructor(
@@ -65,6 +66,7 @@ export class RoutingRecord {
     this.#summary = statistics && copyOut(statistics.summary);
     this.#experts = statistics ? undefined : copyOut(kept);
     this.#dropped = copyOut(dropped);
+    this.#ownDropped = routing.dropped && copyOut(routing.dropped);
     this.trace = place.trace
       ? {
           choices: copyOut(routing.choices ?? routing.experts),
@@ -81,7 +83,8 @@ export class RoutingRecord {
   /** Waits for the device. */
   async read(): Promise<RoutingSummary> {
     const dropped = await numbers(this.#dropped);
-    const total = dropped.reduce((a, b) => a + b, 0);
+    const own = this.#ownDropped ? await numbers(this.#ownDropped) : [];
+    const total = [...dropped, ...own].reduce((a, b) => a + b, 0);
     const { layer, call } = this;
     if (!this.#summary || !this.#counts || !this.#firstCounts || !this.#sums) {
       const offsets = await numbers(this.#experts!);
@@ -125,7 +128,7 @@ export class RoutingRecord {
   dispose(): void {
     const trace = this.trace ? [this.trace.choices, this.trace.weights, this.trace.probabilities] : [];
     const own = [this.#counts, this.#firstCounts, this.#sums, this.#summary, this.#experts, this.#dropped];
-    for (const t of [...own, ...trace]) t?.dispose();
+    for (const t of [...own, this.#ownDropped, ...trace]) t?.dispose();
   }
 }
 

@@ -22,8 +22,8 @@ export interface StepChoices {
   counts: readonly number[];
   /** Tokens that this router saw. */
   tokens: number;
-  /** The same of every MoE layer of the model by its name, this one's included. */
-  layers: ReadonlyMap<string, { counts: readonly number[]; tokens: number }>;
+  /** The same of every MoE layer of the model by its name, this one's included; with its router where the model is at hand. */
+  layers: ReadonlyMap<string, { counts: readonly number[]; tokens: number; router?: Router }>;
 }
 
 /**

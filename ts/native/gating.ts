@@ -17,6 +17,15 @@ export type GatingArguments = [
   given: boolean,
 ];
 
+/** scores, noise, mask, floor, k. */
+export type NoisyArguments = [
+  scores: Handle,
+  noise: Handle,
+  mask: Handle | undefined,
+  floor: number,
+  k: number,
+];
+
 /** native/binding/gating.cpp. */
 export interface GatingNative {
   gateForward(
@@ -46,4 +55,18 @@ export interface GatingNative {
       dlogits: Handle,
     ]
   ): void;
+  noisyForward(...args: [...NoisyArguments, logits: Handle, load: Handle, rivals: Handle]): void;
+  noisyBackward(
+    ...args: [
+      ...NoisyArguments,
+      logits: Handle,
+      rivals: Handle,
+      dLogits: Handle | undefined,
+      dLoad: Handle | undefined,
+      dScores: Handle,
+    ]
+  ): void;
+  expertLists(scores: Handle, mask: Handle | undefined, each: number, experts: Handle, most: Handle): void;
+  take(values: Handle, experts: Handle, out: Handle): void;
+  takeBackward(experts: Handle, dOut: Handle, dValues: Handle): void;
 }

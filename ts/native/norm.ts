@@ -23,4 +23,6 @@ export interface NormNative {
     dbias: Handle | undefined,
     accumulateBias: boolean,
   ): void;
+  inverseNorms(x: Handle, floor: number, plus: number, y: Handle): void;
+  inverseNormsBackward(x: Handle, floor: number, plus: number, y: Handle, dy: Handle, dx: Handle): void;
 }

@@ -1,6 +1,8 @@
-import type { GatingArguments } from '../native/gating.ts';
+import type { GatingArguments, NoisyArguments } from '../native/gating.ts';
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
+import { noGrad, scope } from './lifetime.ts';
+import { slice } from './shape.ts';
 import { empty, type Tensor, view } from './tensor.ts';
 
 /** How {@link gate} scores, chooses and weighs experts, and which statistics it takes. */
@@ -155,6 +157,98 @@ export function gate(logits: Tensor, options: GateOptions): Gate {
       ] as const;
       native().gateBackward(...args, chosen.handle, weights.handle, ...given, dlogits.handle);
       return [dlogits];
+    },
+  });
+  return out;
+}
+
+/** What {@link noisyLogits} needs to know. */
+export interface NoisyOptions {
+  /** Choices per token; below the number of experts. 0: no loads are wanted. */
+  topK: number;
+  /** The least standard deviation of the noise; default 0. */
+  floor?: number | undefined;
+  /** bool [tokens]: false tokens are expected nowhere. */
+  tokenMask?: Tensor | undefined;
+}
+
+/**
+ * Noisy top-k gating (Shazeer et al., arXiv 1701.06538). `scores` [tokens, 2 · experts] hold the logits without noise and then the raw deviations,
+ * `noise` [tokens, experts] normal numbers: logits = clean + noise · (softplus(raw) + floor). `load` [experts] is the number of tokens that each
+ * expert may expect: Σ over tokens of Φ((clean − t) / deviation), t the topK-th largest logit of the others. Both are differentiable in `scores`;
+ * f32 or f64. Throws ERR_LIBMOE_SHAPE and ERR_LIBMOE_ARGUMENT (topK).
+ */
+export function noisyLogits(
+  scores: Tensor,
+  noise: Tensor,
+  { topK, floor = 0, tokenMask }: NoisyOptions,
+): { logits: Tensor; load: Tensor } {
+  const like = { dtype: scores.dtype, device: scores.device };
+  const [tokens = 0, experts = 0] = noise.shape;
+  const logits = empty([tokens, experts], like);
+  const load = empty([experts], like);
+  const rivals = empty([tokens, 2], { dtype: 'i32', device: scores.device });
+  const args: NoisyArguments = [scores.handle, noise.handle, tokenMask?.handle, floor, topK];
+  try {
+    native().noisyForward(...args, logits.handle, load.handle, rivals.handle);
+  } catch (error) {
+    for (const t of [logits, load, rivals]) t.dispose();
+    throw error;
+  }
+  record({
+    name: 'noisyLogits',
+    inputs: [scores],
+    outputs: [logits, load],
+    saved: [scores, noise, logits, rivals, ...(tokenMask ? [tokenMask] : [])],
+    backward: ([dLogits, dLoad]) => {
+      const dScores = empty(scores.shape, like);
+      const given = [dLogits?.handle, dLoad?.handle] as const;
+      native().noisyBackward(...args, logits.handle, rivals.handle, ...given, dScores.handle);
+      return [dScores];
+    },
+  });
+  rivals.dispose();
+  return { logits, load };
+}
+
+/**
+ * i32 [tokens, most]: the experts of every token where their number differs, the highest score first, ties to the lower index, then −1; `most` is
+ * the largest number, at least 1. Without `each` all experts with a positive score; with it every expert takes the `each` tokens that score
+ * highest with it, ties to the lower token. Masked tokens have none. `scores` [tokens, experts], f32 or f64. Waits for the device.
+ * @throws ERR_LIBMOE_NOT_FINITE naming the first token with NaN or +∞
+ */
+export function expertLists(
+  scores: Tensor,
+  { each = 0, tokenMask }: { each?: number; tokenMask?: Tensor | undefined } = {},
+): Tensor {
+  const whole = { dtype: 'i32', device: scores.device } as const;
+  return scope(() => {
+    const all = empty(scores.shape, whole);
+    const most = empty([1], whole);
+    native().expertLists(scores.handle, tokenMask?.handle, each, all.handle, most.handle);
+    return noGrad(() => slice(all, 1, 0, most.item()));
+  });
+}
+
+/** values[t, experts[t, k]], 0 for −1: `values` [tokens, experts] (f32 or f64), `experts` i32 [tokens, topK]. Differentiable in `values`. */
+export function take(values: Tensor, experts: Tensor): Tensor {
+  const like = { dtype: values.dtype, device: values.device };
+  const out = empty(experts.shape, like);
+  try {
+    native().take(values.handle, experts.handle, out.handle);
+  } catch (error) {
+    out.dispose();
+    throw error;
+  }
+  record({
+    name: 'take',
+    inputs: [values],
+    outputs: [out],
+    saved: [experts],
+    backward: ([dOut]) => {
+      const dValues = empty(values.shape, like);
+      native().takeBackward(experts.handle, dOut!.handle, dValues.handle);
+      return [dValues];
     },
   });
   return out;

@@ -1,7 +1,8 @@
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
 import { gradientDtype } from './dtype.ts';
-import { empty, emptyLike, type Tensor } from './tensor.ts';
+import { scope } from './lifetime.ts';
+import { empty, emptyLike, type Tensor, view } from './tensor.ts';
 
 function normalise(
   name: string,
@@ -68,4 +69,27 @@ export function layerNorm(x: Tensor, weight: Tensor, bias?: Tensor, epsilon = 1e
  */
 export function rmsNorm(x: Tensor, weight: Tensor, epsilon = 1e-6): Tensor {
   return normalise('rmsNorm', x, weight, undefined, epsilon, false);
+}
+
+/**
+ * 1 / (max(‖x‖, floor) + plus) of every row over the last dimension, [..., 1]; a row below the floor gets no gradient. `x` [..., width], floating;
+ * the result is f32 (f64 for f64). Throws ERR_LIBMOE_ARGUMENT unless floor is positive and plus is not negative.
+ */
+export function inverseNorms(x: Tensor, { floor, plus = 0 }: { floor: number; plus?: number }): Tensor {
+  const shape = [...x.shape.slice(0, -1), 1];
+  const y = empty(shape, { dtype: gradientDtype(x.dtype), device: x.device });
+  const flat = (t: Tensor): Tensor => view(t, [t.size]);
+  scope(() => native().inverseNorms(x.handle, floor, plus, flat(y).handle));
+  record({
+    name: 'inverseNorms',
+    inputs: [x],
+    outputs: [y],
+    saved: [x, y],
+    backward: ([dy]) => {
+      const dx = emptyLike(x);
+      native().inverseNormsBackward(x.handle, floor, plus, flat(y).handle, flat(dy!).handle, dx.handle);
+      return [dx];
+    },
+  });
+  return y;
 }

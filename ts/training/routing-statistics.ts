@@ -1,4 +1,4 @@
-import { MoeLayer, mergeSummaries, type RoutingRecord, type StepChoices } from '../moe/index.ts';
+import { MoeLayer, mergeSummaries, type Router, type RoutingRecord, type StepChoices } from '../moe/index.ts';
 import { Module } from '../nn/module.ts';
 import type { LayerRouting } from './step-report.ts';
 import type { Strategy } from './strategy/strategy.ts';
@@ -33,9 +33,14 @@ export function routersAfterStep(
   at: Pick<StepChoices, 'step' | 'totalSteps'>,
 ): void {
   if (!(model instanceof Module)) return;
-  for (const module of model.namedModules().values()) {
-    if (!(module instanceof MoeLayer)) continue;
-    const own = layers.get(module.name);
-    if (own) module.afterStep({ ...own, ...at, layers });
+  const moe = [...model.namedModules().values()].filter((module) => module instanceof MoeLayer);
+  const known = new Map<string, { counts: readonly number[]; tokens: number; router?: Router }>(layers);
+  for (const { name, router } of moe) {
+    const own = layers.get(name);
+    if (own) known.set(name, { ...own, router });
+  }
+  for (const layer of moe) {
+    const own = layers.get(layer.name);
+    if (own) layer.afterStep({ ...own, ...at, layers: known });
   }
 }

@@ -26,7 +26,7 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
 }
 
 const isNorm = (path: string): boolean =>
-  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm)\.weight$/.test(path);
+  /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm|keyValueNorm)\.weight$/.test(path);
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
@@ -87,7 +87,7 @@ function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initiali
   if (moe !== undefined) return libmoeExpertRule(model, path, moe, gain, value);
   const std = gain * fanIn ** -0.5;
   const [, attention, half] = /^(.+\.attention)\.(key|value)\.weight$/.exec(path) ?? [];
-  if (attention === undefined) return rescaledTruncatedNormal(std);
+  if (attention === undefined || config.attention) return rescaledTruncatedNormal(std);
   return partOf(`${attention}.keyValue.weight`, half === 'key' ? 0 : 1, 2, rescaledTruncatedNormal(std));
 }
 

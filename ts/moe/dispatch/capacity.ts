@@ -1,4 +1,5 @@
 import { fail } from '../../native/index.ts';
+import type { Tensor } from '../../tensor/index.ts';
 
 /**
  * Slots per expert: ceil(capacityFactor · topK · tokens / experts), at least 1 and at most `tokens · topK`.
@@ -11,3 +12,7 @@ export function capacityOf(capacityFactor: number, topK: number, tokens: number,
   const exact = (capacityFactor * topK * tokens) / experts;
   return Math.min(tokens * topK, Math.max(1, Math.ceil(exact * (1 - 1e-12))));
 }
+
+/** How many tokens a capacity is reckoned with, at least 1: masked ones go nowhere and make no room. Waits for the device when there is a mask. */
+export const countedTokens = (tokens: number, mask: Tensor | undefined): number =>
+  mask ? Math.max(1, mask.toArray().filter(Boolean).length) : tokens;

@@ -1,6 +1,7 @@
+import type { Tensor } from '../../tensor/index.ts';
 import { type DispatchPlan, type DropPolicy, dispatchPlan } from '../../tensor/permutation.ts';
 import type { Routing } from '../routing.ts';
-import { capacityOf } from './capacity.ts';
+import { capacityOf, countedTokens } from './capacity.ts';
 
 /** Number of experts, and what happens when one is full. */
 export interface DispatchSettings {
@@ -12,6 +13,8 @@ export interface DispatchSettings {
   /** Slots per expert, one number or one each, instead of a factor. */
   capacity?: number | readonly number[] | undefined;
   dropPolicy?: DropPolicy | undefined;
+  /** bool [tokens]: false tokens have no part in the capacity. */
+  tokenMask?: Tensor | undefined;
   /** For the drop policy `random`. */
   seed?: number;
 }
@@ -24,7 +27,12 @@ export function dispatchLocally(routing: Routing, settings: DispatchSettings): D
     settings.capacity ??
     (capacityFactor === undefined
       ? undefined
-      : capacityOf(capacityFactor, settings.topK ?? width, tokens, experts));
+      : capacityOf(
+          capacityFactor,
+          settings.topK ?? width,
+          countedTokens(tokens, settings.tokenMask),
+          experts,
+        ));
   return dispatchPlan(routing.experts, {
     experts,
     capacity,

@@ -11,6 +11,7 @@ const options = ownWeightOptions.omit({ expertDropout: true });
 registerRouter('dense', {
   summary: 'all experts, weighted by the softmax (control)',
   options,
+  tokenCost: (_, { experts }) => ({ experts }),
   create(given, place) {
     const own = {
       ...given,

@@ -1,8 +1,9 @@
 import { z } from 'zod';
-import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { expertLists } from '../../tensor/gating.ts';
+import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { softmax } from '../../tensor/softmax.ts';
 import type { RoutingContext } from '../context.ts';
-import { capacityOf } from '../dispatch/capacity.ts';
+import { capacityOf, countedTokens } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -46,24 +47,8 @@ class ExpertChoiceRouter extends ScoringRouter {
   /** i32 [tokens, most]: for every token the experts that take it, the most probable first. */
   #taken(logits: Tensor, { tokenMask }: RoutingContext): Tensor {
     const [count = 0, experts = 0] = logits.shape;
-    const p = softmax(logits).toArray();
-    const mask = tokenMask?.toArray();
-    const here = Array.from({ length: count }, (_, t) => t).filter((t) => !mask || mask[t]);
-    const each = Math.min(here.length, capacityOf(this.#factor, 1, Math.max(1, here.length), experts));
-    const rows: number[][] = Array.from({ length: count }, () => []);
-    for (let e = 0; e < experts; e += 1) {
-      const order = [...here].sort((a, b) => p[b * experts + e]! - p[a * experts + e]! || a - b);
-      for (const t of order.slice(0, each)) rows[t]!.push(e);
-    }
-    const most = rows.reduce((a, { length }) => Math.max(a, length), 1);
-    const slots = new Int32Array(count * most).fill(-1);
-    rows.forEach((row, t) => {
-      slots.set(
-        row.sort((a, b) => p[t * experts + b]! - p[t * experts + a]! || a - b),
-        t * most,
-      );
-    });
-    return tensor(slots, [count, most], { device: logits.device });
+    const each = capacityOf(this.#factor, 1, countedTokens(count, tokenMask), experts);
+    return expertLists(softmax(logits), { each, tokenMask });
   }
 }
 
@@ -72,5 +57,8 @@ registerRouter('expert-choice', {
   unlikeDense: () =>
     'a token is weighted by the probabilities of the experts that take it, which do not sum to 1, and may be taken by none',
   options,
+  tokenCost: ({ capacityFactor }, { experts, topK }) => ({
+    experts: Math.min(experts, capacityFactor ?? topK),
+  }),
   create: (given, place) => new ExpertChoiceRouter(given, place),
 });

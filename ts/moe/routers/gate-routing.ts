@@ -2,7 +2,7 @@ import { cast } from '../../tensor/elementwise.ts';
 import type { Gate, GateOptions } from '../../tensor/gating.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import type { RoutingContext } from '../context.ts';
-import { type GateLossOptions, gateLosses } from '../losses.ts';
+import { type GateLossOptions, type GateStatistics, gateLosses } from '../losses.ts';
 import type { Routing } from '../routing.ts';
 
 /** Casts to f32, or to f64 beside tokens in f64: what routers compute in. */
@@ -29,19 +29,20 @@ export function passOptions(
   };
 }
 
-/** The routing that a gate over `logits` decided, with its losses. */
+/** The routing that a gate over `logits` decided, with its losses; these of other statistics where a method counts otherwise. */
 export function gateRouting(
   gate: Gate,
   logits: Tensor,
   losses: GateLossOptions,
   context: RoutingContext,
+  counted: GateStatistics = gate,
 ): Routing {
   return {
     experts: gate.experts,
     weights: gate.weights,
     logits,
     probabilities: gate.probabilities,
-    losses: gateLosses(gate, losses, context),
+    losses: gateLosses(counted, losses, context),
     statistics: gate,
   };
 }

@@ -29,6 +29,12 @@ const hyperOptions = lossOptions.extend({
 });
 type HyperOptions = z.output<typeof hyperOptions>;
 
+/** Choices per token in the first and at the last step of training. */
+const scheduleOf = ({ firstTopK, lastTopK }: HyperOptions, { experts, topK, compat }: RouterPlace) => ({
+  first: firstTopK ?? (compat === 'original' ? experts : 1),
+  last: lastTopK ?? (compat === 'libmoe' ? Math.min(2, experts) : topK),
+});
+
 /** A whole number near x; halves go to the even one. */
 export function roundHalfEven(x: number): number {
   const below = Math.floor(x);
@@ -61,8 +67,9 @@ class HyperRouter extends Router {
     this.width = width;
     this.experts = experts;
     this.topK = topK;
-    this.#firstTopK = options.firstTopK ?? (compat === 'original' ? experts : 1);
-    this.#lastTopK = options.lastTopK ?? (compat === 'libmoe' ? Math.min(2, experts) : topK);
+    const { first, last } = scheduleOf(options, place);
+    this.#firstTopK = first;
+    this.#lastTopK = last;
     this.#losses = {
       ...lossesOf(options, place),
       balance: options.balance ?? 'none',
@@ -126,6 +133,11 @@ registerRouter('hyper', {
   summary: 'HyperRouter: a fixed hypernetwork, a learnt code',
   options: hyperOptions,
   compat: ['fixed', 'libmoe', 'original'],
+  // The matrix is made once per pass: what that costs is spread over all tokens.
+  tokenCost(options, place) {
+    const { first, last } = scheduleOf(options, place);
+    return { trainingExperts: (first + last) / 2, routerFlops: 2 * place.experts * place.width };
+  },
   create(options, place) {
     for (const name of ['firstTopK', 'lastTopK'] as const)
       if ((options[name] ?? 1) > place.experts)

@@ -10,6 +10,7 @@ import { sum } from '../../tensor/reduction.ts';
 import { reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
 import { softmax } from '../../tensor/softmax.ts';
 import type { RoutingContext } from '../context.ts';
+import { countedTokens } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -110,13 +111,12 @@ class MoePlusPlusRouter extends ScoringRouter {
     const logits = this.#withResidual(this.logits(tokens, context), context);
     const chosen = this.choose(logits, context);
     const { probabilities } = chosen;
-    const { experts, weights, capacity } = this.#sent(chosen, context);
+    const { weights, ...sent } = this.#sent(chosen, context);
     return {
-      experts,
+      ...sent,
       weights,
       logits,
       probabilities,
-      capacity,
       choices: chosen.experts,
       extra: this.#extra(tokens, chosen.experts, weights),
       losses: this.#balance(chosen, context),
@@ -135,7 +135,10 @@ class MoePlusPlusRouter extends ScoringRouter {
   }
 
   /** Experts as the layer knows them, final weights, and what each expert may take. */
-  #sent(chosen: Gate, context: RoutingContext): Pick<Routing, 'experts' | 'weights' | 'capacity'> {
+  #sent(
+    chosen: Gate,
+    context: RoutingContext,
+  ): Pick<Routing, 'experts' | 'weights' | 'capacity' | 'dropped'> {
     const o = this.#options;
     const { experts: choices } = chosen;
     const dtype = chosen.weights.dtype;
@@ -152,13 +155,15 @@ class MoePlusPlusRouter extends ScoringRouter {
     }
     if (!context.training || o.capacityFactor === undefined) return { experts, weights };
     const cheap = this.#outputs - this.#experts;
-    const share = (o.capacityFactor * tokens * topK) / (o.cheapWeight * this.#experts + cheap);
+    const counted = countedTokens(tokens, context.tokenMask);
+    const share = (o.capacityFactor * counted * topK) / (o.cheapWeight * this.#experts + cheap);
     const own = Math.max(1, Math.ceil(o.cheapWeight * share * (1 - 1e-12)));
     const theirs = Math.max(1, Math.ceil(share * (1 - 1e-12)));
     const capacity = ids.map((id) => (id < 0 ? theirs : own));
     using plan = dispatchPlan(choices, { experts: this.#outputs, capacity });
     const kept = noGrad(() => cast(greaterEqual(cast(plan.inverse, dtype), 0), dtype));
-    return { experts, weights: multiply(weights, kept), capacity: own };
+    const dropped = noGrad(() => slice(plan.dropped, 0, this.#experts, this.#outputs));
+    return { experts, weights: multiply(weights, kept), capacity: own, dropped };
   }
 
   /** What the experts without computation give, [tokens, width]; undefined where none of them gives anything. */
@@ -217,6 +222,12 @@ registerRouter('moe++', {
   },
   options,
   compat: ['fixed', 'libmoe', 'original'],
+  // At the balance that the loss asks for (arXiv 2410.07348, section 3.4): an expert gets τ times as many tokens as one without computation.
+  tokenCost(given, place) {
+    const { zeroExperts, copyExperts, constantExperts, cheapWeight } = complete(given, place);
+    const own = (place.compat === 'libmoe' ? 1 : cheapWeight) * place.experts;
+    return { experts: (place.topK * own) / (own + zeroExperts + copyExperts + constantExperts) };
+  },
   create(given, place) {
     const o = complete(given, place);
     const rule = ruleOf('softmax', o, place);

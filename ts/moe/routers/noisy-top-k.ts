@@ -1,26 +1,13 @@
 import { z } from 'zod';
 import { type Initialiser, zerosInitialiser } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
-import {
-  add,
-  cast,
-  divide,
-  erf,
-  greater,
-  maximum,
-  multiply,
-  scale,
-  softplus,
-  square,
-  subtract,
-  where,
-} from '../../tensor/elementwise.ts';
-import { type Gate, gate } from '../../tensor/gating.ts';
+import { cast, divide, maximum, square, subtract } from '../../tensor/elementwise.ts';
+import { type Gate, gate, noisyLogits } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
-import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { randn } from '../../tensor/random.ts';
-import { mean, sum } from '../../tensor/reduction.ts';
-import { gatherRows, reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
+import { mean } from '../../tensor/reduction.ts';
+import { cat, reshape, scatterAddRows } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext, RoutingLoss } from '../context.ts';
 import type { GateLossOptions } from '../losses.ts';
@@ -78,50 +65,41 @@ class NoisyTopKRouter extends Router {
   route(tokens: Tensor, context: RoutingContext): Routing {
     requireTokens(tokens, this.width, context.layerName);
     const as = widen(tokens);
-    const x = as(tokens);
-    const clean = linear(x, as(this.weight));
-    const deviations = context.training
-      ? scale(softplus(linear(x, as(this.noise))), Math.SQRT2, Math.SQRT2 * this.#floor)
-      : undefined;
-    const logits = deviations ? add(clean, multiply(noiseLike(clean, context), deviations)) : clean;
-    const options = { ...passOptions(context, this.#losses), topK: this.topK };
-    const chosen = gate(logits, { ...options, weights: 'activation' });
-    const routing = gateRouting(chosen, logits, this.#losses, context);
-    if (!deviations) return routing;
-    const own = this.#balance(chosen, { clean, noisy: logits, deviations }, context);
+    if (!context.training) return this.#route(linear(as(tokens), as(this.weight)), context).routing;
+    const [count = 0] = tokens.shape;
+    const experts = this.weight.shape[0]!;
+    // Where every expert is always chosen, the loads are equal whatever the router does.
+    const loaded = this.#options.loadCoefficient !== 0 && this.topK < experts;
+    // Both matrices in one product.
+    const scores = linear(as(tokens), cat([as(this.weight), as(this.noise)]));
+    const { dtype, device } = scores;
+    const noise = noGrad(() => randn([count, experts], { seed: context.random('noise'), dtype, device }));
+    const floor = this.#floor;
+    const topK = loaded ? this.topK : 0;
+    const { logits, load } = noisyLogits(scores, noise, { topK, floor, tokenMask: context.tokenMask });
+    const { routing, chosen } = this.#route(logits, context);
+    const own = this.#balance(chosen, loaded ? load : undefined, context);
     return { ...routing, losses: [...(routing.losses ?? []), ...own] };
   }
 
-  #balance(chosen: Gate, scores: Scores, context: RoutingContext): RoutingLoss[] {
+  #route(logits: Tensor, context: RoutingContext): { routing: Routing; chosen: Gate } {
+    const options = { ...passOptions(context, this.#losses), topK: this.topK };
+    const chosen = gate(logits, { ...options, weights: 'activation' });
+    return { routing: gateRouting(chosen, logits, this.#losses, context), chosen };
+  }
+
+  #balance(chosen: Gate, load: Tensor | undefined, context: RoutingContext): RoutingLoss[] {
     const { importanceCoefficient, loadCoefficient } = this.#options;
     const losses: RoutingLoss[] = [];
     const spread = (perExpert: Tensor): Tensor =>
       squaredVariation(context.reduce ? context.reduce(perExpert) : perExpert);
-    const experts = scores.noisy.shape[1]!;
     if (importanceCoefficient !== 0) {
-      const value = spread(summedWeights(chosen, experts));
+      const value = spread(summedWeights(chosen, this.weight.shape[0]!));
       losses.push({ name: 'importance', coefficient: importanceCoefficient, value });
     }
-    // Where every expert is always chosen, the loads are equal whatever the router does.
-    if (loadCoefficient !== 0 && this.topK < experts) {
-      const value = spread(expectedLoad(scores, this.topK, context.tokenMask));
-      losses.push({ name: 'load', coefficient: loadCoefficient, value });
-    }
+    if (load) losses.push({ name: 'load', coefficient: loadCoefficient, value: spread(load) });
     return losses;
   }
-}
-
-/** [tokens, experts]: logits without and with noise, and the noise's standard deviations times √2, as the error function wants them. */
-interface Scores {
-  clean: Tensor;
-  noisy: Tensor;
-  deviations: Tensor;
-}
-
-/** Normal numbers of variance ½, to be multiplied by deviations times √2. */
-function noiseLike(t: Tensor, context: RoutingContext): Tensor {
-  const { dtype, device, shape } = t;
-  return noGrad(() => randn(shape, { seed: context.random('noise'), std: Math.SQRT1_2, dtype, device }));
 }
 
 /** Weights summed over tokens for each expert, [experts]. */
@@ -129,37 +107,6 @@ function summedWeights({ experts, weights }: Gate, count: number): Tensor {
   // No expert, -1, has weight 0 and may be counted anywhere.
   const index = noGrad(() => cast(maximum(cast(experts, 'f32'), 0), 'i32'));
   return scatterAddRows([count], reshape(index, [experts.size]), reshape(weights, [experts.size]));
-}
-
-/**
- * How many tokens each expert may expect, [experts]: the sum over tokens of the probability that the expert is among the k best when its noise
- * alone is drawn again.
- */
-function expectedLoad({ clean, noisy, deviations }: Scores, k: number, mask: Tensor | undefined): Tensor {
-  const { experts } = noGrad(() => gate(noisy, { topK: k + 1, tokenMask: mask }));
-  // What an expert must exceed: the k-th best of the others.
-  const best = logitsAt(noisy, experts, k - 1);
-  const next = logitsAt(noisy, experts, k);
-  const threshold = where(greater(noisy, next), next, best);
-  const erfs = erf(divide(subtract(clean, threshold), deviations));
-  const [tokens = 0] = noisy.shape;
-  if (!mask) return scale(sum(erfs, 0), 0.5, tokens / 2);
-  const counted = reshape(mask, [tokens, 1]);
-  return sum(where(counted, scale(erfs, 0.5, 0.5), 0), 0);
-}
-
-/** The logit of every token's choice in one slot, [tokens, 1]. */
-function logitsAt(logits: Tensor, experts: Tensor, slot: number): Tensor {
-  const [tokens = 0, width = 0] = logits.shape;
-  const index = noGrad(() => {
-    // Whole numbers stay whole: f32 holds those up to 2^24. No expert, -1, takes any logit.
-    const exact = tokens * width <= 2 ** 24 ? 'f32' : 'f64';
-    const rows = Array.from({ length: tokens }, (_, t) => t * width);
-    const starts = tensor(rows, [tokens, 1], { dtype: exact, device: logits.device });
-    const chosen = maximum(cast(slice(experts, 1, slot, slot + 1), exact), 0);
-    return reshape(cast(add(chosen, starts), 'i32'), [tokens]);
-  });
-  return gatherRows(reshape(logits, [tokens * width, 1]), index);
 }
 
 /** Variance / mean² of the elements. */

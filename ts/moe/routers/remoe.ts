@@ -1,15 +1,14 @@
 import { z } from 'zod';
-import { fail } from '../../native/index.ts';
 import { buffer } from '../../nn/module.ts';
 import { cast, divide, log, maximum, multiply, relu, scale } from '../../tensor/elementwise.ts';
-import { type Gate, gate } from '../../tensor/gating.ts';
-import { full, noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { expertLists, type Gate, gate, take } from '../../tensor/gating.ts';
+import { full, noGrad, type Tensor } from '../../tensor/index.ts';
 import { sum } from '../../tensor/reduction.ts';
-import { gatherRows, reshape, slice } from '../../tensor/shape.ts';
+import { reshape, slice } from '../../tensor/shape.ts';
 import type { RoutingContext, RoutingLoss } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens, type StepChoices } from '../router.ts';
-import type { AssignmentRouting } from '../routing.ts';
+import type { Routing } from '../routing.ts';
 import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
@@ -49,40 +48,29 @@ class ReluRouter extends ScoringRouter {
     this.sparsityWeight = buffer(full([1], given.sparsityStart, { device: place.device ?? 'cpu' }));
   }
 
-  override route(tokens: Tensor, context: RoutingContext): AssignmentRouting {
+  override route(tokens: Tensor, context: RoutingContext): Routing {
     requireTokens(tokens, this.width, context.layerName);
-    const { layerName, tokenMask, sequenceOffsets } = context;
-    const { experts: n } = this.#place;
+    const { tokenMask, sequenceOffsets } = context;
     const logits = this.logits(tokens, context);
     const gates = relu(logits);
-    const { slots, active } = openGates(logits, tokenMask, layerName);
+    const experts = context.replayed ?? expertLists(logits, { tokenMask });
     // The statistics take the gates divided by their sum for probabilities; of a token without experts they are even.
     const statistics = noGrad(() =>
       gate(log(maximum(gates, 1e-30)), {
-        topK: slots.shape[1]!,
-        experts: slots,
+        topK: experts.shape[1]!,
+        experts,
         tokenMask,
         sequenceOffsets,
         probabilities: context.trace,
       }),
     );
-    const { device } = tokens;
-    const list = (of: (place: number) => number): Tensor =>
-      tensor(Int32Array.from(active, of), [active.length], { device });
-    const flat = reshape(gates, [gates.size]);
     return {
-      assignments: {
-        token: list((at) => Math.floor(at / n)),
-        expert: list((at) => at % n),
-        weight: gatherRows(
-          flat,
-          list((at) => at),
-        ),
-      },
+      experts,
+      weights: take(gates, experts),
       logits,
       probabilities: statistics.probabilities,
       statistics,
-      losses: [...this.#penalty(gates, statistics, context), ...this.#usual(logits, slots, context)],
+      losses: [...this.#penalty(gates, statistics, context), ...this.#usual(logits, experts, context)],
     };
   }
 
@@ -113,47 +101,20 @@ class ReluRouter extends ScoringRouter {
     );
   }
 
+  /** The open gates of all layers with this router, however many they are, against topK for each of their tokens. */
   override afterStep({ layers }: StepChoices): void {
-    const { experts, topK } = this.#place;
-    let chosen = 0;
-    let all = 0;
-    for (const { counts, tokens } of layers.values()) {
-      chosen += counts.reduce((a, c) => a + c, 0);
-      all += tokens * counts.length;
+    let open = 0;
+    let wanted = 0;
+    for (const { counts, tokens, router } of layers.values()) {
+      if (router && !(router instanceof ReluRouter)) continue;
+      open += counts.reduce((a, c) => a + c, 0);
+      wanted += tokens * (router ?? this).topK;
     }
-    if (all === 0) return;
+    if (wanted === 0) return;
     // Compared in whole choices: the target is met exactly or it is not.
-    const tooMany = Math.sign(chosen * experts - topK * all);
-    const now = this.sparsityWeight.item() * this.#options.sparsityFactor ** tooMany;
+    const now = this.sparsityWeight.item() * this.#options.sparsityFactor ** Math.sign(open - wanted);
     this.sparsityWeight.write([Math.min(largest, Math.max(smallest, now))]);
   }
-}
-
-/** Positive logits: their places in the flat matrix, token by token, the largest first, and as slots i32 [tokens, most]. */
-function openGates(logits: Tensor, tokenMask: Tensor | undefined, layer: string) {
-  const [tokens = 0, n = 0] = logits.shape;
-  const values = logits.toArray();
-  const mask = tokenMask?.toArray();
-  const rows: number[][] = [];
-  for (let t = 0; t < tokens; t += 1) {
-    const open: number[] = [];
-    for (let at = t * n; at < (t + 1) * n && (!mask || mask[t]); at += 1) {
-      const value = values[at]!;
-      if (!(value < Number.POSITIVE_INFINITY))
-        fail('ERR_LIBMOE_NOT_FINITE', `the logits of token ${t} in layer ${layer} hold NaN or +infinity`);
-      if (value > 0) open.push(at);
-    }
-    rows.push(open.sort((a, b) => values[b]! - values[a]! || a - b));
-  }
-  const most = rows.reduce((a, { length }) => Math.max(a, length), 1);
-  const slots = new Int32Array(tokens * most).fill(-1);
-  rows.forEach((open, t) => {
-    slots.set(
-      open.map((at) => at % n),
-      t * most,
-    );
-  });
-  return { slots: tensor(slots, [tokens, most], { device: logits.device }), active: rows.flat() };
 }
 
 registerRouter('remoe', {
@@ -161,5 +122,9 @@ registerRouter('remoe', {
   unlikeDense: () => 'the gates are relu(logit), which is near 0 at the start and never divided by its sum',
   options,
   compat: ['fixed', 'original'],
+  // The penalty holds the mean at topK; without one half of the logits of a new router are positive, and so are its gates.
+  tokenCost: ({ sparsityFactor }, { experts, topK }) => ({
+    experts: sparsityFactor > 1 ? topK : experts / 2,
+  }),
   create: (given, place) => new ReluRouter(given, place),
 });

@@ -4,16 +4,16 @@ import { multiply } from '../../tensor/elementwise.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { uniform } from '../../tensor/random.ts';
 import type { RoutingContext } from '../context.ts';
-import { capacityOf } from '../dispatch/capacity.ts';
+import { capacityOf, countedTokens } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { Routing } from '../routing.ts';
 import { widen } from './gate-routing.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
 const factor = z.number().positive().nullable();
 
-const switchOptions = topKOptions.omit({ activationAfterTopK: true }).extend({
+const switchOptions = ownWeightOptions.extend({
   /** Slots of an expert are ceil(factor · topK · tokens / experts), in training and otherwise; null leaves it to the layer. */
   capacityFactor: factor.default(1.25),
   evaluationCapacityFactor: factor.default(2),
@@ -41,7 +41,8 @@ class SwitchRouter extends TopKRouter {
     const routing = super.route(this.#jittered(tokens, context), context);
     const allowed = context.training ? capacityFactor : evaluationCapacityFactor;
     if (allowed === null) return routing;
-    return { ...routing, capacity: capacityOf(allowed, this.topK, tokens.shape[0]!, this.experts) };
+    const count = countedTokens(tokens.shape[0]!, context.tokenMask);
+    return { ...routing, capacity: capacityOf(allowed, this.topK, count, this.experts) };
   }
 
   #jittered(tokens: Tensor, context: RoutingContext): Tensor {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { fail } from '../../native/index.ts';
 import type { GateOptions } from '../../tensor/gating.ts';
 import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
@@ -13,12 +14,14 @@ export const topKOptions = lossOptions.extend({
   bias: z.boolean().default(false),
   /** Choose by the scores, then apply the score function to the chosen logits alone. */
   activationAfterTopK: z.boolean().default(false),
+  /** False: weights are the chosen scores themselves, which need not sum to 1 (OLMoE, Qwen2-MoE). Default: scores divided by their sum. */
+  normalise: z.boolean().optional(),
   /** In training: probability that one element of the router's input, or one (token, expert) score, is left out. */
   inputDropout: z.number().min(0).lt(1).default(0),
   expertDropout: z.number().min(0).lt(1).default(0),
 });
 /** Of routers that weigh the chosen experts by a rule of their own. */
-export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true });
+export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true, normalise: true });
 /** {@link topKOptions} with every default written out. */
 export type TopKOptions = z.output<typeof topKOptions>;
 
@@ -43,12 +46,23 @@ export interface TopKRule {
   usual: RouterInit;
 }
 
+function weightsOf({ activationAfterTopK, normalise }: TopKOptions): TopKRule['weights'] {
+  if (!activationAfterTopK) return normalise === false ? 'scores' : 'renormalise';
+  return normalise === undefined
+    ? 'activation'
+    : fail('ERR_LIBMOE_CONFIG', 'set activationAfterTopK or normalise: each is a rule for the weights');
+}
+
+/** Why weights need not sum to 1 under an option of {@link topKOptions}; undefined where they do, for a softmax. */
+export const undivided = ({ normalise }: Pick<TopKOptions, 'normalise'>): string | undefined =>
+  normalise === false ? 'the chosen scores are not divided by their sum (option normalise)' : undefined;
+
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
 export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {
   const language = options.flavour === 'language';
   return {
     score,
-    weights: options.activationAfterTopK ? 'activation' : 'renormalise',
+    weights: weightsOf(options),
     epsilon: language ? 1e-20 : 0,
     losses: lossesOf(options, place),
     layersAlike: place.compat === 'libmoe' && !language,

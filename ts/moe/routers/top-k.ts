@@ -1,5 +1,7 @@
+import type { Gate } from '../../tensor/gating.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import type { RoutingContext } from '../context.ts';
+import type { GateStatistics } from '../losses.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { gateRouting } from './gate-routing.ts';
@@ -12,6 +14,12 @@ export class TopKRouter extends ScoringRouter {
     requireTokens(tokens, this.width, context.layerName);
     const logits = this.logits(tokens, context);
     const terms = { ...this.lossTerms, topK: this.topK };
-    return gateRouting(this.choose(logits, context), logits, terms, context);
+    const chosen = this.choose(logits, context);
+    return gateRouting(chosen, logits, terms, context, this.counted(chosen, logits, context));
+  }
+
+  /** What the losses are taken of. */
+  protected counted(chosen: Gate, _logits: Tensor, _context: RoutingContext): GateStatistics {
+    return chosen;
   }
 }
