@@ -33,11 +33,28 @@ struct GroupedFfnGradients {
   bool add_up = false, add_up_bias = false, add_down = false, add_down_bias = false;
 };
 
+// Experts that cost no product (MoE++, arXiv 2410.07348). Of the router outputs `choices`, `copies` from `first` on give the token, and the c after
+// them a constant mixed with the token: s x + (1 - s) v, s = sigmoid(mix_0 - mix_1). All others have no part.
+struct CheapExperts {
+  TensorView x;                      // [T, d]
+  TensorView choices;                // i32 [T, k], -1 for none
+  TensorView weights;                // [T, k] f32, or f64 for f64
+  TensorView mix, vectors;           // [T, 2c] and [c, d], dtype of weights; absent when c = 0
+  int64_t first = 0, copies = 0;
+};
+
 struct GroupedFfnOps {
   // out [T, d] dtype of x; tokens without any expert get zeros. z [T * k, F] dtype of x, or absent: the pre-activation of each kept row.
   void (*forward)(const GroupedFfn& f, const TensorView& z, const TensorView& out);
   // z as forward wrote it, or absent: computed again.
   void (*backward)(const GroupedFfn& f, const TensorView& z, const TensorView& d_out, const GroupedFfnGradients& g);
+
+  // out [T, d] dtype of x: the weighted sum over a token's cheap choices, in the order of its slots.
+  void (*cheap)(const CheapExperts& e, const TensorView& out);
+  // dx [T, d] dtype of x, dweights [T, k], dmix [T, 2c], dvectors [c, d] dtype of weights, all overwritten; the last two absent when c = 0.
+  // dvectors is summed over fixed pieces of tokens.
+  void (*cheap_backward)(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix,
+                         const TensorView& dvectors);
 };
 
 }  // namespace libmoe
