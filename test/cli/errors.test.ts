@@ -231,7 +231,7 @@ const wrong: [string, string[], RegExp][] = [
     /^ERR_LIBMOE_TOKENIZER/,
   ],
   ['no shards', ['data', 'show', folder], /^ERR_LIBMOE_FILE/],
-  ['a folder for a script', ['run', folder], /^ERR_LIBMOE_FILE: run expects a \.ts/],
+  ['a folder for a script', ['run', folder], /^ERR_LIBMOE_FILE: expected a \.ts/],
   ['bad CUDA mode', ['build', '--cuda', 'maybe'], /^ERR_LIBMOE_ARGUMENT: --cuda expects AUTO, ON, OFF, got/],
   [
     'bench files that are not JSON',

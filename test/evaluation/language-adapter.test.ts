@@ -10,7 +10,8 @@ import {
   wordOrderTask,
 } from '../../ts/evaluation/index.ts';
 import { evalTokenizer, languageAdapter } from '../../ts/evaluation/language-adapter.ts';
-import { LanguageModel, packSequences } from '../../ts/models/language/model.ts';
+import { LanguageModel } from '../../ts/models/language/model.ts';
+import { packSequences } from '../../ts/models/language/packed-batch.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';
 import { byteTokenizer } from './fake-model.ts';
 

@@ -117,7 +117,7 @@ describe('checkpoints', () => {
       rmSync(join(folder, 'm/model.safetensors'));
       await refused(/ERR_LIBMOE_CHECKPOINT.*neither model.safetensors nor/);
       rmSync(join(folder, 'm/config.json'));
-      await refused(/ERR_LIBMOE_FILE.*config.json/);
+      await refused(/ERR_LIBMOE_CHECKPOINT.*config.json/);
     });
 
     it('an unknown architecture, rotary scaling, an unknown activation, a wrong field', async () => {

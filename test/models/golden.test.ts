@@ -90,6 +90,11 @@ describe('language models agree with PyTorch', () => {
       'Phi3ForCausalLM',
       'GPT2LMHeadModel',
       'MixtralForCausalLM',
+      'OlmoeForCausalLM',
+      'Qwen2MoeForCausalLM',
+      'Qwen3MoeForCausalLM',
+      'DeepseekV2ForCausalLM',
+      'DeepseekV3ForCausalLM',
       'LibMoeForCausalLM',
     ]);
   });

@@ -13,6 +13,7 @@ import {
 } from '../../ts/moe/index.ts';
 import { codeOf } from '../../ts/native/index.ts';
 import { FeedForward } from '../../ts/nn/feed-forward.ts';
+import { scale } from '../../ts/tensor/elementwise.ts';
 import { scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { reshape, slice } from '../../ts/tensor/shape.ts';
 import { leaveToCollector } from '../collected.ts';
@@ -48,6 +49,13 @@ class Fixed extends Router {
     return this.#give(x);
   }
 }
+
+const weighing = (normalise: boolean) => ({
+  name: 'sigmoid',
+  normalise,
+  balanceCoefficient: 0.1,
+  zCoefficient: 0.05,
+});
 
 const ids = (values: number[], k: number): Tensor => tensor(Int32Array.from(values), [values.length / k, k]);
 const weighted = (values: number[], k: number): Tensor =>
@@ -126,14 +134,70 @@ describe('MoeLayer', () => {
     });
   });
 
-  it('has the gradient of its output and losses (finite differences, f64)', () => {
-    using layer = newLayer({
-      shared: { hidden: 3 },
-      sharedMix: 'half',
-      routedScaling: 1.7,
-      capacityFactor: 1,
-      dropPolicy: 'probability',
+  it.each(['packed', 'modules'])(
+    'multiplies the inputs of %s experts by the weights when told to',
+    (kind) => {
+      scope(() => {
+        using packed = newLayer();
+        const each = [0, 1, 2, 3].map((e) => expertOf(packed.experts as Experts, e));
+        using layer = newLayer({
+          weighted: 'inputs',
+          router: packed.router,
+          experts: kind === 'packed' ? (packed.experts as Experts) : each,
+        });
+        using context = new ForwardContext({ trace: true });
+        const x = tokens(7);
+        const out = layer.forward(x, context).toArray();
+        const trace = context.records[0]!.trace!;
+        const weights = trace.weights.toArray();
+        const wanted = new Array<number>(x.size).fill(0);
+        trace.choices.toArray().forEach((expert, slot) => {
+          const token = Math.floor(slot / 2);
+          const one = scale(slice(x, 0, token, token + 1), weights[slot]!);
+          const values = each[expert]!.forward(one).toArray();
+          values.forEach((value, i) => {
+            wanted[token * 6 + i]! += value;
+          });
+        });
+        near(out, wanted);
+        for (const expert of each) expert.dispose();
+      });
+    },
+  );
+
+  it('multiplies the shared block by a sigmoid of the token', () => {
+    scope(() => {
+      using layer = newLayer({ shared: { hidden: 3, sigmoidGate: true } });
+      using plain = newLayer({ router: layer.router, experts: layer.experts as Experts });
+      expect(layer.sharedGate!.weight.shape).toEqual([1, 6]);
+      const x = tokens(5);
+      const [with_, without] = [layer.forward(x).toArray(), plain.forward(x).toArray()];
+      const always = layer.shared!.forward(x).toArray();
+      const logits = layer.sharedGate!.forward(x).toArray();
+      const wanted = without.map((y, i) => y + always[i]! / (1 + Math.exp(-logits[Math.floor(i / 6)]!)));
+      near(with_, wanted);
     });
+  });
+
+  const forms: [string, Partial<MoeLayerOptions>][] = [
+    [
+      'with drops and a shared half',
+      {
+        shared: { hidden: 3 },
+        sharedMix: 'half',
+        routedScaling: 1.7,
+        capacityFactor: 1,
+        dropPolicy: 'probability',
+      },
+    ],
+    [
+      'with weighted inputs and a gated shared block',
+      { shared: { hidden: 3, sigmoidGate: true }, weighted: 'inputs' },
+    ],
+    ['with one weighted input', { topK: 1, weighted: 'inputs', capacityFactor: 1, router: weighing(false) }],
+  ];
+  it.each(forms)('has the gradient of its output and losses %s (finite differences, f64)', (_, changes) => {
+    using layer = newLayer(changes);
     const x = tokens(9, 6, 0.4);
     const run = (backward: boolean): number =>
       scope(() => {

@@ -232,6 +232,29 @@ describe('fidelity', () => {
     expect(seen.size).toBeGreaterThan(2);
   });
 
+  it('leaves the weights unnormalised when told to', () => {
+    const place = { experts: 6, topK: 3 };
+    using smoe = routerWith('smoe', goldenLogits(6), place, { normalise: false });
+    using sigmoid = routerWith('sigmoid', goldenLogits(6), place, { normalise: false });
+    const logits = goldenLogits(6);
+    const rows = Array.from({ length: logits.length / 6 }, (_, t) => logits.slice(6 * t, 6 * t + 6));
+    const [soft, single] = [route(smoe), route(sigmoid)];
+    expect(single.experts).toEqual(soft.experts);
+    const total = rows.map((row) => row.reduce((sum, x) => sum + Math.exp(x), 0));
+    const chosen = soft.experts.map((expert, slot) => rows[Math.floor(slot / 3)]![expert]!);
+    near(
+      soft.weights,
+      chosen.map((x, slot) => Math.exp(x) / total[Math.floor(slot / 3)]!),
+    );
+    near(
+      single.weights,
+      chosen.map((x) => 1 / (1 + Math.exp(-x))),
+    );
+    expect(() => routerWith('smoe', logits, place, { normalise: true, activationAfterTopK: true })).toThrow(
+      /ERR_LIBMOE_CONFIG.*activationAfterTopK or normalise/,
+    );
+  });
+
   it('starts every layer alike only in libmoe', () => {
     const first = (compat: 'fixed' | 'libmoe', layer: number) => {
       using router = createRouter(

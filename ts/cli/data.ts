@@ -16,9 +16,9 @@ export function dataCommand(): Command {
       '\nExample: npx libmoe data prepare recipes/demo/moe.yaml\nThe shards are used again by "libmoe train" of the same recipe. More: docs/data.md',
     )
     .action(async (recipe: string, o: { out?: string; json?: boolean }) => {
-      const { loadRecipe, prepareData } = await import('../experiment/index.ts');
+      const { openRecipe, prepareData } = await import('../experiment/index.ts');
       const { standingRun } = await import('../experiment/standing.ts');
-      const loaded = loadRecipe(recipe);
+      const loaded = await openRecipe(recipe);
       const out = path.resolve(o.out ?? path.join('runs', loaded.name));
       const checkpoint = standingRun(out, loaded, true)?.checkpoint?.path;
       const { tokenizer, tokenizerFolder, dataset } = await interruptible((signal) =>

@@ -10,8 +10,11 @@ import { demoCommand } from './demo.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
+import { collect } from './options.ts';
+import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { runCommand } from './run.ts';
+import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
 import { trainCommand } from './train.ts';
 import { upcycleCommand } from './upcycle.ts';
@@ -29,6 +32,11 @@ const workFailed = new Set([
 ]);
 
 const verbose = () => new Option('--verbose', 'show stack traces of errors');
+const imports = () =>
+  new Option(
+    '--import <file>',
+    'first import a file that registers routers of your own (repeatable)',
+  ).argParser(collect);
 let showStack = false;
 
 const program = new Command('libmoe')
@@ -41,8 +49,15 @@ const program = new Command('libmoe')
     '\nFirst: npx libmoe demo\nEvery command has --help with an example, and --json. Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 stopped.',
   )
   .addOption(verbose())
-  .hook('preAction', (_, command) => {
-    showStack = command.optsWithGlobals<{ verbose?: boolean }>().verbose ?? false;
+  .hook('preAction', async (_, command) => {
+    const { verbose, import: files = [] } = command.optsWithGlobals<{
+      verbose?: boolean;
+      import?: string[];
+    }>();
+    showStack = verbose ?? false;
+    if (files.length === 0) return;
+    const { importUserModule } = await import('../experiment/user-modules.ts');
+    for (const file of files) await importUserModule(file);
   })
   .showHelpAfterError('(--help shows the options)')
   .enablePositionalOptions()
@@ -55,6 +70,8 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  planCommand,
+  sweepCommand,
   reportCommand,
   tokenizerCommand,
   dataCommand,
@@ -66,7 +83,7 @@ const commands = [
 for (const make of commands) {
   const command = make();
   for (const each of [command, ...command.commands])
-    each.copyInheritedSettings(program).exitOverride().addOption(verbose());
+    each.copyInheritedSettings(program).exitOverride().addOption(verbose()).addOption(imports());
   program.addCommand(command);
 }
 

@@ -1,15 +1,9 @@
-import { statSync } from 'node:fs';
-import module from 'node:module';
-import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
-import { codeOf, fail } from '../native/index.ts';
+import { codeOf } from '../native/index.ts';
 import { log } from './output.ts';
 
-/**
- * Runs a user's TypeScript (or JavaScript) program. Node 24 and newer strip types themselves and know `using`; older ones get the same through
- * the typescript package, hooked into the module loader.
- */
+/** Runs a user's TypeScript (or JavaScript) program. */
 export function runCommand(): Command {
   return new Command('run')
     .description("run a TypeScript script that imports 'libmoe'")
@@ -26,13 +20,10 @@ export function runCommand(): Command {
       '\nExample: npx libmoe run train.ts --my-own-option 3\nMore: the README shows such a script; docs/ has a page for each part',
     )
     .action(async (script: string, rest: string[], o: { json?: boolean }) => {
-      const file = path.resolve(script);
-      const found = statSync(file, { throwIfNoEntry: false });
-      if (!found) fail('ERR_LIBMOE_FILE', `no such script: ${file}`);
-      if (!found.isFile() || !/\.m?[jt]s$/.test(file))
-        fail('ERR_LIBMOE_FILE', `run expects a .ts, .mts, .js or .mjs file, got ${file}`);
+      const { hookTypeScript, userModule } = await import('../experiment/user-modules.ts');
+      const file = userModule(script);
       if (o.json) printAtExit(file);
-      module.register('./script-hooks.js', import.meta.url);
+      hookTypeScript();
       process.argv = [process.argv[0]!, file, ...rest];
       try {
         await import(pathToFileURL(file).href);

@@ -20,6 +20,7 @@ TensorBoard events, checkpoints/, eval/. "libmoe report <run folder> --out repor
 
 The main keys of a recipe (all of them: docs/experiments.md; examples: recipes/demo/):
   name, seed, precision (f32, bf16)
+  imports              files with routers of your own (docs/write-a-router.md)
   tokenizer            a tokenizer.json, or { train: { vocabularySize } }
   data.train           { files, column } or { dataset: sotu, split: train }
   data.heldOut         texts to evaluate on, by name
@@ -64,11 +65,11 @@ export function trainCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText('after', help)
     .action(async (recipe: string, o: Options) => {
-      const { loadRecipe, merged, parseOverrides, runRecipe } = await import('../experiment/index.ts');
+      const { merged, openRecipe, parseOverrides, runRecipe } = await import('../experiment/index.ts');
       let changes = parseOverrides(o.set ?? []);
       if (o.device) changes = merged(changes, { device: o.device });
       if (o.steps) changes = merged(changes, { training: { steps: whole('--steps', o.steps) } });
-      if (o.smoke) changes = merged(loadRecipe(recipe).smoke ?? {}, changes);
+      if (o.smoke) changes = merged((await openRecipe(recipe)).smoke ?? {}, changes);
       const result = await interruptible((signal) =>
         runRecipe(recipe, changes, {
           ...(o.out && { out: o.out }),

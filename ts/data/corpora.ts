@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join, relative, resolve, sep } from 'node:path';
 import { fail } from '../native/index.ts';
-import { readJsonlFile, readParquetFile, readTextFile } from './corpus-files.ts';
+import { readJsonlFile, readParquetFile, readTextFile, type TextDocuments } from './corpus-files.ts';
 import { quoted } from './word-encoder.ts';
 
 /** One document of a corpus. */
@@ -18,8 +18,8 @@ export interface CorpusOptions {
   column?: string;
   /** Further columns to keep in `meta`. */
   metaColumns?: readonly string[];
-  /** A .txt file is one document (default), or one per block between blank lines. */
-  textDocuments?: 'file' | 'blocks';
+  /** A .txt file is one document (default), one per block between blank lines, or one from each line that matches `begin` to the next. */
+  textDocuments?: TextDocuments;
 }
 
 const kinds = /\.(?:txt|jsonl|ndjson|parquet|(?:txt|jsonl|ndjson)\.(?:gz|zst))$/;

@@ -7,29 +7,41 @@ import { codeOf, fail } from '../native/index.ts';
 import { reasonOf } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
 
+/**
+ * How a text file is cut into documents: not at all, at blank lines, or before each line that the regular expression `begin` matches. What stands
+ * before the first such line belongs to no document.
+ */
+export type TextDocuments = 'file' | 'blocks' | { begin: string };
+
 /** What the readers need to know; {@link CorpusOptions} with its defaults filled in. */
 export interface CorpusSettings {
   column: string;
   metaColumns: readonly string[];
-  textDocuments: 'file' | 'blocks';
+  textDocuments: TextDocuments;
 }
 
 /** Documents of a plain text file. Files without text, and empty blocks, give none. */
 export async function* readTextFile(file: string, settings: CorpusSettings): AsyncGenerator<CorpusDocument> {
+  const { textDocuments } = settings;
+  const begin = typeof textDocuments === 'object' ? new RegExp(textDocuments.begin) : undefined;
   const lines: string[] = [];
   let started = 1;
+  let begun = begin === undefined;
   const take = (): CorpusDocument | undefined => {
-    const text = lines.join('\n');
+    const joined = lines.join('\n');
+    const text = begin ? joined.trimEnd() : joined;
     lines.length = 0;
-    const id = settings.textDocuments === 'file' ? file : `${file}:${started}`;
+    const id = textDocuments === 'file' ? file : `${file}:${started}`;
     return text.trim() === '' ? undefined : { text, id, meta: { file } };
   };
   for await (const [line, number] of numberedLines(file)) {
-    if (settings.textDocuments === 'blocks' && line.trim() === '') {
+    const blank = textDocuments === 'blocks' && line.trim() === '';
+    if (blank || begin?.test(line)) {
       const document = take();
       if (document) yield document;
-      continue;
+      begun = true;
     }
+    if (blank || !begun) continue;
     if (lines.length === 0) started = number;
     lines.push(line);
   }

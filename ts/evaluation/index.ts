@@ -35,6 +35,13 @@ export {
   quantile,
   standardDeviation,
 } from './statistics.ts';
+export {
+  type PairedTest,
+  pairedTTest,
+  studentInterval,
+  studentQuantile,
+  studentTwoSided,
+} from './student.ts';
 export { printTable } from './table.ts';
 export {
   defineTask,

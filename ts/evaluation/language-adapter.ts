@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { KvCache } from '../models/language/kv-cache.ts';
-import { type LanguageModel, packSequences } from '../models/language/model.ts';
+import type { LanguageModel } from '../models/language/model.ts';
+import { packSequences } from '../models/language/packed-batch.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { noGrad, scope, type Tensor, tensor } from '../tensor/index.ts';
 import { tokenLogProbabilities } from '../tensor/loss.ts';
@@ -124,11 +125,7 @@ class LanguageAdapter implements EvalModel {
     );
     const collected = new Collector(requests, units, emit);
     const { training } = this.model;
-    const { layers, keyValueHeads, headDim } = this.model.config;
-    using cache = new KvCache(
-      { layers, keyValueHeads, headDim },
-      { dtype: this.model.dtype, device: this.model.device },
-    );
+    using cache = new KvCache(this.model.config, { dtype: this.model.dtype, device: this.model.device });
     this.model.eval();
     try {
       const waiting = batchesOf(units, this.tokenBudget).reverse();

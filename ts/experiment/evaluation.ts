@@ -14,13 +14,31 @@ function beginning(text: string, characters: number | null): string {
   return text.slice(0, space > 0 ? space : characters);
 }
 
+/** The longest beginning of a text that makes at most `tokens` tokens: the text of these tokens where it tokenises back to them. */
+function firstTokens(text: string, tokenizer: Tokenizer, tokens: number | null): string {
+  if (tokens === null) return text;
+  const fits = (part: string): boolean => tokenizer.encode(part).length <= tokens;
+  if (fits(text)) return text;
+  const decoded = tokenizer.decode(Array.from(tokenizer.encode(text).slice(0, tokens)));
+  if (text.startsWith(decoded) && fits(decoded)) return decoded;
+  const characters = Array.from(text);
+  let [most, tooMany] = [0, characters.length];
+  while (tooMany - most > 1) {
+    const middle = (most + tooMany) >> 1;
+    if (fits(characters.slice(0, middle).join(''))) most = middle;
+    else tooMany = middle;
+  }
+  return characters.slice(0, most).join('');
+}
+
 /** Held-out texts as tasks, and whatever else the recipe evaluates. */
-export async function tasksOf(recipe: Recipe): Promise<(Task | string)[]> {
+export async function tasksOf(recipe: Recipe, tokenizer: Tokenizer): Promise<(Task | string)[]> {
+  const { maxCharacters, maxTokens } = recipe.evaluation;
   const texts: Task[] = [];
   for (const [name, source] of Object.entries(recipe.data.heldOut)) {
     const documents = (await collect(source)).map(({ id, text }) => ({
       id,
-      text: beginning(text, recipe.evaluation.maxCharacters),
+      text: firstTokens(beginning(text, maxCharacters), tokenizer, maxTokens),
     }));
     texts.push(heldOutTextTask(name, documents));
   }

@@ -2,6 +2,21 @@ export { resolveCheckpoint } from './checkpoint-path.ts';
 export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo.ts';
 export { headlines } from './evaluation.ts';
 export { merged, parseOverrides } from './overrides.ts';
+export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
+export { cardNames } from './plan-devices.ts';
+export type { PlannedMemory } from './plan-memory.ts';
 export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
-export { loadRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
+export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
+export { importUserModule } from './user-modules.ts';
+export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
+export {
+  type LoadSweepOptions,
+  loadSweep,
+  type Sweep,
+  type SweepInput,
+  type SweepRun,
+  sweepSchema,
+} from './sweep-file.ts';
+export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
+export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';

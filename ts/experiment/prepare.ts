@@ -16,6 +16,7 @@ import {
   writeShards,
   writeTokenizer,
 } from '../data/index.ts';
+import { fail } from '../native/index.ts';
 import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { Recipe } from './recipe.ts';
@@ -129,7 +130,7 @@ export async function prepareData(recipe: Recipe, out: string, options: PrepareO
     tokenizer: tokenizerFolder,
     shardCharacters,
     source: stampOf(train),
-    ...(separator !== 'eos' && { separator: separatorOf(separator) }),
+    ...(separator !== 'eos' && { separator: separatorOf(separator, tokenizer) }),
     ...(workers !== 'auto' && { workers }),
     ...(signal && { signal }),
     onProgress: ({ documents, tokens, seconds }) => {
@@ -149,8 +150,13 @@ export async function prepareData(recipe: Recipe, out: string, options: PrepareO
   }
 }
 
-const separatorOf = (separator: 'none' | { text: string }): DocumentSeparator =>
-  separator === 'none' ? null : separator;
+function separatorOf(separator: 'bos' | 'none' | { text: string }, tokenizer: Tokenizer): DocumentSeparator {
+  if (separator !== 'bos') return separator === 'none' ? null : separator;
+  const { bosId, name } = tokenizer;
+  if (bosId === undefined)
+    return fail('ERR_LIBMOE_RECIPE', `data.separator: bos, but the tokenizer ${name} has no BOS token`);
+  return { id: bosId };
+}
 
 function loaderOf({ data, seed }: Recipe, dataset: ShardDataset): Loader {
   const { sequenceLength, batchSequences, order, splitAtDocuments, compat, tokenLimit } = data;

@@ -9,8 +9,18 @@ import { explainIssues } from '../storage/schema-errors.ts';
 import { optimizerOptions, scheduleOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
+import { importUserModule } from './user-modules.ts';
 
 const count = z.number().int().positive();
+
+const regularExpression = z.string().refine((text) => {
+  try {
+    new RegExp(text);
+    return true;
+  } catch {
+    return false;
+  }
+}, 'expected a regular expression');
 
 /** Where documents come from: files, or a data set that a package provides. */
 const sourceSchema = z.union([
@@ -18,7 +28,19 @@ const sourceSchema = z.union([
     /** Files, folders or patterns: .txt, .jsonl, .parquet; .gz and .zst too. */
     files: z.union([z.string(), z.array(z.string()).min(1)]),
     column: z.string().optional(),
-    textDocuments: z.enum(['file', 'blocks']).optional(),
+    /** How a .txt file is cut: `file`, `blocks` between blank lines, or before each line that a regular expression matches. */
+    textDocuments: z
+      .union([z.enum(['file', 'blocks']), z.strictObject({ begin: regularExpression })])
+      .optional(),
+    /** Only some of the documents: those of a fitting length, and of these, in order, the `first` so many after `skip`. */
+    select: z
+      .strictObject({
+        minCharacters: count.optional(),
+        maxCharacters: count.optional(),
+        skip: z.number().int().nonnegative().optional(),
+        first: count.optional(),
+      })
+      .optional(),
   }),
   z.strictObject({
     /** State-of-the-Union addresses: `train`, `heldOut` (every 10th address), `shifted` (the years from 1990 on). */
@@ -32,7 +54,7 @@ export type Source = z.output<typeof sourceSchema>;
 export const recipeSchema = z.strictObject({
   name: z
     .string()
-    .regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the run folder'),
+    .regex(/^[\w.+-]+$/, 'letters, digits, dot, dash, plus and underscore only: it names the run folder'),
   seed: z.number().int().nonnegative().default(42),
   device: z
     .string()
@@ -40,6 +62,8 @@ export const recipeSchema = z.strictObject({
     .default('cpu'),
   /** bf16: bf16 parameters and activations, fp32 master weights. */
   precision: z.enum(['f32', 'bf16']).default('f32'),
+  /** TypeScript or JavaScript files that are imported first: they register the routers and tasks that the recipe names. */
+  imports: z.array(z.string()).default([]),
   /** A tokenizer.json (or its folder), or how to train one. Default: the checkpoint's. */
   tokenizer: z
     .union([
@@ -70,8 +94,13 @@ export const recipeSchema = z.strictObject({
     compat: z.enum(['fixed', 'libmoe']).default('fixed'),
     /** For `order: libmoe`: only so many tokens of the data are used; null: all. */
     tokenLimit: count.nullable().default(null),
-    /** What ends each document: the tokenizer's EOS, nothing, or a text that is tokenised with it (LibMoE: `<STORY_SEP>`). */
-    separator: z.union([z.enum(['eos', 'none']), z.strictObject({ text: z.string().min(1) })]).default('eos'),
+    /**
+     * What ends each document: the tokenizer's EOS, its BOS (which stands before the next one, as in llama2.c's data; with `splitAtDocuments:
+     * false`), nothing, or a text that is tokenised with it (LibMoE: `<STORY_SEP>`).
+     */
+    separator: z
+      .union([z.enum(['eos', 'bos', 'none']), z.strictObject({ text: z.string().min(1) })])
+      .default('eos'),
     /** A token shard is closed when its documents reach this many characters. Shards are the chunks of `order: libmoe`. */
     shardCharacters: count.max(2 ** 28).default(4_000_000),
     /** Attention does not cross document boundaries. */
@@ -98,11 +127,15 @@ export const recipeSchema = z.strictObject({
     keepCheckpoints: count.default(3),
     /** Evaluate the held-out texts every so many steps (and at the end); null: at the end only. */
     evaluateEvery: count.nullable().default(null),
+    /** Evaluate the model before the first step too, into `eval/0`. */
+    evaluateFirst: z.boolean().default(false),
   }),
   evaluation: z
     .strictObject({
       /** Score only the beginning of each held-out text, cut at a space; null: all of it. */
       maxCharacters: count.nullable().default(null),
+      /** Score at most so many tokens of each held-out text; null: all of them. */
+      maxTokens: count.nullable().default(null),
       /** Task names or files, besides the held-out texts. */
       tasks: z.array(z.string()).default([]),
       /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
@@ -134,6 +167,21 @@ export const recipeSchema = z.strictObject({
 export type Recipe = z.output<typeof recipeSchema>;
 /** A recipe as one writes it. */
 export type RecipeInput = z.input<typeof recipeSchema>;
+
+/**
+ * {@link loadRecipe} after importing the files that the recipe's `imports` names.
+ * @throws what loadRecipe throws, and ERR_LIBMOE_FILE for a file that cannot be imported
+ */
+export async function openRecipe(
+  source: string | RecipeInput,
+  changes: Record<string, unknown> = {},
+): Promise<Recipe> {
+  const { imports } = merged(typeof source === 'string' ? readYaml(source) : source, changes);
+  // Of another form it is refused below, with all else that is wrong.
+  const files = z.array(z.string()).safeParse(imports).data ?? [];
+  for (const file of files) await importUserModule(file);
+  return loadRecipe(source, changes);
+}
 
 /**
  * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out.
@@ -197,8 +245,9 @@ function checkModel({ model, start, data }: Recipe): void {
   }
 }
 
-function readYaml(file: string): Record<string, unknown> {
-  if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such recipe: ${path.resolve(file)}`);
+/** A YAML file of keys and values. @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE */
+export function readYaml(file: string, kind = 'recipe'): Record<string, unknown> {
+  if (!existsSync(file)) fail('ERR_LIBMOE_FILE', `no such ${kind}: ${path.resolve(file)}`);
   if (!statSync(file).isFile()) fail('ERR_LIBMOE_FILE', `cannot read ${file}: it is a folder`);
   const document = parseDocument(readFileSync(file, 'utf8'));
   const first = document.errors[0];

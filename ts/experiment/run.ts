@@ -26,7 +26,7 @@ import { type Environment, environment, recordEnvironment } from './environment.
 import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
 import { makeModel } from './model.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
-import { loadRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
+import { openRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
 import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
@@ -87,7 +87,7 @@ export async function runRecipe(
       'ERR_LIBMOE_ARGUMENT',
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
-  const asked = loadRecipe(source, overrides);
+  const asked = await openRecipe(source, overrides);
   const resume = options.resume ?? false;
   const out = options.out ? path.resolve(options.out) : defaultFolder(source, asked, resume);
   const { log = () => {}, signal } = options;
@@ -132,7 +132,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
   log(
     `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
   );
-  const tasks = await tasksOf(recipe);
+  const tasks = await tasksOf(recipe, prepared.tokenizer);
   const callbacks = await callbacksOf(parts, tasks);
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
@@ -204,7 +204,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
 /** What happens beside training, in this order. */
 async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Callback[]> {
   const { recipe, out, log, options, prepared, model } = parts;
-  const { checkpointEvery: every, evaluateEvery: evaluation } = recipe.training;
+  const { checkpointEvery: every, evaluateEvery: evaluation, evaluateFirst } = recipe.training;
   const callbacks: Callback[] = [
     {
       name: 'run-folder',
@@ -216,6 +216,23 @@ async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Call
       },
     },
   ];
+  if (evaluateFirst && tasks.length > 0) {
+    callbacks.push({
+      name: 'first-evaluation',
+      async onStart({ step }) {
+        if (step > 0) return;
+        log('evaluating before the first step');
+        await evaluateInto(
+          model,
+          prepared.tokenizer,
+          recipe,
+          path.join(out, 'eval', '0'),
+          tasks,
+          options.signal,
+        );
+      },
+    });
+  }
   if (evaluation !== null) {
     callbacks.push(
       evaluateEvery(evaluation, async ({ step }) => {

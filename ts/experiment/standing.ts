@@ -21,6 +21,7 @@ export interface StandingRun {
 const free = [
   'name',
   'device',
+  'imports',
   'data.heldOut',
   'data.cache',
   'data.workers',
@@ -29,6 +30,7 @@ const free = [
   'training.checkpointEvery',
   'training.keepCheckpoints',
   'training.evaluateEvery',
+  'training.evaluateFirst',
   'evaluation',
   'logging',
   'smoke',
@@ -86,8 +88,11 @@ function storedRecipe(file: string): Recipe {
   }
 }
 
-/** The keys in which two recipes make two runs, as `key was this, is that`. */
-function differences(was: Recipe, is: Recipe): string[] {
+/**
+ * The keys in which two recipes make two runs, as `key was this, is that`.
+ * @param mayDiffer keys that do not count, with everything below them
+ */
+export function differences(was: Recipe, is: Recipe, mayDiffer: readonly string[] = free): string[] {
   const vocabularySize = was.model?.vocabularySize ?? is.model?.vocabularySize ?? 1;
   const before = leaves(resolvedRecipe(was, vocabularySize));
   const after = leaves(resolvedRecipe(is, vocabularySize));
@@ -95,7 +100,7 @@ function differences(was: Recipe, is: Recipe): string[] {
   if (was.start && is.start && isOrHolds(is.start.checkpoint, was.start.checkpoint))
     after.set(start, before.get(start));
   const keys = [...new Set([...before.keys(), ...after.keys()])].filter(
-    (key) => before.get(key) !== after.get(key) && !free.some((own) => `${key}.`.startsWith(`${own}.`)),
+    (key) => before.get(key) !== after.get(key) && !mayDiffer.some((own) => `${key}.`.startsWith(`${own}.`)),
   );
   return keys.map((key) => `${key} was ${before.get(key) ?? 'not set'}, is ${after.get(key) ?? 'not set'}`);
 }

@@ -5,8 +5,9 @@ import { firstValues, type LayerOptions, newParameter, requirePositive } from '.
 import { Module } from '../nn/module.ts';
 import { add, cast, multiply } from '../tensor/elementwise.ts';
 import { type ExpertActivation, groupedFfn } from '../tensor/grouped_ffn.ts';
-import { type Tensor, tensor, zeros } from '../tensor/index.ts';
+import { full, type Tensor, tensor, view, zeros } from '../tensor/index.ts';
 import type { DispatchPlan } from '../tensor/permutation.ts';
+import { sum } from '../tensor/reduction.ts';
 import { gatherRows, reshape, scatterAddRows } from '../tensor/shape.ts';
 
 /** LibMoE's standard deviations for a language model's MoE layer, as its code has them (Nguyen et al., "LibMoE", arXiv 2411.00918). */
@@ -118,6 +119,25 @@ export class Experts extends Module implements ExpertSet {
       { activation: activations[this.activation], gated, recompute },
     );
   }
+}
+
+/**
+ * Σⱼ expert(weights[t, j] · x[t]): as {@link ExpertSet.forward}, but the weights multiply what the experts see. Makes a weighted copy of x per choice,
+ * which then is a token with one choice of its own.
+ */
+export function onWeightedInputs(experts: ExpertSet, x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor {
+  const [tokens = 0, width = 0] = x.shape;
+  const [, topK = 1] = weights.shape;
+  const rows = tokens * topK;
+  const copies = multiply(
+    reshape(x, [tokens, 1, width]),
+    cast(reshape(weights, [tokens, topK, 1]), x.dtype), // the dtype of x, as Llama 4 has it
+  );
+  using inverse = view(plan.inverse, [rows, 1]);
+  using ones = full([rows, 1], 1, { dtype: weights.dtype, device: weights.device });
+  const single: DispatchPlan = { ...plan, tokens: rows, topK: 1, inverse };
+  const each = experts.forward(reshape(copies, [rows, width]), single, ones);
+  return topK === 1 ? each : sum(reshape(each, [tokens, topK, each.shape[1]!]), 1);
 }
 
 /** A module that maps tokens [n, width] to [n, width out], as every expert must. */

@@ -1,9 +1,9 @@
 import { codeOf, fail } from '../native/index.ts';
 import { type ActivationName, FeedForward } from '../nn/feed-forward.ts';
 import type { RandomSource } from '../nn/initialisers.ts';
-import { firstValues, type LayerOptions } from '../nn/linear.ts';
+import { firstValues, type LayerOptions, Linear } from '../nn/linear.ts';
 import { Module } from '../nn/module.ts';
-import { add, scale } from '../tensor/elementwise.ts';
+import { add, multiply, scale, sigmoid } from '../tensor/elementwise.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { DropPolicy } from '../tensor/permutation.ts';
 import { ForwardContext, type RoutingContext } from './context.ts';
@@ -15,6 +15,7 @@ import {
   type ExpertSet,
   Experts,
   ModuleExperts,
+  onWeightedInputs,
 } from './experts.ts';
 import { RoutingRecord } from './record.ts';
 import { createRouter } from './registry.ts';
@@ -35,10 +36,15 @@ export interface MoeLayerOptions extends LayerOptions {
   /** Default: no token is ever dropped. Else an expert takes at most ceil(capacityFactor · topK · tokens / experts) choices. */
   capacityFactor?: number | undefined;
   dropPolicy?: DropPolicy | undefined;
-  /** A block that sees every token: `hidden` wide, otherwise like an expert; or any module. */
-  shared?: { hidden: number } | ExpertModule | undefined;
+  /**
+   * A block that sees every token: `hidden` wide, otherwise like an expert; or any module. With `sigmoidGate` its output is multiplied by the sigmoid
+   * of one number per token, a learned product with the token (Qwen2-MoE, arXiv 2407.10671).
+   */
+  shared?: { hidden: number; sigmoidGate?: boolean } | ExpertModule | undefined;
   /** 'sum' (default): shared + routed; 'half': the mean of the two, which keeps the scale of an upcycled dense layer. */
   sharedMix?: 'sum' | 'half';
+  /** What the router's weights multiply: the outputs of the chosen experts (default), or their inputs (Llama 4). */
+  weighted?: 'outputs' | 'inputs' | undefined;
   /** Factor of the routed output; default 1. */
   routedScaling?: number;
   /** Changes every routing before tokens are sent: probes of analysis. */
@@ -60,11 +66,14 @@ export class MoeLayer extends Module {
   readonly router: Router;
   readonly experts: ExpertSet & Module;
   readonly shared?: ExpertModule;
+  /** One row: the logit of the shared block's factor. */
+  readonly sharedGate?: Linear;
   readonly width: number;
   readonly topK: number;
   readonly layer: number;
   readonly name: string;
   readonly sharedMix: 'sum' | 'half';
+  readonly weighted: 'outputs' | 'inputs';
   readonly routedScaling: number;
   capacityFactor: number | undefined;
   dropPolicy: DropPolicy | undefined;
@@ -74,14 +83,15 @@ export class MoeLayer extends Module {
   /** Throws ERR_LIBMOE_CONFIG or ERR_LIBMOE_ARGUMENT, naming the option, for what does not fit together. */
   constructor(options: MoeLayerOptions) {
     super();
-    const { experts, topK, layer = 0, sharedMix = 'sum', routedScaling = 1 } = options;
+    const { experts, topK, layer = 0, sharedMix = 'sum', weighted = 'outputs' } = options;
     const router = options.router ?? 'smoe';
     this.width = widthOf(options);
     this.topK = topK;
     this.layer = layer;
     this.name = options.name ?? String(layer);
     this.sharedMix = sharedMix;
-    this.routedScaling = routedScaling;
+    this.weighted = weighted;
+    this.routedScaling = options.routedScaling ?? 1;
     this.capacityFactor = options.capacityFactor;
     this.dropPolicy = options.dropPolicy;
     this.routingTransform = options.routingTransform;
@@ -101,7 +111,10 @@ export class MoeLayer extends Module {
       fail('ERR_LIBMOE_ARGUMENT', `MoE layer ${this.name}: sharedMix half needs a shared expert`);
     this.router = router instanceof Router ? router : newRouter(router, options, this.width, count);
     this.experts = newExperts(options, this.width);
-    if (options.shared) this.shared = newShared(options, this.width, options.shared);
+    if (!options.shared) return;
+    this.shared = newShared(options, this.width, options.shared);
+    if (!(options.shared instanceof Module) && options.shared.sigmoidGate)
+      this.sharedGate = new Linear(this.width, 1, { ...part(options, 'sharedGate'), bias: false });
   }
 
   /**
@@ -134,14 +147,18 @@ export class MoeLayer extends Module {
       context.addRecord(new RoutingRecord(at, routing, plan.offsets, plan.dropped));
     }
     for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);
-    let out = this.experts.forward(tokens, plan, routing.weights);
+    let out =
+      this.weighted === 'inputs'
+        ? onWeightedInputs(this.experts, tokens, plan, routing.weights)
+        : this.experts.forward(tokens, plan, routing.weights);
     plan.dispose(); // the tape holds what it needs
     if (routing.extra) out = add(out, routing.extra);
     const half = this.sharedMix === 'half' ? 0.5 : 1;
     const factor = this.routedScaling * half;
     if (factor !== 1) out = scale(out, factor);
     if (!this.shared) return out;
-    const always = this.shared.forward(tokens);
+    const open = this.shared.forward(tokens);
+    const always = this.sharedGate ? multiply(open, sigmoid(this.sharedGate.forward(tokens))) : open;
     return add(out, half === 1 ? always : scale(always, half));
   }
 

@@ -24,14 +24,36 @@ export interface RouterPlace {
   values?: RandomSource;
 }
 
+/** What routing a token costs, as expected of balanced loads where it varies. */
+export interface TokenCost {
+  /** Experts that compute for a token. */
+  experts: number;
+  /** The same in training, meaned over its steps, where that differs. */
+  trainingExperts?: number;
+  /** Operations of the router itself in a forward pass; default 2 for each of its parameters. */
+  routerFlops?: number;
+}
+
 /** What {@link registerRouter} must know of an algorithm. */
 export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   /** What users may set; unknown keys are refused. */
   options: Options;
   /** Behaviours this router has; default ['fixed']. */
   compat?: readonly Compat[];
+  /** One line for lists of routers. */
+  summary?: string;
+  /**
+   * Why a layer of copies of one dense layer does not compute what that layer does: weights that do not sum to 1, choices that are no experts.
+   * Undefined, or the method left out, where it does.
+   */
+  unlikeDense?(
+    options: z.output<Options>,
+    place: Pick<RouterPlace, 'experts' | 'topK' | 'compat'>,
+  ): string | undefined;
   /** The method has an expert that sees every token: a layer without one is refused, and upcycling makes one unless told otherwise. */
   sharedExpert?: boolean;
+  /** What it costs to route one token, where that is not topK experts and 2 operations per parameter of the router. */
+  tokenCost?(options: z.output<Options>, place: RouterPlace): Partial<TokenCost>;
   /** Makes the router of one layer from its checked options. */
   create(options: z.output<Options>, place: RouterPlace): Router;
 }
@@ -75,6 +97,21 @@ export function routerDefinition(name: string): RouterDefinition {
  * router does not have.
  */
 export function createRouter(name: string, options: unknown, place: RouterPlace): Router {
+  const { definition, checked } = checkedRouter(name, options, place);
+  return definition.create(checked, place);
+}
+
+/** What it costs to send a token through a router and its experts. Throws as {@link createRouter}. */
+export function tokenCost(name: string, options: unknown, place: RouterPlace): TokenCost {
+  const { definition, checked } = checkedRouter(name, options, place);
+  return { experts: place.topK, ...definition.tokenCost?.(checked, place) };
+}
+
+function checkedRouter(
+  name: string,
+  options: unknown,
+  place: RouterPlace,
+): { definition: RouterDefinition; checked: unknown } {
   const definition = routerDefinition(name);
   const known = definition.compat ?? ['fixed'];
   if (!compatibilities.includes(place.compat) || !known.includes(place.compat))
@@ -94,5 +131,5 @@ export function createRouter(name: string, options: unknown, place: RouterPlace)
       'ERR_LIBMOE_CONFIG',
       `router "${name}": ${explainIssues(schema, parsed.error.issues, options ?? {})}`,
     );
-  return definition.create(parsed.data, place);
+  return { definition, checked: parsed.data };
 }

@@ -2,14 +2,14 @@ import { fail } from '../native/index.ts';
 import { attention, attentionCached, cacheWrite } from '../tensor/attention.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { reshape } from '../tensor/shape.ts';
-import { type LayerOptions, Linear, requirePositive } from './linear.ts';
+import { type LayerOptions, Linear, partOptions, requirePositive } from './linear.ts';
 import { Module } from './module.ts';
 import { RmsNorm } from './norm.ts';
 import type { Rotary } from './rotary.ts';
 
 /** One layer's part of a paged key/value cache for one forward pass. */
 export interface LayerCache {
-  /** Pools `[blocks, blockSize, keyValueHeads, headDim]`. */
+  /** Pools `[blocks, blockSize, keyValueHeads, headDim]`, those of values as wide as a value. */
   keys: Tensor;
   values: Tensor;
   /** i32 `[sequences, blocks]`. */
@@ -26,6 +26,28 @@ export interface AttentionStep {
   sequenceOffsets: Tensor;
   rotary?: Rotary;
   cache?: LayerCache;
+}
+
+/**
+ * Causal attention of the batch's tokens, over what the cache holds of their sequences too; their keys and values are written into it.
+ * @param query `[tokens, heads, width]`
+ * @param key `[tokens, keyValueHeads, width]`
+ * @param value `[tokens, keyValueHeads, valueWidth]`
+ * @returns `[tokens, heads, valueWidth]`
+ */
+export function attend(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  { sequenceOffsets, cache }: AttentionStep,
+  options: { scale: number; window: number | undefined },
+): Tensor {
+  if (cache === undefined) return attention(query, key, value, { ...options, sequenceOffsets });
+  const { keys, values, blockTable, keyLengths } = cache;
+  const placement = { blockTable, queryOffsets: sequenceOffsets, keyLengths };
+  cacheWrite(keys, key, placement);
+  cacheWrite(values, value, placement);
+  return attentionCached(query, keys, values, placement, options);
 }
 
 export interface SelfAttentionOptions extends LayerOptions {
@@ -67,13 +89,8 @@ export class SelfAttention extends Module {
     this.keyValueHeads = keyValueHeads;
     this.headDim = headDim;
     this.window = options.window;
-    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear => {
-      const values =
-        options.values === undefined || options.values === 'later'
-          ? options.values
-          : { ...options.values, name: `${options.values.name}.${name}` };
-      return new Linear(inputs, outputs, { ...options, bias: withBias, values: values ?? { seed: 0, name } });
-    };
+    const layer = (name: string, inputs: number, outputs: number, withBias: boolean): Linear =>
+      new Linear(inputs, outputs, { ...partOptions(options, name), bias: withBias });
     this.query = layer('query', width, heads * headDim, bias);
     this.key = layer('key', width, keyValueHeads * headDim, bias);
     this.value = layer('value', width, keyValueHeads * headDim, bias);
@@ -103,22 +120,7 @@ export class SelfAttention extends Module {
       query = step.rotary.apply(query, step.positions);
       key = step.rotary.apply(key, step.positions);
     }
-    const scale = this.headDim ** -0.5;
-    let mixed: Tensor;
-    if (step.cache === undefined) {
-      mixed = attention(query, key, value, {
-        causal: true,
-        scale,
-        sequenceOffsets: step.sequenceOffsets,
-        window: this.window,
-      });
-    } else {
-      const { keys, values, blockTable, keyLengths } = step.cache;
-      const placement = { blockTable, queryOffsets: step.sequenceOffsets, keyLengths };
-      cacheWrite(keys, key, placement);
-      cacheWrite(values, value, placement);
-      mixed = attentionCached(query, keys, values, placement, { scale, window: this.window });
-    }
+    const mixed = attend(query, key, value, step, { scale: this.headDim ** -0.5, window: this.window });
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }
 }

@@ -26,13 +26,17 @@ export {
   uniformWithin,
   zerosInitialiser,
 } from './initialisers.ts';
+export { LatentAttention, type LatentAttentionOptions } from './latent-attention.ts';
 export { type LayerOptions, Linear } from './linear.ts';
 export { buffer, type LoadReport, Module } from './module.ts';
 export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
+export { orthogonal } from './orthogonal.ts';
 export { Rotary, type RotaryOptions } from './rotary.ts';
 export {
+  latentScoreFactor,
   type RotaryFrequencies,
   type RotaryScaling,
   rotaryFrequencies,
   rotaryScalingSchema,
 } from './rotary-scaling.ts';
+export { byScheme, equaliseRows, type InitScheme, initSchemes, withEqualRows } from './schemes.ts';

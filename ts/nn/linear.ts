@@ -20,6 +20,13 @@ export function newParameter(shape: readonly number[], options: LayerOptions): T
   return parameter(zeros(shape, { dtype: options.dtype ?? 'f32', device: options.device ?? 'cpu' }));
 }
 
+/** The options of a layer that is a part of another: its initial values have the part's name too. */
+export function partOptions<Options extends LayerOptions>(options: Options, name: string): Options {
+  const { values = firstValues } = options;
+  if (values === 'later') return options;
+  return { ...options, values: { ...values, name: values.name === '' ? name : `${values.name}.${name}` } };
+}
+
 export function requirePositive(layer: string, sizes: Record<string, number>): void {
   for (const [name, value] of Object.entries(sizes)) {
     if (!Number.isSafeInteger(value) || value < 1) {

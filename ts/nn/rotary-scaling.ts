@@ -119,8 +119,21 @@ function yarnFrequencies(plain: readonly number[], base: number, scaling: Yarn):
   });
 }
 
+/** What YaRN multiplies angles' cosines and sines by to sharpen attention over `factor` times the length. */
+const growth = (factor: number, weight: number): number =>
+  factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1;
+
 function yarnAttention({ factor, attentionFactor, mscale, mscaleAllDims }: Yarn): number {
   if (attentionFactor !== undefined) return attentionFactor;
-  const growth = (weight: number): number => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
-  return mscale && mscaleAllDims ? growth(mscale) / growth(mscaleAllDims) : growth(1);
+  return mscale && mscaleAllDims ? growth(factor, mscale) / growth(factor, mscaleAllDims) : growth(factor, 1);
+}
+
+/**
+ * Factor on the scores of latent attention. Of its channels only some turn, so that a factor on cosines and sines does not reach the others: DeepSeek
+ * takes `mscaleAllDims` out of the angles' factor and multiplies whole scores by its square.
+ */
+export function latentScoreFactor(scaling: RotaryScaling | undefined): number {
+  return scaling?.kind === 'yarn' && scaling.mscaleAllDims
+    ? growth(scaling.factor, scaling.mscaleAllDims) ** 2
+    : 1;
 }

@@ -8,6 +8,8 @@ import { type RotaryFrequencies, type RotaryScaling, rotaryFrequencies } from '.
 export interface RotaryOptions {
   dims: number;
   base: number;
+  /** Pair j is (2j, 2j + 1) instead. */
+  interleaved?: boolean | undefined;
   scaling?: RotaryScaling;
 }
 
@@ -18,6 +20,7 @@ export interface RotaryOptions {
 export class Rotary {
   readonly dims: number;
   readonly base: number;
+  readonly interleaved: boolean;
   /** Sequences of more tokens than this turn all of their tokens otherwise than shorter ones: no cached key stays valid beyond it. */
   readonly turningPoint: number | undefined;
   readonly #frequencies: RotaryFrequencies;
@@ -32,6 +35,7 @@ export class Rotary {
       fail('ERR_LIBMOE_ARGUMENT', `rotary base must be more than 1, got ${options.base}`);
     this.dims = options.dims;
     this.base = options.base;
+    this.interleaved = options.interleaved ?? false;
     const { scaling } = options;
     this.#frequencies = rotaryFrequencies(options.dims, options.base, scaling);
     this.turningPoint = scaling?.kind === 'longrope' ? scaling.originalPositions : undefined;
@@ -103,7 +107,7 @@ export class Rotary {
         `rotary: no table for ${x.dtype} on ${x.device}; call reserve(positions, tensor) first`,
       );
     }
-    return rotary(x, known.table, rows);
+    return rotary(x, known.table, rows, { interleaved: this.interleaved });
   }
 
   /** Frees the table of angles. */

@@ -1,4 +1,5 @@
 export { palette, smooth } from './draw.ts';
 export { evaluationFigure, type Score } from './evaluation-figure.ts';
+export { type IntervalRow, intervalFigure } from './interval-figure.ts';
 export { type Curve, lossFigure } from './loss-figure.ts';
 export { confidenceFigure, loadFigure } from './routing-figures.ts';

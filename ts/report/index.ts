@@ -2,6 +2,8 @@ export {
   type Curve,
   confidenceFigure,
   evaluationFigure,
+  type IntervalRow,
+  intervalFigure,
   loadFigure,
   lossFigure,
   palette,

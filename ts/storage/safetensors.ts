@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail, native } from '../native/index.ts';
 import {
@@ -102,7 +102,15 @@ export function openSafetensors(path: string, options: { base?: string } = {}): 
   const single = join(path, `${base}.safetensors`);
   if (existsSync(index)) return openIndex(path, index);
   if (existsSync(single)) return openFiles([single]);
-  fail('ERR_LIBMOE_CHECKPOINT', `${path} has neither ${base}.safetensors nor ${base}.safetensors.index.json`);
+  const shard = readdirSync(path).find((name) => name.endsWith('.safetensors'));
+  const found =
+    shard === undefined
+      ? ''
+      : `; it has ${shard}, but without the index nothing says which shards belong to it`;
+  fail(
+    'ERR_LIBMOE_CHECKPOINT',
+    `${path} has neither ${base}.safetensors nor ${base}.safetensors.index.json${found}`,
+  );
 }
 
 /** Reads every tensor of a file or sharded folder. The caller owns them. Throws ERR_LIBMOE_CHECKPOINT. */
@@ -151,8 +159,12 @@ function openIndex(folder: string, index: string): Safetensors {
     files.add(file);
   }
   for (const file of files) {
-    if (!existsSync(join(folder, file)))
-      fail('ERR_LIBMOE_CHECKPOINT', `${index} names ${file}, which is missing`);
+    if (existsSync(join(folder, file))) continue;
+    const lost = Object.values(map).filter((other) => other === file).length;
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `${index} names ${file}, which is missing, and with it ${lost} tensors: download the shard again`,
+    );
   }
   const source = openFiles([...files].map((file) => join(folder, file)));
   for (const [name, file] of Object.entries(map)) {

@@ -4,19 +4,21 @@ Each folder holds config.json + model.safetensors as a user would have them, and
 gradients (named `gradient.<name in model.safetensors>`) computed by PyTorch.
   llama, llama-tied, mixtral   tiny random models of transformers, saved by transformers
   libmoe-dense, libmoe-moe     LibMoE's form, written here from its specification; names are libmoe's own
-  llama3, mistral, …           dense families of transformers on inputs beyond their window (8) and original length (16); see dense()
+  llama3, mistral, olmoe, …    families of transformers on inputs beyond their window (8) and original length (16); see dense()
 rotary.json holds the angles per position and the attention factor that transformers computes for each kind of rotary scaling.
 """
 import json
 import math
 import pathlib
+import re
 import sys
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig,
-                          MixtralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+                          MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig,
+                          Qwen2MoeForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 HERE = pathlib.Path(__file__).parent
@@ -44,6 +46,22 @@ def write(folder, ids, targets, offsets, logits, loss, gradients, extra=None):
     save_file(tensors, str(HERE / folder / 'expected.safetensors'))
 
 
+def gradients_of(model, wanted):
+    parameters = dict(model.named_parameters())
+    gradients = {}
+    for name in wanted:
+        if re.search(r'\.experts\.\d+\.', name):  # transformers 5 keeps all experts in one tensor; the file has one per expert
+            layer, expert, which = name.split('.')[2], int(name.split('.')[5]), name.split('.')[6]
+            mlp = f'model.layers.{layer}.mlp.experts.'
+            down = which in ('w2', 'down_proj')
+            fused = parameters[mlp + ('down_proj' if down else 'gate_up_proj')].grad[expert]
+            half = fused.shape[0] // 2
+            gradients[name] = fused if down else fused[:half] if which in ('w1', 'gate_proj') else fused[half:]
+        else:
+            gradients[name] = parameters[name.replace('block_sparse_moe', 'mlp')].grad
+    return gradients
+
+
 def hugging_face(folder, model, wanted, seed):
     model.eval().float()
     (HERE / folder).mkdir(exist_ok=True)
@@ -54,20 +72,7 @@ def hugging_face(folder, model, wanted, seed):
     logits = torch.cat([model(ids[a:b][None]).logits[0] for a, b in zip(offsets, offsets[1:])])
     loss = F.cross_entropy(logits, targets, ignore_index=-1)
     loss.backward()
-    parameters = dict(model.named_parameters())
-    gradients = {}
-    for name in wanted:
-        if '.experts.' in name:  # transformers 5 keeps all experts in one tensor; the file has one per expert
-            layer, expert, which = name.split('.')[2], int(name.split('.')[5]), name.split('.')[6]
-            mlp = f'model.layers.{layer}.mlp.experts.'
-            fused = parameters[mlp + ('down_proj' if which == 'w2' else 'gate_up_proj')].grad[expert]
-            half = fused.shape[0] // 2
-            gradients[name] = fused if which == 'w2' else fused[:half] if which == 'w1' else fused[half:]
-        elif 'block_sparse_moe.gate' in name:
-            gradients[name] = parameters[name.replace('block_sparse_moe', 'mlp')].grad
-        else:
-            gradients[name] = parameters[name].grad
-    write(folder, ids, targets, offsets, logits, loss, gradients)
+    write(folder, ids, targets, offsets, logits, loss, gradients_of(model, wanted))
 
 
 def llamas():
@@ -135,8 +140,7 @@ def dense(folder, model, wanted, seed):
     logits = torch.cat([both[0], both[1, :23], model(third[None]).logits[0]])
     loss = F.cross_entropy(logits, targets, ignore_index=-1)
     loss.backward()
-    parameters = dict(model.named_parameters())
-    write(folder, ids, targets, offsets, logits, loss, {name: parameters[name].grad for name in wanted})
+    write(folder, ids, targets, offsets, logits, loss, gradients_of(model, wanted))
 
 
 def llama3():
@@ -178,6 +182,34 @@ def gpt2():
                         embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None, attn_implementation='eager')
     dense('gpt2', GPT2LMHeadModel(config), ['transformer.wte.weight', 'transformer.wpe.weight', 'transformer.h.0.attn.c_attn.weight',
                                             'transformer.h.1.attn.c_attn.bias', 'transformer.h.1.mlp.c_fc.weight', 'transformer.h.0.ln_1.bias'], 46)
+
+
+def olmoe():
+    torch.manual_seed(51)
+    dense('olmoe', OlmoeForCausalLM(OlmoeConfig(**DENSE, rope_parameters=dict(YARN), num_experts=5, num_experts_per_tok=2)), [
+        'model.layers.0.self_attn.q_norm.weight', 'model.layers.1.self_attn.k_proj.weight', 'model.layers.0.mlp.gate.weight',
+        'model.layers.0.mlp.experts.0.gate_proj.weight', 'model.layers.1.mlp.experts.3.up_proj.weight',
+        'model.layers.1.mlp.experts.4.down_proj.weight'], 61)
+
+
+def qwen2_moe():
+    torch.manual_seed(53)
+    dense('qwen2-moe', Qwen2MoeForCausalLM(Qwen2MoeConfig(
+        **{**DENSE, 'num_hidden_layers': 4}, rope_parameters=dict(LLAMA3), use_sliding_window=True, sliding_window=8, max_window_layers=0,
+        layer_types=['sliding_attention', 'full_attention'] * 2,
+        moe_intermediate_size=12, shared_expert_intermediate_size=20, num_experts=5, num_experts_per_tok=2, decoder_sparse_step=2)), [
+        'model.layers.0.self_attn.q_proj.bias', 'model.layers.0.mlp.up_proj.weight', 'model.layers.1.mlp.gate.weight',
+        'model.layers.1.mlp.shared_expert_gate.weight', 'model.layers.3.mlp.shared_expert.up_proj.weight',
+        'model.layers.1.mlp.experts.2.gate_proj.weight'], 63)
+
+
+def qwen3_moe():
+    torch.manual_seed(52)
+    dense('qwen3-moe', Qwen3MoeForCausalLM(Qwen3MoeConfig(
+        **{**DENSE, 'num_hidden_layers': 3}, head_dim=6, rope_parameters=dict(LLAMA3), use_sliding_window=True, sliding_window=8, attention_bias=True,
+        moe_intermediate_size=12, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True, mlp_only_layers=[1])), [
+        'model.layers.0.self_attn.q_norm.weight', 'model.layers.1.mlp.up_proj.weight', 'model.layers.2.mlp.gate.weight',
+        'model.layers.0.mlp.experts.4.up_proj.weight', 'model.layers.2.mlp.experts.1.down_proj.weight'], 62)
 
 
 def rotary():
@@ -294,7 +326,8 @@ def libmoe(folder, experts):
 
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
-        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2}
+        'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2,
+        'olmoe': olmoe, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

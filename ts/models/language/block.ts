@@ -1,9 +1,11 @@
 import { type ForwardContext, MoeLayer } from '../../moe/index.ts';
 import { type AttentionStep, SelfAttention } from '../../nn/attention.ts';
 import { FeedForward } from '../../nn/feed-forward.ts';
+import { LatentAttention } from '../../nn/latent-attention.ts';
 import type { LayerOptions } from '../../nn/linear.ts';
 import { Module } from '../../nn/module.ts';
 import { type Norm, newNorm } from '../../nn/norm.ts';
+import { latentScoreFactor } from '../../nn/rotary-scaling.ts';
 import { add } from '../../tensor/elementwise.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { type LanguageModelConfig, windowsOf } from './config.ts';
@@ -11,7 +13,7 @@ import { type LanguageModelConfig, windowsOf } from './config.ts';
 /** One decoder block: x ← x + attention(norm x), then x ← x + feedForward(norm x), the latter dense or a mixture of experts. */
 export class Block extends Module {
   readonly attentionNorm: Norm;
-  readonly attention: SelfAttention;
+  readonly attention: SelfAttention | LatentAttention;
   readonly feedForwardNorm: Norm;
   readonly feedForward?: FeedForward;
   readonly moe?: MoeLayer;
@@ -21,17 +23,7 @@ export class Block extends Module {
     super();
     const { dModel, eps, norm } = config;
     this.attentionNorm = newNorm(norm, dModel, { ...options, eps });
-    this.attention = new SelfAttention(dModel, {
-      ...options,
-      heads: config.heads,
-      keyValueHeads: config.keyValueHeads,
-      headDim: config.headDim,
-      bias: config.attentionBias,
-      outputBias: config.attentionOutputBias,
-      window: windowsOf(config)[layer],
-      qkNorm: config.qkNorm,
-      eps,
-    });
+    this.attention = newAttention(config, layer, options);
     this.feedForwardNorm = newNorm(norm, dModel, { ...options, eps });
     if (isMoe) this.moe = newMoeLayer(config, layer, options);
     else this.feedForward = new FeedForward(dModel, { ...options, ...config.feedForward });
@@ -44,6 +36,27 @@ export class Block extends Module {
     const transformed = this.moe ? this.moe.forward(normed, context) : this.feedForward!.forward(normed);
     return add(attended, transformed);
   }
+}
+
+function newAttention(
+  config: LanguageModelConfig,
+  layer: number,
+  options: LayerOptions,
+): SelfAttention | LatentAttention {
+  const { dModel, heads, attention, eps } = config;
+  const both = {
+    ...options,
+    heads,
+    bias: config.attentionBias,
+    outputBias: config.attentionOutputBias,
+    window: windowsOf(config)[layer],
+  };
+  if (attention === undefined) {
+    const { keyValueHeads, headDim, qkNorm } = config;
+    return new SelfAttention(dModel, { ...both, keyValueHeads, headDim, qkNorm, eps });
+  }
+  const scoreFactor = latentScoreFactor(config.rotary.scaling);
+  return new LatentAttention(dModel, { ...both, ...attention, scoreFactor });
 }
 
 function newMoeLayer(config: LanguageModelConfig, layer: number, options: LayerOptions): MoeLayer {

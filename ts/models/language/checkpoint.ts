@@ -9,6 +9,7 @@ import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
 import { type Architecture, architectureOf, describe } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
 import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
+import { refuseForeignFile, refuseForeignFolder, refuseQuantised } from './foreign-files.ts';
 import { loadLlama2c } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
@@ -21,15 +22,18 @@ export interface LoadOptions {
 
 const dtypeNames: Partial<Record<Dtype, string>> = { f32: 'float32', bf16: 'bfloat16', f64: 'float64' };
 
-/** The configuration in a checkpoint folder, and the family of its files. @throws ERR_LIBMOE_FILE, _CONFIG, _UNSUPPORTED */
+/** The configuration in a checkpoint folder, and the family of its files. @throws ERR_LIBMOE_FILE, _CHECKPOINT, _CONFIG, _UNSUPPORTED */
 export function readConfig(folder: string): {
   config: LanguageModelConfig;
   architecture: Architecture;
   json: JsonObject;
 } {
   const source = join(folder, 'config.json');
-  const json = readJsonObject(source);
+  if (!existsSync(folder)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${folder}`);
+  refuseForeignFolder(folder);
+  const json = readJsonObject(source, 'ERR_LIBMOE_CONFIG');
   const architecture = architectureOf(json, source);
+  refuseQuantised(json, source);
   const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
   const config = resolveLanguageModelConfig(own ?? architecture.read(json, source));
   return { config, architecture, json };
@@ -37,12 +41,16 @@ export function readConfig(folder: string): {
 
 /**
  * Loads a language model: a Hugging Face folder, one of ours, or a llama2.c `.bin` file. Everything is checked before a weight is read.
- * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG, ERR_LIBMOE_UNSUPPORTED, or ERR_LIBMOE_CHECKPOINT naming missing, unexpected and mis-shaped tensors
+ * @throws ERR_LIBMOE_FILE for no such path, ERR_LIBMOE_CONFIG, ERR_LIBMOE_UNSUPPORTED (another architecture, quantised weights, a pickle, which
+ *   is never opened), or ERR_LIBMOE_CHECKPOINT naming missing files, and missing, unexpected and mis-shaped tensors
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LanguageModel> {
   if (!existsSync(path)) recoverFolder(path);
   if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
-  if (!statSync(path).isDirectory()) return loadLlama2c(path, options);
+  if (!statSync(path).isDirectory()) {
+    refuseForeignFile(path);
+    return loadLlama2c(path, options);
+  }
   if (existsSync(join(path, checksumFile))) verifyFolder(path);
   const { config, architecture, json } = readConfig(path);
   const files = openSafetensors(path);
@@ -113,10 +121,17 @@ export function configJson(model: LanguageModel): JsonObject {
   };
 }
 
+/** Whole numbers of these fields, which transformers refuses (or warns of) without a decimal point. */
+const wholeFloats =
+  /^(\s*"(?:routed_scaling_factor|initializer_range|rope_theta|factor|\w+_factor|beta_fast|beta_slow|mscale|mscale_all_dim)": -?\d+)(?=,?$)/gm;
+
+const configText = (json: JsonObject): string =>
+  `${JSON.stringify(json, null, 2).replace(wholeFloats, '$1.0')}\n`;
+
 /** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names. */
 export function writeModelFiles(model: LanguageModel, folder: string): string[] {
   const { architecture } = describe(model.config, model.family);
-  writeFileAtomically(join(folder, 'config.json'), `${JSON.stringify(configJson(model), null, 2)}\n`);
+  writeFileAtomically(join(folder, 'config.json'), configText(configJson(model)));
   const files = scope(() => {
     const tensors = fileTensorsOf(architecture, model.config, model.stateDict());
     return writeShardedSafetensors(folder, tensors);

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { createRouter, type Router } from '../../moe/index.ts';
+import { createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
@@ -12,7 +12,27 @@ const rotarySchema = z.strictObject({
   dims: count.refine((dims) => dims % 2 === 0, 'must be even').optional(),
   fraction: z.number().gt(0).lte(1).optional(),
   base: z.number().gt(1).default(10000),
+  /** Pairs are neighbouring channels instead of one of each half. */
+  interleaved: z.boolean().optional(),
   scaling: rotaryScalingSchema.optional(),
+});
+
+/**
+ * Multi-head latent attention: `headDim` is contentDim + rotaryDim, every head has keys of its own, and `rotary` turns `rotaryDim` channels.
+ * `attentionBias` stands for biases of what leads into the latents.
+ */
+const latentAttentionSchema = z.strictObject({
+  kind: z.literal('mla'),
+  /** Width of the latent of queries; default: none, queries come from the input itself. */
+  queryRank: count.optional(),
+  /** Width of the latent of keys and values. */
+  keyValueRank: count,
+  /** Channels of a query and key that do not turn, and that do. */
+  contentDim: count,
+  rotaryDim: count.refine((dims) => dims % 2 === 0, 'must be even'),
+  valueDim: count,
+  /** Of the norms of the latents. */
+  eps: z.number().positive().default(1e-6),
 });
 
 const feedForwardSchema = z.strictObject({
@@ -38,9 +58,11 @@ const moeSchema = z.strictObject({
   /** A registered router and its options, its balance losses and their coefficients included. */
   router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
   expert: feedForwardSchema,
-  /** One block that sees every token, `hidden` wide (several shared experts are one wide one). */
-  shared: z.strictObject({ hidden: count }).optional(),
+  /** One block that sees every token, `hidden` wide (several shared experts are one wide one); `sigmoidGate`: times a learned factor per token. */
+  shared: z.strictObject({ hidden: count, sigmoidGate: z.boolean().optional() }).optional(),
   sharedMix: z.enum(['sum', 'half']).default('sum'),
+  /** What the router's weights multiply: the experts' outputs (default), or their inputs (Llama 4). */
+  weighted: z.enum(['outputs', 'inputs']).optional(),
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
@@ -58,6 +80,8 @@ export const languageModelConfigSchema = z.strictObject({
   keyValueHeads: count.optional(),
   /** Default: dModel / heads. */
   headDim: count.optional(),
+  /** Default: self-attention with keys and values of their own. */
+  attention: latentAttentionSchema.optional(),
   norm: z.enum(['layernorm', 'rmsnorm']).default('rmsnorm'),
   eps: z.number().positive().default(1e-5),
   /** `learned`: a vector per position is added to the embedding, and nothing turns. */
@@ -99,7 +123,7 @@ export type LanguageModelConfig = Omit<
   feedForward: FeedForwardConfig;
   keyValueHeads: number;
   headDim: number;
-  rotary: { dims: number; base: number; scaling?: RotaryScaling };
+  rotary: { dims: number; base: number; interleaved?: true; scaling?: RotaryScaling };
   attentionOutputBias: boolean;
 };
 
@@ -113,19 +137,19 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
   const parsed = languageModelConfigSchema.safeParse(options);
   if (!parsed.success) return wrong(explainIssues(languageModelConfigSchema, parsed.error.issues, options));
   const given = parsed.data;
-  const { dModel, heads } = given;
+  const { heads } = given;
   const keyValueHeads = given.keyValueHeads ?? heads;
-  if (given.headDim === undefined && dModel % heads !== 0) {
-    wrong(`dModel ${dModel} is not a multiple of heads ${heads}: set headDim`);
-  }
-  const headDim = given.headDim ?? dModel / heads;
+  const headDim = headDimOf(given);
   if (heads % keyValueHeads !== 0) {
     wrong(`heads ${heads} must be a multiple of keyValueHeads ${keyValueHeads}`);
   }
   if (given.rotary.dims !== undefined && given.rotary.fraction !== undefined) {
     wrong('rotary takes dims or fraction, not both');
   }
-  const dims = given.rotary.dims ?? 2 * Math.floor(Math.floor(headDim * (given.rotary.fraction ?? 1)) / 2);
+  const dims =
+    given.rotary.dims ??
+    given.attention?.rotaryDim ??
+    2 * Math.floor(Math.floor(headDim * (given.rotary.fraction ?? 1)) / 2);
   if (given.positions === 'rotary') {
     if (dims < 2 || dims > headDim) {
       wrong(`rotary.dims must be between 2 and headDim ${headDim}, got ${dims}`);
@@ -153,11 +177,40 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
     rotary: {
       dims,
       base: given.rotary.base,
+      ...(given.rotary.interleaved && { interleaved: true }),
       ...(given.rotary.scaling && { scaling: given.rotary.scaling }),
     },
     attentionOutputBias: given.attentionOutputBias ?? given.attentionBias,
   };
 }
+
+function headDimOf({ attention, ...given }: Parsed): number {
+  const { dModel, heads, keyValueHeads, rotary } = given;
+  if (attention === undefined) {
+    if (given.headDim === undefined && dModel % heads !== 0)
+      wrong(`dModel ${dModel} is not a multiple of heads ${heads}: set headDim`);
+    return given.headDim ?? dModel / heads;
+  }
+  const { contentDim, rotaryDim } = attention;
+  const headDim = contentDim + rotaryDim;
+  const expected = (name: string, value: unknown, wanted: unknown): void => {
+    if (value !== undefined && value !== wanted)
+      wrong(`${name} must be ${wanted} beside this attention, got ${value}: leave it out`);
+  };
+  expected('headDim', given.headDim, headDim);
+  expected('keyValueHeads', keyValueHeads, heads);
+  expected('rotary.dims', rotary.dims, rotaryDim);
+  expected('rotary.fraction', rotary.fraction, undefined);
+  expected('qkNorm', given.qkNorm, undefined);
+  expected('positions', given.positions, 'rotary');
+  return headDim;
+}
+
+/** Channels of a value, which latent attention may have other than keys. */
+export const valueDimOf = ({
+  headDim,
+  attention,
+}: Pick<LanguageModelConfig, 'headDim' | 'attention'>): number => attention?.valueDim ?? headDim;
 
 function checkScaling(dims: number, base: number, scaling: RotaryScaling | undefined): void {
   try {
@@ -171,22 +224,22 @@ function checkMoe(moe: MoeConfig, layers: number): void {
   if (moe.topK > moe.experts) wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
   if (moe.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
   resolveLayers(moe.layers, layers);
+  const { seeds } = (moe.router.init ?? {}) as { seeds?: unknown };
+  if (Array.isArray(seeds) && seeds.length !== layers)
+    wrong(`moe.router.init.seeds must list ${layers} layers, got ${seeds.length}`);
   oneRouter(moe, 1, layers).dispose();
+}
+
+/** What a router of a layer of this model is made for. */
+export function routerPlace(moe: MoeConfig, width: number, layers: number, layer: number): RouterPlace {
+  const { experts, topK, compat } = moe;
+  return { width, experts, topK, layer, layers, compat, shared: moe.shared !== undefined };
 }
 
 /** A router as a layer of this model (default its first) has, for a look at it. @throws ERR_LIBMOE_CONFIG for a name or options that do not exist */
 export function oneRouter(moe: MoeConfig, width: number, layers: number, layer = 0): Router {
   const { name, ...options } = moe.router;
-  const { experts, topK, compat } = moe;
-  return createRouter(name, options, {
-    width,
-    experts,
-    topK,
-    layer,
-    layers,
-    compat,
-    shared: moe.shared !== undefined,
-  });
+  return createRouter(name, options, routerPlace(moe, width, layers, layer));
 }
 
 /**

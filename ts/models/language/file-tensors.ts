@@ -1,7 +1,7 @@
 import { fail } from '../../native/index.ts';
 import { shortList } from '../../nn/module.ts';
 import type { Safetensors } from '../../storage/safetensors.ts';
-import { noGrad, scope, type Tensor, view } from '../../tensor/index.ts';
+import { type Dtype, noGrad, scope, type Tensor, view } from '../../tensor/index.ts';
 import { cat, slice, transpose } from '../../tensor/shape.ts';
 import type { Architecture, FileTensor } from './architectures/index.ts';
 import type { LanguageModelConfig } from './config.ts';
@@ -34,6 +34,9 @@ function placesOf(
   return places;
 }
 
+/** What weights may be stored as. */
+const floats: ReadonlySet<Dtype | undefined> = new Set<Dtype>(['f32', 'bf16', 'f16', 'f64']);
+
 /** What a family's files call the tensors: name in ours to name in these files. */
 function spelling(architecture: Architecture, files: Safetensors): (name: string) => string {
   const { basePrefix } = architecture;
@@ -60,17 +63,21 @@ export function readFileTensors(
   const missing = [...places.keys()].filter((name) => !files.has(name));
   const unexpected = files
     .names()
-    .filter((name) => !places.has(name) && !architecture.ignorable(name) && !tied(name));
+    .filter((name) => !places.has(name) && !architecture.ignorable(name, config) && !tied(name));
   const misshaped = [...places]
     .filter(([name, [part]]) => files.has(name) && files.entry(name).shape.join() !== part!.shape.join())
     .map(
       ([name, [part]]) =>
         `${name} (expected [${part!.shape.join(', ')}], got [${files.entry(name).shape.join(', ')}])`,
     );
+  const untyped = [...places.keys()]
+    .filter((name) => files.has(name) && !floats.has(files.entry(name).dtype))
+    .map((name) => `${name} (${files.entry(name).formatDtype})`);
   const problems = [
     ['missing', missing],
     ['unexpected', unexpected],
     ['wrong shape', misshaped],
+    ['not of floats', untyped],
   ].flatMap(([what, names]) => (names!.length > 0 ? [`${what}: ${shortList(names as string[])}`] : []));
   if (problems.length > 0) {
     fail(

@@ -2,7 +2,8 @@ import { fail } from '../../native/index.ts';
 import { noGrad, scope } from '../../tensor/index.ts';
 import { uniform } from '../../tensor/random.ts';
 import { KvCache } from './kv-cache.ts';
-import { type LanguageModel, packSequences, rowsOf } from './model.ts';
+import type { LanguageModel } from './model.ts';
+import { packSequences, rowsOf } from './packed-batch.ts';
 
 /** How the next token is drawn from its probabilities. */
 export interface SamplingOptions {

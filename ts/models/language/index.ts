@@ -31,5 +31,7 @@ export {
 } from './generate.ts';
 export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.ts';
 export { loadLlama2c } from './llama2c.ts';
-export { LanguageModel, type ModelBatch, type NewModelOptions, packSequences, rowsOf } from './model.ts';
+export { LanguageModel, type NewModelOptions } from './model.ts';
+export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
 export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
+export { type MatchedNames, matchNames, takeOnly } from './partial.ts';

@@ -12,7 +12,7 @@ import {
   zeros,
 } from '../../tensor/index.ts';
 import { cat } from '../../tensor/shape.ts';
-import type { LanguageModelConfig } from './config.ts';
+import { type LanguageModelConfig, valueDimOf } from './config.ts';
 
 /** Sizes of a {@link KvCache}. */
 export interface KvCacheOptions {
@@ -64,7 +64,7 @@ export class KvCache {
 
   /** @throws ERR_LIBMOE_ARGUMENT for sizes that are not positive integers */
   constructor(
-    config: Pick<LanguageModelConfig, 'layers' | 'keyValueHeads' | 'headDim'>,
+    config: Pick<LanguageModelConfig, 'layers' | 'keyValueHeads' | 'headDim' | 'attention'>,
     options: KvCacheOptions = {},
   ) {
     const { blockSize = 16, blocks = 16, maxBlocks = Number.MAX_SAFE_INTEGER } = options;
@@ -77,9 +77,14 @@ export class KvCache {
     this.#maxBlocks = maxBlocks;
     this.#device = options.device ?? 'cpu';
     const count = Math.min(blocks, maxBlocks);
-    const shape = [count, blockSize, config.keyValueHeads, config.headDim];
-    const pool = (): Tensor => keep(zeros(shape, { dtype: options.dtype ?? 'f32', device: this.#device }));
-    this.#layers = Array.from({ length: config.layers }, () => ({ keys: pool(), values: pool() }));
+    const pool = (width: number): Tensor => {
+      const shape = [count, blockSize, config.keyValueHeads, width];
+      return keep(zeros(shape, { dtype: options.dtype ?? 'f32', device: this.#device }));
+    };
+    this.#layers = Array.from({ length: config.layers }, () => ({
+      keys: pool(config.headDim),
+      values: pool(valueDimOf(config)),
+    }));
     this.#references = Array(count).fill(0);
     this.#free = Array.from({ length: count }, (_, i) => count - 1 - i);
   }

@@ -1,3 +1,4 @@
+import { tokenCost } from '../../moe/index.ts';
 import {
   type FeedForwardConfig,
   type LanguageModelConfig,
@@ -5,13 +6,18 @@ import {
   moeLayersOf,
   oneRouter,
   resolveLanguageModelConfig,
+  routerPlace,
+  valueDimOf,
   windowsOf,
 } from './config.ts';
 
 /** Sizes of a model, computed from its configuration without making it. */
 export interface ParameterReport {
   total: number;
-  /** Parameters that one token uses: all but the experts it is not sent to. Embedding and output projection included. */
+  /**
+   * Parameters that one token uses: all but the experts it is not sent to (whole ones, as many as the router is expected to send it to in
+   * evaluation). Embedding and output projection included.
+   */
   active: number;
   /** Of the total: embedding, learned positions and, when untied, output projection. */
   embeddings: number;
@@ -19,7 +25,8 @@ export interface ParameterReport {
   routedExperts: number;
   /**
    * Floating-point operations of one training step per token: 3 · forward, where forward = 2 · (active weights of matrix products, i.e. without
-   * the embedding look-up, norms and biases) + 4 · heads · headDim · keys, with `keys` the mean number of keys a token sees, summed over layers.
+   * the embedding look-up, norms and biases; experts as many as expected in training) + 2 · heads · (headDim + valueDim) · keys, with `keys` the mean
+   * number of keys a token sees, summed over layers.
    */
   flopsPerToken: number;
 }
@@ -45,18 +52,15 @@ function meanKeys(length: number, window = length): number {
  */
 export function parameterReport(options: LanguageModelOptions, context?: number): ParameterReport {
   const config = resolveLanguageModelConfig(options);
-  const { dModel, layers, heads, keyValueHeads, headDim, vocabularySize } = config;
-  const queryWidth = heads * headDim;
-  const keyWidth = keyValueHeads * headDim;
+  const { dModel, layers, heads, headDim, vocabularySize } = config;
   const normSize = config.norm === 'layernorm' ? 2 * dModel : dModel;
-  const attentionWeights = dModel * (2 * queryWidth + 2 * keyWidth);
-  const attentionBiases =
-    (config.attentionBias ? queryWidth + 2 * keyWidth : 0) + (config.attentionOutputBias ? dModel : 0);
+  const attention = attentionSize(config);
   const dense = feedForwardSize(dModel, config.feedForward);
   const moeLayers = moeLayersOf(config).length;
   const denseLayers = layers - moeLayers;
   const moe = moeSize(config);
-  const routers = moeLayersOf(config).reduce((all, layer) => all + routerSize(config, layer), 0);
+  const routers = moeLayersOf(config).map((layer) => routerOf(config, layer));
+  const routerParameters = sumOf(routers, ({ parameters }) => parameters);
 
   const projection = vocabularySize * dModel;
   const positions = config.positions === 'learned' ? config.maxPositions * dModel : 0;
@@ -66,62 +70,95 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
   const everywhere =
     embeddings +
     normSize +
-    layers * (2 * normSize + qkNormSize(config) + attentionWeights + attentionBiases) +
+    layers * (2 * normSize + attention.weights + attention.others) +
     denseLayers * (dense.weights + dense.biases) +
     moeLayers * (moe.others + moe.otherBiases) +
-    routers;
+    routerParameters;
   const perExpert = moe.expert.weights + moe.expert.biases;
   const routedExperts = moeLayers * moe.experts * perExpert;
   const products =
     projection +
-    layers * attentionWeights +
+    layers * attention.weights +
     denseLayers * dense.weights +
-    moeLayers * (moe.others + moe.topK * moe.expert.weights) +
-    routers;
+    moeLayers * moe.others +
+    sumOf(routers, ({ trainingExperts, flops }) => trainingExperts * moe.expert.weights + flops / 2);
   const keys = windowsOf(config).reduce<number>(
     (sum, window) => sum + meanKeys(context ?? config.maxPositions, window),
     0,
   );
   return {
     total: everywhere + routedExperts,
-    active: everywhere + moeLayers * moe.topK * perExpert,
+    active: Math.round(everywhere + sumOf(routers, ({ experts }) => experts) * perExpert),
     embeddings,
     routedExperts,
-    flopsPerToken: 3 * (2 * products + 4 * queryWidth * keys),
+    flopsPerToken: 3 * (2 * products + 2 * heads * (headDim + valueDimOf(config)) * keys),
   };
 }
 
-function qkNormSize({ qkNorm, heads, keyValueHeads, headDim }: LanguageModelConfig): number {
-  if (qkNorm === undefined) return 0;
-  return qkNorm === 'head' ? 2 * headDim : (heads + keyValueHeads) * headDim;
+/** Of one layer: matrices, and biases with the norms of queries, keys and latents. */
+function attentionSize(config: LanguageModelConfig): { weights: number; others: number } {
+  const { attention, dModel, heads, keyValueHeads, headDim, qkNorm } = config;
+  const outputBias = config.attentionOutputBias ? dModel : 0;
+  const queryWidth = heads * headDim;
+  if (attention === undefined) {
+    const keyWidth = keyValueHeads * headDim;
+    const bias = config.attentionBias ? queryWidth + 2 * keyWidth : 0;
+    const norms = { head: 2 * headDim, projection: queryWidth + keyWidth, none: 0 }[qkNorm ?? 'none'];
+    return { weights: dModel * (2 * queryWidth + 2 * keyWidth), others: bias + outputBias + norms };
+  }
+  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
+  const query = queryRank === undefined ? dModel * queryWidth : queryRank * (dModel + queryWidth);
+  const down = dModel * (keyValueRank + rotaryDim);
+  const up = keyValueRank * heads * (contentDim + valueDim);
+  const latents = (queryRank ?? 0) + keyValueRank;
+  return {
+    weights: query + down + up + dModel * heads * valueDim,
+    others: latents + (config.attentionBias ? latents + rotaryDim : 0) + outputBias,
+  };
 }
 
 function moeSize(config: LanguageModelConfig): {
   expert: { weights: number; biases: number };
   experts: number;
-  topK: number;
   others: number;
   otherBiases: number;
 } {
   const { moe, dModel } = config;
-  if (moe === undefined)
-    return { expert: { weights: 0, biases: 0 }, experts: 0, topK: 0, others: 0, otherBiases: 0 };
+  if (moe === undefined) return { expert: { weights: 0, biases: 0 }, experts: 0, others: 0, otherBiases: 0 };
   const shared = moe.shared
     ? feedForwardSize(dModel, { ...moe.expert, ...moe.shared })
     : { weights: 0, biases: 0 };
   return {
     expert: feedForwardSize(dModel, moe.expert),
     experts: moe.experts,
-    topK: moe.topK,
-    others: shared.weights,
+    others: shared.weights + (moe.shared?.sigmoidGate ? dModel : 0),
     otherBiases: shared.biases,
   };
 }
 
-/** The parameters of a layer's router: made and counted, as some routers have more in later layers. */
-function routerSize(config: LanguageModelConfig, layer: number): number {
-  using router = oneRouter(config.moe!, config.dModel, config.layers, layer);
-  return router.parameterCount();
+const sumOf = <T>(items: readonly T[], value: (item: T) => number): number =>
+  items.reduce((sum, item) => sum + value(item), 0);
+
+/** The router of a layer, made and counted, as some have more parameters in later layers, and what it costs a token. */
+function routerOf(config: LanguageModelConfig, layer: number) {
+  const { dModel, layers } = config;
+  const moe = config.moe!;
+  using router = oneRouter(moe, dModel, layers, layer);
+  const parameters = router.parameterCount();
+  const { name, ...options } = moe.router;
+  const { experts, trainingExperts, routerFlops } = tokenCost(
+    name,
+    options,
+    routerPlace(moe, dModel, layers, layer),
+  );
+  // What exceeds an expert's capacity is dropped.
+  const most = (moe.capacityFactor ?? Number.POSITIVE_INFINITY) * moe.topK;
+  return {
+    parameters,
+    experts: Math.min(most, experts),
+    trainingExperts: Math.min(most, trainingExperts ?? experts),
+    flops: routerFlops ?? 2 * parameters,
+  };
 }
 
 /** All parameters of a configuration. @throws ERR_LIBMOE_CONFIG */

@@ -29,6 +29,12 @@ const hyperOptions = lossOptions.extend({
 });
 type HyperOptions = z.output<typeof hyperOptions>;
 
+/** Choices per token in the first and at the last step of training. */
+const scheduleOf = ({ firstTopK, lastTopK }: HyperOptions, { experts, topK, compat }: RouterPlace) => ({
+  first: firstTopK ?? (compat === 'original' ? experts : 1),
+  last: lastTopK ?? (compat === 'libmoe' ? Math.min(2, experts) : topK),
+});
+
 /** A whole number near x; halves go to the even one. */
 export function roundHalfEven(x: number): number {
   const below = Math.floor(x);
@@ -50,17 +56,20 @@ class HyperRouter extends Router {
   readonly topK: number;
   readonly #firstTopK: number;
   readonly #lastTopK: number;
+  readonly #std: number;
   readonly #losses: Omit<GateLossOptions, 'topK'>;
 
   constructor(options: HyperOptions, place: RouterPlace) {
     super();
     const { width, experts, topK, compat } = place;
     const { hidden = compat === 'original' ? 256 : Math.max(1, Math.floor(width / 4)), std } = options;
+    this.#std = std;
     this.width = width;
     this.experts = experts;
     this.topK = topK;
-    this.#firstTopK = options.firstTopK ?? (compat === 'original' ? experts : 1);
-    this.#lastTopK = options.lastTopK ?? (compat === 'libmoe' ? Math.min(2, experts) : topK);
+    const { first, last } = scheduleOf(options, place);
+    this.#firstTopK = first;
+    this.#lastTopK = last;
     this.#losses = {
       ...lossesOf(options, place),
       balance: options.balance ?? 'none',
@@ -81,6 +90,10 @@ class HyperRouter extends Router {
 
   override start(_: Initialiser, parameter: string): Initialiser | undefined {
     return parameter === 'code' ? normal(1) : undefined;
+  }
+
+  override startBuffer(buffer: string): Initialiser | undefined {
+    return buffer === 'inWeight' || buffer === 'outWeight' ? normal(this.#std) : undefined;
   }
 
   /** Throws ERR_LIBMOE_SHAPE for tokens of another width, ERR_LIBMOE_NOT_FINITE for logits that are no numbers. */
@@ -117,8 +130,14 @@ class HyperRouter extends Router {
  * where LibMoE kept an old one, or a random one after loading. `original` has 256 hidden units and goes from all experts to topK.
  */
 registerRouter('hyper', {
+  summary: 'HyperRouter: a fixed hypernetwork, a learnt code',
   options: hyperOptions,
   compat: ['fixed', 'libmoe', 'original'],
+  // The matrix is made once per pass: what that costs is spread over all tokens.
+  tokenCost(options, place) {
+    const { first, last } = scheduleOf(options, place);
+    return { trainingExperts: (first + last) / 2, routerFlops: 2 * place.experts * place.width };
+  },
   create(options, place) {
     for (const name of ['firstTopK', 'lastTopK'] as const)
       if ((options[name] ?? 1) > place.experts)

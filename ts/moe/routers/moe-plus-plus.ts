@@ -40,7 +40,7 @@ const options = ownWeightOptions.extend({
 type Given = z.output<typeof options>;
 
 /** What compat and flavour leave to be said, said. Router outputs are in the order: experts, zero, copy, constant. */
-function complete(given: Given, place: RouterPlace) {
+function complete(given: Given, place: Pick<RouterPlace, 'compat'>) {
   const libmoe = place.compat === 'libmoe';
   const language = given.flavour === 'language';
   return {
@@ -198,8 +198,21 @@ class MoePlusPlusRouter extends ScoringRouter {
 }
 
 registerRouter('moe++', {
+  summary: 'MoE++: also zero, copy and constant experts',
+  unlikeDense: (given, { compat }) => {
+    const { zeroExperts, copyExperts, constantExperts } = complete(given, { compat });
+    return zeroExperts + copyExperts + constantExperts === 0
+      ? undefined
+      : 'zero, copy and constant experts take a share of the weights, and compute something else than the dense layer';
+  },
   options,
   compat: ['fixed', 'libmoe', 'original'],
+  // At the balance that the loss asks for (arXiv 2410.07348, section 3.4): an expert gets τ times as many tokens as one without computation.
+  tokenCost(given, place) {
+    const { zeroExperts, copyExperts, constantExperts, cheapWeight } = complete(given, place);
+    const own = (place.compat === 'libmoe' ? 1 : cheapWeight) * place.experts;
+    return { experts: (place.topK * own) / (own + zeroExperts + copyExperts + constantExperts) };
+  },
   create(given, place) {
     const o = complete(given, place);
     const rule = ruleOf('softmax', o, place);

@@ -118,7 +118,13 @@ class ReluRouter extends ScoringRouter {
 }
 
 registerRouter('remoe', {
+  summary: 'ReLU gates, a number of experts that varies',
+  unlikeDense: () => 'the gates are relu(logit), which is near 0 at the start and never divided by its sum',
   options,
   compat: ['fixed', 'original'],
+  // The penalty holds the mean at topK; without one half of the logits of a new router are positive, and so are its gates.
+  tokenCost: ({ sparsityFactor }, { experts, topK }) => ({
+    experts: sparsityFactor > 1 ? topK : experts / 2,
+  }),
   create: (given, place) => new ReluRouter(given, place),
 });

@@ -1,6 +1,14 @@
-import { registerRouter } from '../registry.ts';
+import type { z } from 'zod';
+import type { Gate } from '../../tensor/gating.ts';
+import type { Tensor } from '../../tensor/index.ts';
+import type { RoutingContext } from '../context.ts';
+import { type RouterPlace, registerRouter } from '../registry.ts';
+import { checkGroups, deepseekOptions, type ExpertGroups } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
 import { ruleOf, topKOptions } from './top-k-rule.ts';
+
+/** With groups (DeepSeek-V2's device-limited routing) a group is worth its best score. */
+const options = topKOptions.extend(deepseekOptions);
 
 /**
  * The routed part of DeepSeekMoE and DeepSeek-V2 (Dai et al., arXiv 2401.06066; arXiv 2405.04434): softmax over the routed experts, the topK best,
@@ -8,13 +16,31 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  * `fixed` divides the chosen probabilities by their sum, as LibMoE does; `libmoe` counts only first choices in the vision-language balance loss
  * and starts every layer alike; `original` leaves the probabilities as they are.
  */
+class SharedV2Router extends TopKRouter {
+  readonly #groups: ExpertGroups;
+
+  constructor(given: z.output<typeof options>, place: RouterPlace) {
+    const rule = ruleOf('softmax', given, place);
+    if (place.compat === 'original' && !given.activationAfterTopK) rule.weights = 'scores';
+    rule.losses = { ...rule.losses, over: given.balanceOver };
+    super(rule, given, place);
+    checkGroups('shared-v2', given.groups, place);
+    this.#groups = given.groups;
+  }
+
+  protected override choose(logits: Tensor, context: RoutingContext): Gate {
+    return super.choose(logits, context, this.#groups ? { groups: { ...this.#groups, top: 1 } } : {});
+  }
+}
+
 registerRouter('shared-v2', {
-  options: topKOptions,
+  summary: 'DeepSeek-V2: softmax beside a shared expert',
+  unlikeDense: ({ activationAfterTopK }, { compat }) =>
+    compat === 'original' && !activationAfterTopK
+      ? 'the chosen probabilities are not divided by their sum (compat original)'
+      : undefined,
+  options,
   compat: ['fixed', 'libmoe', 'original'],
   sharedExpert: true,
-  create(options, place) {
-    const rule = ruleOf('softmax', options, place);
-    if (place.compat === 'original' && !options.activationAfterTopK) rule.weights = 'scores';
-    return new TopKRouter(rule, options, place);
-  },
+  create: (given, place) => new SharedV2Router(given, place),
 });

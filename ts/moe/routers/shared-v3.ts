@@ -8,9 +8,10 @@ import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext } from '../context.ts';
 import type { GateStatistics } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
-import type { StepChoices } from '../router.ts';
+import type { Compat, StepChoices } from '../router.ts';
+import { checkGroups, deepseekOptions } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule } from './top-k-rule.ts';
 
 const options = ownWeightOptions.extend({
   /** Factor of the balance loss; default 1e-4 (sequence-wise), in `libmoe` 0.01. */
@@ -19,14 +20,21 @@ const options = ownWeightOptions.extend({
   biasUpdate: z.number().min(0).default(0.001),
   /** The part of the training run after which biases stay; 1: never. DeepSeek-V3 stopped at 0.966. */
   biasUpdateUntil: z.number().min(0).max(1).default(1),
-  /** Only the `kept` best of `count` equal groups of experts may be chosen from. */
-  groups: z
-    .strictObject({ count: z.number().int().positive(), kept: z.number().int().positive() })
-    .optional(),
+  /** A group is worth the sum of its two best biased scores. */
+  ...deepseekOptions,
+  /** Divide the chosen scores by their sum. */
+  normalise: z.boolean().default(true),
   /** Factor of the weights; default 1, in `original` 2.5. */
   scaling: z.number().positive().optional(),
 });
 type Options = z.output<typeof options>;
+
+function ownRule(options: Options & TopKOptions, place: RouterPlace): TopKRule {
+  const rule = ruleOf('sigmoid', options, place);
+  if (!options.normalise) rule.weights = 'scores';
+  rule.losses = { ...rule.losses, over: options.balanceOver };
+  return rule;
+}
 
 /**
  * The routed part of DeepSeek-V3 (arXiv 2412.19437): sigmoid scores s, choice by s + b, weights of s alone, γ · s / Σ s. b is no parameter:
@@ -46,20 +54,10 @@ class SharedV3Router extends TopKRouter {
       balance: given.balance ?? 'standard',
       balanceCoefficient: given.balanceCoefficient ?? 1e-4,
     } as const;
-    super(ruleOf('sigmoid', own, place), own, place);
-    const { groups } = given;
-    if (groups && (place.experts % groups.count !== 0 || groups.kept > groups.count))
-      fail(
-        'ERR_LIBMOE_CONFIG',
-        `router "shared-v3": groups.count ${groups.count} must divide the ${place.experts} experts and groups.kept ${groups.kept} not exceed it`,
-      );
-    if (groups && (groups.kept * place.experts) / groups.count < place.topK)
-      fail(
-        'ERR_LIBMOE_CONFIG',
-        `router "shared-v3": ${groups.kept} groups of ${place.experts / groups.count} experts hold fewer than topK ${place.topK}: raise groups.kept`,
-      );
+    super(ownRule(own, place), own, place);
+    checkGroups('shared-v3', given.groups, place);
     this.#options = given;
-    this.#scaling = given.scaling ?? (place.compat === 'original' ? 2.5 : 1);
+    this.#scaling = scalingOf(given, place.compat);
     this.selectionBias = buffer(zeros([place.experts], { device: place.device ?? 'cpu' }));
   }
 
@@ -90,19 +88,30 @@ class SharedV3Router extends TopKRouter {
   }
 }
 
+function scalingOf({ scaling }: Options, compat: Compat): number {
+  return scaling ?? (compat === 'original' ? 2.5 : 1);
+}
+
 // `libmoe` is σ-MoE beside a shared expert: LibMoE never moves a bias, and its language models balance sigmoids that do not sum to 1.
 registerRouter('shared-v3', {
+  summary: 'DeepSeek-V3: sigmoids beside a shared expert, balanced by biases',
+  unlikeDense: (given, { compat }) => {
+    const factor = compat === 'libmoe' ? 1 : scalingOf(given, compat);
+    return factor === 1 ? undefined : `the weights sum to ${factor} (option scaling)`;
+  },
   options,
   compat: ['fixed', 'libmoe', 'original'],
   sharedExpert: true,
   create(given, place) {
     if (place.compat !== 'libmoe') return new SharedV3Router(given, place);
+    if (given.groups)
+      fail('ERR_LIBMOE_CONFIG', 'router "shared-v3" has no groups as LibMoE computes it: leave out compat');
     const own = {
       ...given,
       activationAfterTopK: false,
       balanceCoefficient: given.balanceCoefficient ?? 0.01,
     };
-    const rule = ruleOf('sigmoid', own, place);
+    const rule = ownRule(own, place);
     if (rule.losses.balance === 'standard') rule.probability = 'sigmoid';
     return new TopKRouter(rule, own, place);
   },

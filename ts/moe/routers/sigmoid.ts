@@ -10,6 +10,13 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  * rows of one norm at the start, dropout of whole experts, balance by the entropy of the batch's mean softmax.
  */
 registerRouter('sigmoid', {
+  summary: 'σ-MoE: every expert scored by its own sigmoid',
+  unlikeDense({ activationAfterTopK }, { compat }) {
+    if (compat === 'original') return 'the weights are the sigmoids as they are (compat original)';
+    return activationAfterTopK
+      ? 'the weights are plain sigmoids of the chosen logits (activationAfterTopK)'
+      : undefined;
+  },
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {

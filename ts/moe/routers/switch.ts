@@ -9,11 +9,11 @@ import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { Routing } from '../routing.ts';
 import { widen } from './gate-routing.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
 
 const factor = z.number().positive().nullable();
 
-const switchOptions = topKOptions.omit({ activationAfterTopK: true }).extend({
+const switchOptions = ownWeightOptions.extend({
   /** Slots of an expert are ceil(factor · topK · tokens / experts), in training and otherwise; null leaves it to the layer. */
   capacityFactor: factor.default(1.25),
   evaluationCapacityFactor: factor.default(2),
@@ -60,6 +60,9 @@ class SwitchRouter extends TopKRouter {
  * `fixed` takes any topK; `original` top 1 only.
  */
 registerRouter('switch', {
+  summary: 'softmax, the best one, with a capacity',
+  unlikeDense: () =>
+    'an expert is weighted by its probability, which is below 1, and choices beyond the capacity are dropped',
   options: switchOptions,
   compat: ['fixed', 'original'],
   create(options, place) {

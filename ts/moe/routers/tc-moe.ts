@@ -189,7 +189,11 @@ interface Pass {
 const folds = (mode: string): boolean => mode === 'switch' || mode === 'standard';
 
 registerRouter('tc-moe', {
+  summary: 'TC-MoE: experts with a sign, or none',
+  unlikeDense: () => 'weights have signs, and null experts take a share of them that gives nothing',
   options,
   compat: ['fixed', 'libmoe', 'original'],
+  // The most there are: null experts cost nothing, but with their bias of −10 a new router chooses none, and how many come later is learnt.
+  tokenCost: (_, { topK }) => ({ experts: topK }),
   create: (given, place) => new TernaryRouter(given, place),
 });

@@ -1,24 +1,27 @@
 import { z } from 'zod';
+import { fail } from '../../native/index.ts';
 import type { GateOptions } from '../../tensor/gating.ts';
 import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
-import { initOption, type MatrixInit, usualInit } from './first-values.ts';
+import { initOption, type RouterInit, usualInit } from './first-values.ts';
 import { lossesOf, lossOptions } from './loss-options.ts';
 
 /** Options of every router that scores experts by one matrix. */
 export const topKOptions = lossOptions.extend({
-  /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
+  /** How the matrix starts: { std, scheme, seeds }, or 'linear' for PyTorch's default. */
   init: initOption.optional(),
   /** Add a bias to the logits, zero at first. */
   bias: z.boolean().default(false),
   /** Choose by the scores, then apply the score function to the chosen logits alone. */
   activationAfterTopK: z.boolean().default(false),
+  /** False: weights are the chosen scores themselves, which need not sum to 1 (OLMoE, Qwen2-MoE). Default: scores divided by their sum. */
+  normalise: z.boolean().optional(),
   /** In training: probability that one element of the router's input, or one (token, expert) score, is left out. */
   inputDropout: z.number().min(0).lt(1).default(0),
   expertDropout: z.number().min(0).lt(1).default(0),
 });
 /** Of routers that weigh the chosen experts by a rule of their own. */
-export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true });
+export const ownWeightOptions = topKOptions.omit({ activationAfterTopK: true, normalise: true });
 /** {@link topKOptions} with every default written out. */
 export type TopKOptions = z.output<typeof topKOptions>;
 
@@ -38,7 +41,16 @@ export interface TopKRule {
   layersAlike?: boolean;
   /** `init` holds whatever a model or a user says. */
   ownInit?: boolean;
-  init: MatrixInit;
+  init: RouterInit | undefined;
+  /** What `init` leaves open. */
+  usual: RouterInit;
+}
+
+function weightsOf({ activationAfterTopK, normalise }: TopKOptions): TopKRule['weights'] {
+  if (!activationAfterTopK) return normalise === false ? 'scores' : 'renormalise';
+  return normalise === undefined
+    ? 'activation'
+    : fail('ERR_LIBMOE_CONFIG', 'set activationAfterTopK or normalise: each is a rule for the weights');
 }
 
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
@@ -46,10 +58,11 @@ export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: Ro
   const language = options.flavour === 'language';
   return {
     score,
-    weights: options.activationAfterTopK ? 'activation' : 'renormalise',
+    weights: weightsOf(options),
     epsilon: language ? 1e-20 : 0,
     losses: lossesOf(options, place),
     layersAlike: place.compat === 'libmoe' && !language,
-    init: options.init ?? usualInit(options.flavour, place),
+    init: options.init,
+    usual: usualInit(options.flavour, place),
   };
 }

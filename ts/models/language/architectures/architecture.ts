@@ -26,8 +26,8 @@ export interface Architecture {
   write(config: LanguageModelConfig): JsonObject | undefined;
   /** Where a parameter of ours lies in the files. */
   fileTensors(name: string, shape: readonly number[], config: LanguageModelConfig): FileTensor[];
-  /** Names in files that may be left unread (buffers that follow from the configuration). */
-  ignorable(name: string): boolean;
+  /** Names in files that may be left unread (buffers that follow from the configuration, layers that are not run). */
+  ignorable(name: string, config: LanguageModelConfig): boolean;
   /** What every name but the output projection's begins with, and files that hold the model without its head leave out. */
   readonly basePrefix?: string;
 }

@@ -2,13 +2,16 @@ import { fail } from '../../../native/index.ts';
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
+import { deepseekV2, deepseekV3 } from './deepseek.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
+import { olmoe } from './olmoe.ts';
 import { phi3 } from './phi3.ts';
 import { qwen2, qwen3 } from './qwen.ts';
+import { qwen2Moe, qwen3Moe } from './qwen-moe.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
 
@@ -21,6 +24,11 @@ export const architectures: readonly Architecture[] = [
   phi3,
   gpt2,
   mixtral,
+  olmoe,
+  qwen2Moe,
+  qwen3Moe,
+  deepseekV2,
+  deepseekV3,
   libmoe,
 ];
 

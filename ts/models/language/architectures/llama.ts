@@ -74,6 +74,8 @@ export function hasLlamaForm(
   return (
     config.norm === 'rmsnorm' &&
     config.positions === 'rotary' &&
+    config.attention === undefined &&
+    config.rotary.interleaved === undefined &&
     (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
     !config.outputBias
   );

@@ -1,4 +1,5 @@
-import type { Architecture, FileTensor } from './architecture.ts';
+import type { Architecture } from './architecture.ts';
+import { expertsEverywhere, expertTensors, hasSoftmaxExperts, normalises } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
   activationOf,
@@ -6,7 +7,6 @@ import {
   hasLlamaForm,
   hiddenActOf,
   isRotaryBuffer,
-  llamaTensors,
   readLlamaFields,
   writeLlamaFields,
 } from './llama.ts';
@@ -41,18 +41,14 @@ export const mixtral: Architecture = {
     const fits =
       moe !== undefined &&
       hasLlamaForm(config) &&
+      hasSoftmaxExperts(config) &&
+      normalises(moe) &&
+      expertsEverywhere(config) &&
+      moe.shared === undefined &&
       !config.attentionBias &&
       !config.attentionOutputBias &&
       config.qkNorm === undefined &&
-      window !== undefined &&
-      moe.layers === 'all' &&
-      moe.router.name === 'smoe' &&
-      moe.router.bias !== true &&
-      moe.expert.gated &&
-      !moe.expert.bias &&
-      moe.shared === undefined &&
-      moe.routedScaling === 1 &&
-      moe.capacityFactor === undefined;
+      window !== undefined;
     const hiddenAct = moe && hiddenActOf(moe.expert.activation);
     if (!fits || !hiddenAct) return undefined;
     return {
@@ -64,23 +60,7 @@ export const mixtral: Architecture = {
       sliding_window: window,
     };
   },
-  fileTensors(name, shape): FileTensor[] {
-    const [, layer, rest] = /^blocks\.(\d+)\.moe\.(.+)$/.exec(name) ?? [];
-    const prefix = `model.layers.${layer}.block_sparse_moe.`;
-    const experts = (names: readonly string[], each: readonly number[]): FileTensor[] =>
-      Array.from({ length: shape[0]! }, (_, expert) =>
-        names.map((part) => ({ name: `${prefix}experts.${expert}.${part}.weight`, shape: each })),
-      ).flat();
-    switch (rest) {
-      case 'router.weight':
-        return [{ name: `${prefix}gate.weight`, shape }];
-      case 'experts.up':
-        return experts(['w1', 'w3'], [shape[1]! / 2, shape[2]!]);
-      case 'experts.down':
-        return experts(['w2'], shape.slice(1));
-      default:
-        return llamaTensors(name, shape);
-    }
-  },
+  fileTensors: (name, shape) =>
+    expertTensors(name, shape, { block: 'block_sparse_moe', gate: 'w1', up: 'w3', down: 'w2' }),
   ignorable: isRotaryBuffer,
 };

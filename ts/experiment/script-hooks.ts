@@ -1,4 +1,4 @@
-// Module hooks of `libmoe run`, executed in Node's loader thread.
+// Module hooks of `libmoe run`, of `--import` and of a recipe's `imports`, executed in Node's loader thread.
 import { readFile } from 'node:fs/promises';
 import type { LoadHook, ResolveHook } from 'node:module';
 import { fileURLToPath } from 'node:url';

@@ -1,0 +1,225 @@
+import { describe, expect, it } from 'vitest';
+import { describe as familyOf } from '../../ts/models/language/architectures/index.ts';
+import {
+  architectures,
+  countParameters,
+  type LanguageModelConfig,
+  type LanguageModelOptions,
+  moeLayersOf,
+  resolveLanguageModelConfig,
+} from '../../ts/models/language/index.ts';
+import type { JsonObject } from '../../ts/storage/json.ts';
+import { tinyConfig } from './tiny.ts';
+
+const read = (name: string, json: JsonObject): LanguageModelConfig => {
+  const family = architectures.find((candidate) => candidate.name === name)!;
+  return resolveLanguageModelConfig(family.read(json, 'config.json'));
+};
+const sizes = (hidden: number, layers: number, heads: number, vocabulary: number): JsonObject => ({
+  hidden_size: hidden,
+  num_hidden_layers: layers,
+  num_attention_heads: heads,
+  vocab_size: vocabulary,
+});
+
+/** Published models, in the spelling of their own config.json, and the parameters that transformers counts in them. */
+const published: [string, string, JsonObject, number][] = [
+  [
+    'OLMoE-1B-7B-0924',
+    'OlmoeForCausalLM',
+    {
+      ...sizes(2048, 16, 16, 50_304),
+      intermediate_size: 1024,
+      num_key_value_heads: 16,
+      num_experts: 64,
+      num_experts_per_tok: 8,
+      clip_qkv: null,
+      rope_scaling: null,
+      norm_topk_prob: false,
+    },
+    6_919_161_856,
+  ],
+  [
+    'Qwen1.5-MoE-A2.7B',
+    'Qwen2MoeForCausalLM',
+    {
+      ...sizes(2048, 24, 16, 151_936),
+      intermediate_size: 5632,
+      moe_intermediate_size: 1408,
+      shared_expert_intermediate_size: 5632,
+      num_key_value_heads: 16,
+      num_experts: 60,
+      num_experts_per_tok: 4,
+      decoder_sparse_step: 1,
+      norm_topk_prob: false,
+      use_sliding_window: false,
+      sliding_window: 32_768,
+      max_window_layers: 21,
+      max_position_embeddings: 8192,
+      rope_theta: 1_000_000,
+    },
+    14_315_784_192,
+  ],
+  [
+    'Qwen3-30B-A3B',
+    'Qwen3MoeForCausalLM',
+    {
+      ...sizes(2048, 48, 32, 151_936),
+      intermediate_size: 6144,
+      moe_intermediate_size: 768,
+      num_key_value_heads: 4,
+      head_dim: 128,
+      num_experts: 128,
+      num_experts_per_tok: 8,
+      decoder_sparse_step: 1,
+      mlp_only_layers: [],
+      norm_topk_prob: true,
+      use_sliding_window: false,
+      sliding_window: null,
+      max_window_layers: 48,
+      rope_theta: 1_000_000,
+    },
+    30_532_122_624,
+  ],
+];
+
+describe('config.json of families with experts', () => {
+  it.each(published)('%s has as many parameters as in transformers', (_, family, json, parameters) => {
+    expect(countParameters(read(family, json))).toBe(parameters);
+  });
+
+  it.each(published)('%s is described by its own family again, in fields that mean the same', (...row) => {
+    const [, family, json] = row;
+    const config = read(family, json);
+    const { architecture, fields } = familyOf(config, family);
+    expect(architecture.name).toBe(family);
+    expect(read(family, fields)).toEqual(config);
+  });
+
+  const small: JsonObject = { ...sizes(24, 4, 4, 50), intermediate_size: 32 };
+  it('knows the defaults of absent fields', () => {
+    const olmoe = read('OlmoeForCausalLM', small);
+    expect(olmoe.moe).toMatchObject({ experts: 64, topK: 8, router: { name: 'smoe', normalise: false } });
+    expect(olmoe).toMatchObject({ keyValueHeads: 4, qkNorm: 'projection', eps: 1e-5, maxPositions: 4096 });
+    const qwen2 = read('Qwen2MoeForCausalLM', { ...small, num_attention_heads: 16, head_dim: 2 });
+    expect(qwen2).toMatchObject({ keyValueHeads: 16, attentionBias: true, attentionOutputBias: false });
+    expect(qwen2.moe).toMatchObject({ experts: 60, topK: 4, shared: { hidden: 5632, sigmoidGate: true } });
+    const qwen3 = read('Qwen3MoeForCausalLM', { ...small, use_sliding_window: true });
+    expect(qwen3).toMatchObject({ keyValueHeads: 4, headDim: 6, window: 4096, qkNorm: 'head' });
+    expect(qwen3.moe).toMatchObject({ experts: 128, topK: 8, expert: { hidden: 768 } });
+  });
+
+  it.each([
+    ['every layer', {}, [0, 1, 2, 3], 'all'],
+    ['every second', { decoder_sparse_step: 2 }, [1, 3], 'every:2'],
+    ['all but named ones', { mlp_only_layers: [0, 2] }, [1, 3], [1, 3]],
+    ['both', { decoder_sparse_step: 2, mlp_only_layers: [1] }, [3], [3]],
+    ['none', { decoder_sparse_step: 5 }, [], undefined],
+    ['none of no experts', { num_experts: 0 }, [], undefined],
+  ] as const)('of Qwen says which layers have experts: %s', (_, change, layers, selection) => {
+    const json = { ...small, ...(change as unknown as JsonObject), num_key_value_heads: 4 };
+    for (const family of ['Qwen2MoeForCausalLM', 'Qwen3MoeForCausalLM']) {
+      const config = read(family, json);
+      expect(moeLayersOf(config)).toEqual(layers);
+      expect(config.moe?.layers).toEqual(selection);
+      expect(config.feedForward.hidden).toBe(32);
+      const { architecture, fields } = familyOf(config, family);
+      expect(architecture.name).toBe(layers.length > 0 ? family : family.replace('Moe', ''));
+      expect(read(architecture.name, fields)).toEqual(config);
+    }
+  });
+
+  const refused: [string, string, JsonObject, RegExp][] = [
+    ['clipped queries', 'OlmoeForCausalLM', { clip_qkv: 8 }, /"clip_qkv" is not supported/],
+    ['windows of OLMoE', 'OlmoeForCausalLM', { sliding_window: 8 }, /"sliding_window" in an OLMoE/],
+    ['heads of another size in OLMoE', 'OlmoeForCausalLM', { head_dim: 8 }, /"head_dim" in an OLMoE/],
+    [
+      'windows of which versions disagree',
+      'Qwen2MoeForCausalLM',
+      { use_sliding_window: true },
+      /"use_sliding_window" without "layer_types"/,
+    ],
+    [
+      'layer types of Qwen3-MoE',
+      'Qwen3MoeForCausalLM',
+      { layer_types: Array(4).fill('full_attention') as string[] },
+      /"layer_types" in a Qwen3-MoE/,
+    ],
+    [
+      'a step of zero',
+      'Qwen3MoeForCausalLM',
+      { decoder_sparse_step: 0 },
+      /"decoder_sparse_step" must be a positive/,
+    ],
+    ['layers that are no numbers', 'Qwen2MoeForCausalLM', { mlp_only_layers: 'x' }, /must be a list of numb/],
+    [
+      'more choices than experts',
+      'OlmoeForCausalLM',
+      { num_experts: 4 },
+      /topK 8 is more than the 4 experts/,
+    ],
+    ['dynamic scaling', 'OlmoeForCausalLM', { rope_scaling: { type: 'dynamic', factor: 2 } }, /"dynamic"/],
+  ];
+  it.each(refused)('refuses %s', (_, family, change, message) => {
+    const json = { ...small, num_key_value_heads: 4, ...change };
+    expect(() => read(family, json)).toThrow(/ERR_LIBMOE_CONFIG/);
+    expect(() => read(family, json)).toThrow(message);
+  });
+});
+
+describe('a model that no family computes keeps our own form', () => {
+  const moe = { experts: 4, topK: 2, expert: { hidden: 16 } };
+  const gated = { hidden: 8, sigmoidGate: true };
+  const forms: [string, LanguageModelOptions, string][] = [
+    ['Mixtral', { ...tinyConfig, moe }, 'MixtralForCausalLM'],
+    [
+      'Mixtral without normalisation',
+      { ...tinyConfig, moe: { ...moe, router: { name: 'smoe', normalise: false } } },
+      'LibMoeForCausalLM',
+    ],
+    ['OLMoE', { ...tinyConfig, qkNorm: 'projection', moe }, 'OlmoeForCausalLM'],
+    [
+      'some layers of OLMoE',
+      { ...tinyConfig, qkNorm: 'projection', moe: { ...moe, layers: [1] } },
+      'LibMoeForCausalLM',
+    ],
+    ['Qwen3-MoE', { ...tinyConfig, qkNorm: 'head', moe: { ...moe, layers: [1] } }, 'Qwen3MoeForCausalLM'],
+    ['Qwen2-MoE', { ...tinyConfig, moe: { ...moe, shared: gated } }, 'Qwen2MoeForCausalLM'],
+    [
+      'half of a shared block',
+      { ...tinyConfig, moe: { ...moe, shared: gated, sharedMix: 'half' } },
+      'LibMoeForCausalLM',
+    ],
+    [
+      'a shared block without a gate',
+      { ...tinyConfig, moe: { ...moe, shared: { hidden: 8 } } },
+      'LibMoeForCausalLM',
+    ],
+    ['weighted inputs', { ...tinyConfig, moe: { ...moe, weighted: 'inputs' } }, 'LibMoeForCausalLM'],
+    [
+      'scaled outputs',
+      { ...tinyConfig, qkNorm: 'head', moe: { ...moe, routedScaling: 2 } },
+      'LibMoeForCausalLM',
+    ],
+    [
+      'another router',
+      { ...tinyConfig, qkNorm: 'head', moe: { ...moe, router: { name: 'sigmoid' } } },
+      'LibMoeForCausalLM',
+    ],
+    [
+      'dense layers with another activation',
+      {
+        ...tinyConfig,
+        feedForward: { hidden: 40, activation: 'gelu' },
+        qkNorm: 'head',
+        moe: { ...moe, layers: [1] },
+      },
+      'LibMoeForCausalLM',
+    ],
+  ];
+  it.each(forms)('%s', (_, options, family) => {
+    const config = resolveLanguageModelConfig(options);
+    const { architecture } = familyOf(config);
+    expect(architecture.name).toBe(family);
+  });
+});

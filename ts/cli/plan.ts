@@ -1,0 +1,116 @@
+import { Command } from 'commander';
+import { fail } from '../native/index.ts';
+import { collect, number, whole } from './options.ts';
+import { log, printJson, table } from './output.ts';
+
+interface Options {
+  set?: string[];
+  smoke?: boolean;
+  gpu?: string;
+  gpus?: string;
+  gpuMemory?: string;
+  json?: boolean;
+}
+
+export function planCommand(): Command {
+  return new Command('plan')
+    .description('what a recipe takes: parameters, operations, memory, time; refuses what cannot fit')
+    .argument('<recipe>', 'a YAML file')
+    .option('--set <path=value>', 'change a key of the recipe (repeatable)', collect)
+    .option('--smoke', "lay the recipe's `smoke` block over it")
+    .option('--gpu <name>', 'for this card: a100-40, a100-80, h100, h200 (default: the CPU of this machine)')
+    .option('--gpus <n>', 'how many; this version uses one')
+    .option('--gpu-memory <GB>', 'GiB of each, for a card that is not in the list')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nWhat cannot fit ends with exit code 1 and says what would.\n\nExample: npx libmoe plan recipes/language/660m/smoe.yaml --gpu a100-80\nMore: docs/experiments.md',
+    )
+    .action(async (recipe: string, o: Options) => {
+      const { loadRecipe, merged, parseOverrides, planRecipe } = await import('../experiment/index.ts');
+      let changes = parseOverrides(o.set ?? []);
+      if (o.smoke) changes = merged(loadRecipe(recipe).smoke ?? {}, changes);
+      const plan = planRecipe(recipe, changes, {
+        ...(o.gpu && { gpu: o.gpu }),
+        ...(o.gpus && { gpus: whole('--gpus', o.gpus) }),
+        ...(o.gpuMemory && { gpuMemory: number('--gpu-memory', o.gpuMemory) }),
+      });
+      if (o.json) printJson(plan);
+      else print(plan);
+      for (const note of plan.notes) log(`note: ${note}`);
+      if (plan.fits) return;
+      const ways = plan.wouldFit.map(
+        ({ set, total }) => `--set ${set.join(' --set ')} (${gigabytes(total)})`,
+      );
+      fail(
+        'ERR_LIBMOE_OUT_OF_MEMORY',
+        `${plan.name} takes ${gigabytes(plan.memory.total)}, ${plan.device} has ${gigabytes(plan.available)}. ` +
+          (ways.length > 0
+            ? `It would fit with ${ways.join(', or ')}`
+            : `No setting of training helps: it needs a smaller model or batch, or a device of more than ${gigabytes(least(plan))}`),
+      );
+    });
+}
+
+type Plan = Awaited<ReturnType<typeof import('../experiment/index.ts')['planRecipe']>>;
+
+const gigabytes = (bytes: number): string =>
+  bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(0)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+const megabytes = (bytes: number): string => thousands(bytes / 2 ** 20);
+const thousands = (n: number): string => Math.round(n).toLocaleString('en');
+/** Weights, optimizer and gradients are there whatever the batch. */
+const least = ({ memory: m }: Plan): number =>
+  m.weights + m.masterWeights + m.optimizerState + m.gradients + m.runtime;
+
+const kinds: [string, Exclude<keyof Plan['memory'], 'total'>][] = [
+  ['weights', 'weights'],
+  ['master weights', 'masterWeights'],
+  ['gradients', 'gradients'],
+  ['optimizer state', 'optimizerState'],
+  ['activations', 'activations'],
+  ['logits', 'logits'],
+  ['data', 'data'],
+  ['process', 'runtime'],
+];
+
+function print(plan: Plan): void {
+  const { memory, otherwise, time } = plan;
+  console.log(
+    table(
+      ['recipe', plan.name],
+      [
+        ['parameters', thousands(plan.parameters)],
+        ['active per token', thousands(plan.activeParameters)],
+        ['operations per token, forward and backward', thousands(plan.flopsPerToken)],
+        ['tokens per step', thousands(plan.tokensPerStep)],
+        ['tokens', thousands(plan.tokens)],
+        ['operations', plan.flops.toExponential(2)],
+      ],
+    ),
+  );
+  const recompute = otherwise.activationCheckpointing ? 'with' : 'without';
+  console.log(
+    `\n${table(
+      ['memory', 'MiB'],
+      [
+        ...kinds.map(([name, key]): [string, string] => [name, megabytes(memory[key])]),
+        ['most at a time', megabytes(memory.total)],
+        [`${plan.device} has`, megabytes(plan.available)],
+      ],
+    )}`,
+  );
+  console.log(
+    `\n${recompute} activationCheckpointing: activations ${gigabytes(otherwise.activations)}, most at a time ${gigabytes(otherwise.total)}`,
+  );
+  console.log(
+    time.seconds === null
+      ? `time: unknown (${time.basis})`
+      : `time: ${time.secondsPerStep!.toPrecision(3)} s a step, ${duration(time.seconds)} in all (${time.basis})`,
+  );
+}
+
+function duration(seconds: number): string {
+  if (seconds < 120) return `${seconds.toFixed(0)} s`;
+  if (seconds < 7200) return `${(seconds / 60).toFixed(0)} min`;
+  return seconds < 172_800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86_400).toFixed(1)} days`;
+}

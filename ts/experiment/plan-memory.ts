@@ -1,0 +1,145 @@
+import {
+  type FeedForwardConfig,
+  type LanguageModelConfig,
+  moeLayersOf,
+  type ParameterReport,
+} from '../models/language/index.ts';
+import type { RouterOnProbe } from './plan-router.ts';
+
+/** Bytes on one rank at the moment of a training step when there are most. */
+export interface PlannedMemory {
+  /** Parameters and buffers in the dtype of the run. */
+  weights: number;
+  /** f32 copies that the optimizer keeps of bf16 parameters. */
+  masterWeights: number;
+  /** f32, of all parameters. */
+  gradients: number;
+  optimizerState: number;
+  /** What the tape keeps of one micro-batch for backward, and what backward works in. */
+  activations: number;
+  /** The chunk of logits that exists at a time, and the gradients that are made with it. */
+  logits: number;
+  /** Batches and tables. */
+  data: number;
+  /** The process itself, or a device's context. */
+  runtime: number;
+  /** The most there is at a time: less than the sum, as gradients grow while activations go. */
+  total: number;
+}
+
+/** What memory depends on besides the model. */
+export interface MemorySettings {
+  precision: 'f32' | 'bf16';
+  /** State tensors of the optimizer per parameter: AdamW 2. */
+  optimizerSlots: number;
+  sequenceLength: number;
+  batchSequences: number;
+  microBatches: number;
+  activationCheckpointing: boolean;
+  runtime: number;
+}
+
+const f32 = 4;
+
+/** What backward finds of one token in one dense feed-forward layer. */
+const feedForwardKept = ({ hidden, gated, activation }: FeedForwardConfig): number =>
+  hidden * (gated ? 4 : activation === 'identity' ? 1 : 2);
+
+/** Bytes that the tape keeps of one token in each block, without the residual stream that enters it. */
+function blocksKept(
+  config: LanguageModelConfig,
+  element: number,
+  router: RouterOnProbe | undefined,
+): number[] {
+  const { dModel, heads, keyValueHeads, headDim, qkNorm, norm, moe } = config;
+  const queryWidth = heads * headDim;
+  const keyWidth = keyValueHeads * headDim;
+  const statistics = norm === 'layernorm' ? 2 * f32 : f32;
+  const normed = qkNorm ? queryWidth + keyWidth : 0;
+  const attention = element * (dModel + normed + 2 * queryWidth + 2 * keyWidth) + statistics + heads * f32;
+  const between = element * 2 * dModel + statistics;
+  const dense = element * feedForwardKept(config.feedForward);
+  const moeLayers = moeLayersOf(config);
+  let mixture = 0;
+  if (moe && router) {
+    const { bytesPerToken, choicesPerToken } = router;
+    const { hidden, gated } = moe.expert;
+    const shared = moe.shared ? feedForwardKept({ ...moe.expert, ...moe.shared }) : 0;
+    const rows = choicesPerToken * ((gated ? 2 : 1) * hidden * element + 3 * f32);
+    mixture = bytesPerToken + rows + element * shared;
+  }
+  return Array.from(
+    { length: config.layers },
+    (_, layer) => attention + between + (moeLayers.includes(layer) ? mixture : dense),
+  );
+}
+
+/** Bytes per token that backward of one block holds beside what was kept. */
+function working({ dModel, heads, keyValueHeads, headDim, feedForward, moe }: LanguageModelConfig): number {
+  const attention = (2 * heads + 2 * keyValueHeads) * headDim;
+  const hidden = moe ? 0 : 2 * feedForward.hidden;
+  return 2 * dModel + Math.max(attention, hidden);
+}
+
+/** As native/cpu/loss.cpp cuts it. */
+function logitsChunk(tokens: number, vocabularySize: number): number {
+  const rows = Math.floor(2 ** 23 / vocabularySize / 16) * 16;
+  return Math.min(tokens, Math.min(1024, Math.max(64, rows))) * vocabularySize * f32;
+}
+
+/**
+ * Memory of a training step, reckoned but for the routers.
+ * @param router what the model's routers leave, in the precision of the settings
+ */
+export function plannedMemory(
+  config: LanguageModelConfig,
+  report: ParameterReport,
+  router: RouterOnProbe | undefined,
+  settings: MemorySettings,
+): PlannedMemory {
+  const { precision, sequenceLength, batchSequences, microBatches, runtime } = settings;
+  const { dModel, vocabularySize } = config;
+  const element = precision === 'bf16' ? 2 : f32;
+  const tokens = Math.ceil(batchSequences / microBatches) * sequenceLength;
+  const buffers = moeLayersOf(config).length * (router?.buffers ?? 0);
+  const weights = report.total * element + buffers * f32;
+  const masterWeights = precision === 'bf16' ? report.total * f32 : 0;
+  const gradients = report.total * f32;
+  const optimizerState = report.total * f32 * settings.optimizerSlots;
+  const data = batchSequences * sequenceLength * 4 * f32 + config.maxPositions * config.rotary.dims * f32;
+
+  const stream = element * dModel;
+  const blocks = blocksKept(config, element, router);
+  const largest = Math.max(...blocks);
+  const all = blocks.reduce((a, b) => a + b, 0);
+  // The stream into each block and into the last norm, and what comes out of it.
+  const streams = (config.layers + 2) * stream;
+  const again = settings.activationCheckpointing;
+  const kept = tokens * (streams + (again ? config.layers * f32 * (config.moe?.topK ?? 0) : all));
+  const inBackward = tokens * (element * working(config) + (again ? largest : 0));
+  const activations = kept + inBackward;
+
+  const ofOutput = vocabularySize * dModel * f32;
+  const ofBlock = ((report.total - report.embeddings) / config.layers) * f32;
+  const chunk = logitsChunk(tokens, vocabularySize);
+  const logits = chunk + ofOutput + tokens * stream;
+  // At the end of the last forward pass, at the beginning of backward, after a block of it, and at its end.
+  const before = microBatches > 1 ? gradients : 0;
+  const most = Math.max(
+    before + kept + logits,
+    Math.max(before, ofOutput) + kept + logits - chunk + tokens * stream,
+    Math.max(before, ofOutput + ofBlock) + activations,
+    gradients + inBackward + tokens * (again ? stream : largest + stream),
+  );
+  return {
+    weights,
+    masterWeights,
+    gradients,
+    optimizerState,
+    activations,
+    logits,
+    data,
+    runtime,
+    total: weights + masterWeights + optimizerState + data + runtime + most,
+  };
+}

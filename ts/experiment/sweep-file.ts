@@ -1,0 +1,221 @@
+import path from 'node:path';
+import { z } from 'zod';
+import { fail } from '../native/index.ts';
+import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import { merged } from './overrides.ts';
+import { loadRecipe, type Recipe, type RecipeInput, readYaml } from './recipe.ts';
+import { lossMetrics, sweepMetrics } from './sweep-measure.ts';
+
+const changes = z.record(z.string(), z.unknown());
+const dotted = z.string().regex(/^[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*$/, 'a path such as training.steps');
+
+/** Values at one path of the recipe, at several at once, or named changes of any keys. */
+const axisSchema = z.union([
+  z.array(z.unknown()).min(1),
+  z.strictObject({ paths: z.array(dotted).min(1), values: z.array(z.unknown()).min(1) }),
+  z.strictObject({ variants: z.record(z.string(), changes) }),
+]);
+
+/** A sweep: one recipe, what is varied, and what the runs are judged by. */
+export const sweepSchema = z.strictObject({
+  name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the folder'),
+  /** The recipe that all runs share: its text, or a file, relative to the sweep's own. */
+  base: z.union([z.string(), changes]),
+  /**
+   * What is varied; every combination is a run. A key is a path of the recipe. Two are special: `seed` makes the repetitions of a variant (it seeds
+   * upcycled routers too), and `router` stands for the place where the recipe names its router.
+   */
+  axes: z.record(z.string(), axisSchema),
+  compare: z
+    .strictObject({
+      /** The variant that all others are tested against; default: the first. */
+      baseline: z.string().optional(),
+      /** The evaluation task whose losses are compared; default: the first of the held-out texts. */
+      task: z.string().optional(),
+      /** What rows are sorted by and tested on. */
+      metric: z.enum(lossMetrics).default('finalLoss'),
+      /** Columns of the table; default: all that were measured. */
+      columns: z.array(z.enum(sweepMetrics)).optional(),
+    })
+    .prefault({}),
+  /** Remarks on variants, printed below the table. */
+  notes: z.record(z.string(), z.string()).default({}),
+  /** Whether the last checkpoint of a finished run is kept. */
+  checkpoints: z.enum(['last', 'none']).default('last'),
+});
+/** A sweep as one writes it. */
+export type SweepInput = z.input<typeof sweepSchema>;
+
+/** One run of a sweep. */
+export interface SweepRun {
+  variant: string;
+  seed: number;
+  /** `<variant>/<seed>` below the sweep's folder. */
+  folder: string;
+  recipe: Recipe;
+}
+
+/** A sweep, checked, with every run's recipe. */
+export interface Sweep {
+  name: string;
+  variants: string[];
+  seeds: number[];
+  runs: SweepRun[];
+  baseline: string;
+  task: string | undefined;
+  metric: (typeof lossMetrics)[number];
+  columns: readonly (typeof sweepMetrics)[number][];
+  notes: Record<string, string>;
+  checkpoints: 'last' | 'none';
+}
+
+/** What {@link loadSweep} may be told. */
+export interface LoadSweepOptions {
+  /** Laid over the base recipe. */
+  changes?: Record<string, unknown>;
+  /** Lay the base recipe's `smoke` block over it: the same sweep at toy size. */
+  smoke?: boolean;
+}
+
+type Tree = Record<string, unknown>;
+interface Setting {
+  label: string;
+  apply: (recipe: Tree) => Tree;
+}
+
+/** The tree with a value at a path, in place of all that was there: a router's options do not outlive the router. */
+function placed(tree: unknown, [key, ...rest]: readonly string[], value: unknown): Tree {
+  const before = typeof tree === 'object' && tree !== null ? (tree as Tree) : {};
+  return { ...before, [key!]: rest.length === 0 ? value : placed(before[key!], rest, value) };
+}
+
+/** Where a recipe has what an axis calls by a short name. */
+function pathsOf(axis: string, base: Tree): string[] {
+  const start = base.start as Tree | undefined;
+  const upcycled = start?.upcycle !== undefined;
+  if (axis === 'router') return [upcycled ? 'start.upcycle.router' : 'model.moe.router'];
+  return axis === 'seed' && upcycled ? ['seed', 'start.upcycle.seed'] : [axis];
+}
+
+const nameOf = (value: unknown): string | undefined => {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value))
+    return typeof (value as Tree).name === 'string' ? ((value as Tree).name as string) : undefined;
+  return Array.isArray(value) ? value.map(nameOf).join('-') : String(value);
+};
+
+/** The settings of an axis with their labels. */
+function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree, where: string): Setting[] {
+  const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: axes.${axis}: ${message}`);
+  if (!Array.isArray(given) && 'variants' in given)
+    return Object.entries(given.variants).map(([label, tree]) => ({
+      label,
+      apply: (recipe) => merged(recipe, tree),
+    }));
+  const [paths, values] = Array.isArray(given) ? [pathsOf(axis, base), given] : [given.paths, given.values];
+  const short = axis === 'router' || axis === 'seed' || !Array.isArray(given);
+  const settings = values.map((value) => {
+    const label = nameOf(value);
+    if (label === undefined)
+      return refuse(
+        `${JSON.stringify(value)} has no name to call the variant by: use variants: { name: changes }`,
+      );
+    return {
+      label: short ? label : `${axis.split('.').at(-1)}-${label}`,
+      apply: (recipe: Tree) =>
+        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), value), recipe),
+    };
+  });
+  const labels = settings.map(({ label }) => label);
+  const twice = labels.find((label, i) => labels.indexOf(label) !== i);
+  if (twice !== undefined)
+    refuse(`two values are called "${twice}": use variants: { name: changes } and give them names`);
+  const strange = labels.find((label) => !/^[\w.+-]+$/.test(label));
+  if (strange !== undefined)
+    refuse(`"${strange}" cannot name a folder: use variants: { name: changes } with a plain name`);
+  return settings;
+}
+
+/** Every combination, the first axis slowest. */
+function combinations(axes: readonly Setting[][]): Setting[] {
+  return axes.reduce<Setting[]>(
+    (all, settings) =>
+      all.flatMap((before) =>
+        settings.map(({ label, apply }) => ({
+          label: before.label === '' ? label : `${before.label}_${label}`,
+          apply: (recipe: Tree) => apply(before.apply(recipe)),
+        })),
+      ),
+    [{ label: '', apply: (recipe) => recipe }],
+  );
+}
+
+/**
+ * Reads and checks a sweep with the recipes of all its runs.
+ * @param source a YAML file, or an object
+ * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE naming every wrong key of the sweep, or the first run whose recipe is wrong
+ */
+export function loadSweep(source: string | SweepInput, options: LoadSweepOptions = {}): Sweep {
+  const where = typeof source === 'string' ? source : 'the sweep';
+  const tree = typeof source === 'string' ? readYaml(source, 'sweep') : source;
+  const parsed = sweepSchema.safeParse(tree);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(sweepSchema, parsed.error.issues, tree)}`);
+  const { name, axes, compare, notes, checkpoints } = parsed.data;
+  let base = parsed.data.base;
+  if (typeof base === 'string')
+    base = readYaml(typeof source === 'string' ? path.resolve(path.dirname(source), base) : base, 'recipe');
+  if (options.smoke) base = merged(base, (base.smoke as Tree | undefined) ?? {});
+  base = merged(base, options.changes ?? {});
+  delete base.smoke;
+
+  const settings = new Map(
+    Object.entries(axes).map(([axis, given]) => [axis, settingsOf(axis, given, base as Tree, where)]),
+  );
+  const seedAxis = settings.get('seed') ?? settingsOf('seed', [base.seed ?? 42], base, where);
+  const variants = combinations([...settings].filter(([axis]) => axis !== 'seed').map(([, each]) => each));
+  if (variants.length === 1 && variants[0]!.label === '') variants[0]!.label = name;
+  const seeds = seedAxis.map(({ label }) => {
+    if (!/^\d+$/.test(label)) fail('ERR_LIBMOE_RECIPE', `${where}: axes.seed: "${label}" is no seed`);
+    return Number(label);
+  });
+  const runs = variants.flatMap(({ label, apply }) =>
+    seedAxis.map((seed, i): SweepRun => {
+      const folder = `${label}/${seeds[i]}`;
+      const all = seed.apply(apply(base as Tree));
+      try {
+        return {
+          variant: label,
+          seed: seeds[i]!,
+          folder,
+          recipe: loadRecipe({ ...all, name: `${label}-${seeds[i]}` } as RecipeInput),
+        };
+      } catch (error) {
+        const message = (error as Error).message.replace(/^ERR_\w+: the recipe: /, '');
+        return fail('ERR_LIBMOE_RECIPE', `${where}, run ${folder}: ${message}`, error);
+      }
+    }),
+  );
+  const labels = variants.map(({ label }) => label);
+  const known = (kind: string, given: string, all: readonly string[]): string => {
+    if (all.includes(given)) return given;
+    const near = nearestKey(given, all);
+    return fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: ${kind}: there is no "${given}"${near ? `, did you mean "${near}"?` : ` (known: ${all.join(', ')})`}`,
+    );
+  };
+  for (const noted of Object.keys(notes)) known('notes', noted, labels);
+  const tasks = Object.keys(runs[0]!.recipe.data.heldOut);
+  return {
+    name,
+    variants: labels,
+    seeds,
+    runs,
+    baseline: known('compare.baseline', compare.baseline ?? labels[0]!, labels),
+    task: compare.task === undefined ? tasks[0] : known('compare.task', compare.task, tasks),
+    metric: tasks.length === 0 && compare.metric === 'finalLoss' ? 'trainingLoss' : compare.metric,
+    columns: compare.columns ?? sweepMetrics,
+    notes,
+    checkpoints,
+  };
+}

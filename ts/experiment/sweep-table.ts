@@ -1,0 +1,113 @@
+import type { Interval } from '../evaluation/index.ts';
+import { intervalFigure } from '../report/index.ts';
+import type { SweepMetric } from './sweep-measure.ts';
+import type { SweepResults, SweepVariant } from './sweep-results.ts';
+
+const headers: Record<SweepMetric, string> = {
+  initialLoss: 'loss at step 0',
+  finalLoss: 'loss at the end',
+  bitsPerByte: 'bits per byte',
+  trainingLoss: 'training loss',
+  dropped: 'dropped',
+  loadEntropy: 'load entropy',
+  maxOverMean: 'busiest expert / mean',
+  secondsPerStep: 'ms per step',
+  parameters: 'parameters',
+  activeParameters: 'active',
+};
+const missing = '–';
+const fixed = (value: number, digits: number): string => value.toFixed(digits).replace('-', '−');
+const signed = (value: number, digits: number): string => (value > 0 ? '+' : '') + fixed(value, digits);
+
+/** A mean with half the width of its interval; counts and times as they are. */
+function cell(metric: SweepMetric, interval: Interval | undefined): string {
+  if (interval === undefined) return missing;
+  const { value, high } = interval;
+  if (metric === 'parameters' || metric === 'activeParameters') return Math.round(value).toLocaleString('en');
+  if (metric === 'secondsPerStep') return (1000 * value).toFixed(0);
+  if (metric === 'dropped') return `${(100 * value).toFixed(1)} %`;
+  const digits = metric === 'loadEntropy' || metric === 'maxOverMean' ? 2 : 4;
+  const half = high - value;
+  return fixed(value, digits) + (Number.isFinite(half) && digits === 4 ? ` ± ${fixed(half, 4)}` : '');
+}
+
+function difference({ test }: SweepVariant): string {
+  if (test === undefined) return missing;
+  const { value, low, high } = test.difference;
+  const interval = Number.isFinite(low) ? ` (${signed(low, 4)} to ${signed(high, 4)})` : '';
+  return signed(value, 4) + interval;
+}
+
+const probability = ({ test }: SweepVariant): string =>
+  test === undefined || !Number.isFinite(test.p) ? missing : test.p < 0.001 ? '< 0.001' : test.p.toFixed(3);
+
+function documents({ documents: comparison }: SweepVariant): string {
+  if (comparison === undefined) return missing;
+  const { value, low, high } = comparison.difference;
+  return `${signed(value, 4)} (${signed(low, 4)} to ${signed(high, 4)})`;
+}
+
+/** The results as a Markdown table with a legend, ready to paste. */
+export function sweepTable(results: SweepResults, columns: readonly SweepMetric[]): string {
+  const { variants, baseline, metric, seeds, task } = results;
+  const shown = columns.filter((column) => variants.some(({ metrics }) => metrics[column] !== undefined));
+  const tested = variants.some(({ test }) => test !== undefined);
+  const onDocuments = variants.some((row) => row.documents !== undefined);
+  const header = [
+    'variant',
+    'runs',
+    ...shown.map((column) => headers[column]),
+    ...(tested ? [`${headers[metric]}, difference to ${baseline}`, 'p'] : []),
+    ...(onDocuments ? ['bits per byte, difference over documents'] : []),
+  ];
+  const notes = variants.flatMap(({ variant, note }) => (note === undefined ? [] : [{ variant, note }]));
+  const mark = (variant: string): string => {
+    const at = notes.findIndex((noted) => noted.variant === variant);
+    return at < 0 ? variant : `${variant} [${at + 1}]`;
+  };
+  const body = variants.map((row) => [
+    mark(row.variant),
+    row.failed > 0 ? `${row.runs} (${row.failed} failed)` : String(row.runs),
+    ...shown.map((column) => cell(column, row.metrics[column])),
+    ...(tested ? [difference(row), probability(row)] : []),
+    ...(onDocuments ? [documents(row)] : []),
+  ]);
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  const legend =
+    `${results.name}: ${seeds.length === 1 ? 'seed' : 'seeds'} ${seeds.join(', ')}; means, ± half of the 95 % interval (Student t over seeds)` +
+    `${task === undefined ? '' : `; losses on the held-out texts "${task}" in nats per token`}` +
+    `${tested ? `; differences: paired t test against ${baseline} over common seeds` : ''}` +
+    `${onDocuments ? '; over documents: paired bootstrap, 95 % interval' : ''}.`;
+  const failures = results.runs.flatMap(({ folder, status, error }) =>
+    status === 'failed' ? [`* failed: ${folder}: ${error ?? 'unknown error'}`] : [],
+  );
+  return [
+    line(header),
+    line(header.map((_, i) => (i === 0 ? '---' : '---:'))),
+    ...body.map(line),
+    '',
+    legend,
+    ...notes.map(({ variant, note }, i) => `* [${i + 1}] ${variant}: ${note}`),
+    ...failures,
+    '',
+  ].join('\n');
+}
+
+/** The judged metric of every variant with its interval, as an SVG file; undefined when nothing has finished. */
+export async function sweepFigure(results: SweepResults): Promise<string | undefined> {
+  const { metric, baseline } = results;
+  const rows = results.variants.flatMap(({ variant, metrics }) => {
+    const interval = metrics[metric];
+    const runs = results.runs.flatMap((run) =>
+      run.variant === variant && run.status === 'done' ? (run.metrics?.[metric] ?? []) : [],
+    );
+    return interval === undefined ? [] : [{ name: variant, ...interval, runs }];
+  });
+  if (rows.length === 0) return undefined;
+  const reference = rows.find(({ name }) => name === baseline)?.value;
+  const svg = await intervalFigure(rows, {
+    title: headers[metric],
+    ...(reference !== undefined && { reference }),
+  });
+  return `${svg.replace('<svg', '<svg xmlns="http://www.w3.org/2000/svg"')}\n`;
+}

@@ -1,0 +1,71 @@
+import { type LanguageModelConfig, type MoeConfig, moeLayersOf } from '../config.ts';
+import type { FileTensor } from './architecture.ts';
+import { llamaTensors } from './llama.ts';
+
+/** What a family calls the parts of a mixture-of-experts layer that keeps one tensor per expert and matrix. */
+export interface ExpertNames {
+  /** Of the layer within its block. */
+  block: string;
+  /** Of an expert's matrices. */
+  gate: string;
+  up: string;
+  down: string;
+  /** Of the block that sees every token. */
+  shared?: string;
+}
+
+const usual = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' };
+/** The names of OLMoE and of Qwen's families; shared experts as Qwen2-MoE calls them. */
+export const mlpExperts: ExpertNames = { block: 'mlp', ...usual, shared: 'shared_expert' };
+
+/** The file tensors of a model of Llama's form with experts. */
+export function expertTensors(name: string, shape: readonly number[], names: ExpertNames): FileTensor[] {
+  const [, layer, rest] = /^blocks\.(\d+)\.moe\.(.+)$/.exec(name) ?? [];
+  const prefix = `model.layers.${layer}.${names.block}.`;
+  const each = (matrices: readonly string[], of: readonly number[]): FileTensor[] =>
+    Array.from({ length: shape[0]! }, (_, expert) =>
+      matrices.map((matrix) => ({ name: `${prefix}experts.${expert}.${matrix}.weight`, shape: of })),
+    ).flat();
+  const shared = (matrices: readonly string[], of: readonly number[]): FileTensor[] =>
+    matrices.map((matrix) => ({ name: `${prefix}${names.shared}.${matrix}.weight`, shape: of }));
+  switch (rest) {
+    case 'router.weight':
+      return [{ name: `${prefix}gate.weight`, shape }];
+    case 'experts.up':
+      return each([names.gate, names.up], [shape[1]! / 2, shape[2]!]);
+    case 'experts.down':
+      return each([names.down], shape.slice(1));
+    case 'shared.up':
+      return shared([names.gate, names.up], [shape[0]! / 2, shape[1]!]);
+    case 'shared.down':
+      return shared([names.down], shape);
+    case 'sharedGate.weight':
+      return [{ name: `${prefix}${names.shared}_gate.weight`, shape }];
+    default:
+      return llamaTensors(name, shape);
+  }
+}
+
+/** Whether a mixture is a softmax router's of gated experts without biases that drop no token, and nothing else: shared experts are for the caller to look at. */
+export function hasSoftmaxExperts({ moe }: LanguageModelConfig): boolean {
+  return (
+    moe?.router.name === 'smoe' &&
+    moe.router.bias !== true &&
+    moe.expert.gated &&
+    !moe.expert.bias &&
+    moe.weighted !== 'inputs' &&
+    moe.routedScaling === 1 &&
+    moe.capacityFactor === undefined
+  );
+}
+
+/** Whether the chosen probabilities are divided by their sum. (A softmax over the chosen logits comes to the same.) */
+export const normalises = (moe: MoeConfig): boolean => moe.router.normalise !== false;
+
+/** A softmax router, as `norm_topk_prob` says what becomes of the chosen probabilities. */
+export const softmaxRouter = (normalise: boolean): MoeConfig['router'] =>
+  normalise ? { name: 'smoe' } : { name: 'smoe', normalise: false };
+
+/** Whether every layer has experts. */
+export const expertsEverywhere = (config: LanguageModelConfig): boolean =>
+  moeLayersOf(config).length === config.layers;

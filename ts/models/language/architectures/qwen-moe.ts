@@ -1,0 +1,165 @@
+import type { JsonObject } from '../../../storage/json.ts';
+import { type LanguageModelConfig, type LanguageModelOptions, moeLayersOf } from '../config.ts';
+import type { Architecture } from './architecture.ts';
+import { expertTensors, hasSoftmaxExperts, mlpExperts, normalises, softmaxRouter } from './expert-fields.ts';
+import { Fields } from './fields.ts';
+import {
+  commonWindow,
+  hasLlamaForm,
+  isRotaryBuffer,
+  type LlamaDefaults,
+  readLlamaFields,
+  writeDenseLlamaFields,
+} from './llama.ts';
+import { readLayerWindows, writeLayerWindows } from './qwen.ts';
+
+const defaults: LlamaDefaults = { base: 10_000, maxPositions: 32_768, eps: 1e-6 };
+
+/** Every `decoder_sparse_step`th layer has experts, unless `mlp_only_layers` names it. Undefined: no layer. */
+function readMoeLayers(fields: Fields, layers: number): 'all' | string | number[] | undefined {
+  const step = fields.number('decoder_sparse_step', 1);
+  const dense = fields.get('mlp_only_layers') === undefined ? [] : fields.numbers('mlp_only_layers');
+  if (!Number.isInteger(step) || step < 1)
+    fields.wrong(`"decoder_sparse_step" must be a positive integer, got ${step}`);
+  const chosen = Array.from({ length: layers }, (_, layer) => layer).filter(
+    (layer) => (layer + 1) % step === 0 && !dense.includes(layer),
+  );
+  if (chosen.length === 0 || fields.number('num_experts', 1) === 0) return undefined;
+  if (dense.length > 0) return chosen;
+  return step === 1 ? 'all' : `every:${step}`;
+}
+
+function writeMoeLayers(config: LanguageModelConfig): JsonObject {
+  const step = /^every:(\d+)$/.exec(String(config.moe?.layers))?.[1];
+  const chosen = moeLayersOf(config);
+  const dense = Array.from({ length: config.layers }, (_, layer) => layer).filter(
+    (layer) => !chosen.includes(layer),
+  );
+  return { decoder_sparse_step: Number(step ?? 1), mlp_only_layers: step === undefined ? dense : [] };
+}
+
+/** What both families say of their experts; `moe` is absent when no layer has any. */
+function readExperts(
+  fields: Fields,
+  rest: LanguageModelOptions,
+  usual: { experts: number; topK: number; hidden: number },
+): Pick<LanguageModelOptions, 'moe'> {
+  const layers = readMoeLayers(fields, rest.layers);
+  if (layers === undefined) return {};
+  return {
+    moe: {
+      layers,
+      experts: fields.number('num_experts', fields.number('num_local_experts', usual.experts)),
+      topK: fields.number('num_experts_per_tok', usual.topK),
+      router: softmaxRouter(fields.boolean('norm_topk_prob', false)),
+      expert: {
+        hidden: fields.number('moe_intermediate_size', usual.hidden),
+        activation: rest.feedForward!.activation,
+        gated: true,
+      },
+    },
+  };
+}
+
+/** The fields of a model with such experts, undefined when it has others or dense layers of another kind. */
+function writeExperts(config: LanguageModelConfig): JsonObject | undefined {
+  const { moe, feedForward } = config;
+  const someDense = moeLayersOf(config).length < config.layers;
+  const fields = writeDenseLlamaFields(config);
+  const fits =
+    moe !== undefined &&
+    hasLlamaForm(config) &&
+    hasSoftmaxExperts(config) &&
+    moe.expert.activation === feedForward.activation &&
+    (!someDense || (feedForward.gated && !feedForward.bias));
+  if (!fits || fields === undefined) return undefined;
+  return {
+    ...fields,
+    ...writeMoeLayers(config),
+    moe_intermediate_size: moe.expert.hidden,
+    num_experts: moe.experts,
+    num_experts_per_tok: moe.topK,
+    norm_topk_prob: normalises(moe),
+  };
+}
+
+/** Qwen2-MoE (Qwen1.5-MoE-A2.7B; arXiv 2407.10671): Qwen2 with experts and a block for every token, times a sigmoid of the token. */
+export const qwen2Moe: Architecture = {
+  name: 'Qwen2MoeForCausalLM',
+  modelType: 'qwen2_moe',
+  read(json, source) {
+    const fields = new Fields(json, source);
+    const rest = readLlamaFields(fields, { ...defaults, keyValueHeads: 16 });
+    fields.refuse(
+      fields.boolean('use_sliding_window', false) && fields.get('layer_types') === undefined,
+      '"use_sliding_window" without "layer_types", of which versions of transformers make different layers,',
+    );
+    const { moe } = readExperts(fields, rest, { experts: 60, topK: 4, hidden: 1408 });
+    const shared = { hidden: fields.number('shared_expert_intermediate_size', 5632), sigmoidGate: true };
+    return {
+      ...rest,
+      attentionBias: fields.boolean('qkv_bias', true),
+      attentionOutputBias: false,
+      window: readLayerWindows(fields, rest.layers),
+      ...(moe && { moe: { ...moe, shared } }),
+    };
+  },
+  write(config) {
+    const { shared, sharedMix } = config.moe ?? {};
+    const fields = writeExperts(config);
+    const windows = writeLayerWindows(config);
+    const fits =
+      shared?.sigmoidGate &&
+      sharedMix === 'sum' &&
+      !config.attentionOutputBias &&
+      config.qkNorm === undefined;
+    if (!fits || !fields || !windows) return undefined;
+    return {
+      ...fields,
+      ...windows,
+      qkv_bias: config.attentionBias,
+      shared_expert_intermediate_size: shared.hidden,
+    };
+  },
+  fileTensors: (name, shape) => expertTensors(name, shape, mlpExperts),
+  ignorable: isRotaryBuffer,
+};
+
+/** Qwen3-MoE (arXiv 2505.09388): Qwen3 with experts, none of them shared; one window for all layers. */
+export const qwen3Moe: Architecture = {
+  name: 'Qwen3MoeForCausalLM',
+  modelType: 'qwen3_moe',
+  read(json, source) {
+    const fields = new Fields(json, source);
+    const rest = readLlamaFields(fields, { ...defaults, keyValueHeads: 4 });
+    fields.refuse(fields.get('layer_types') !== undefined, '"layer_types" in a Qwen3-MoE model');
+    const slides = fields.boolean('use_sliding_window', false);
+    const size = fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096;
+    return {
+      ...rest,
+      attentionBias: fields.boolean('attention_bias', false),
+      qkNorm: 'head',
+      window: slides ? size : undefined,
+      ...readExperts(fields, rest, { experts: 128, topK: 8, hidden: 768 }),
+    };
+  },
+  write(config) {
+    const fields = writeExperts(config);
+    const window = commonWindow(config);
+    const fits =
+      config.moe?.shared === undefined &&
+      config.attentionBias === config.attentionOutputBias &&
+      config.qkNorm === 'head' &&
+      window !== undefined;
+    if (!fits || !fields) return undefined;
+    return {
+      ...fields,
+      num_local_experts: fields.num_experts!, // its name in transformers 5
+      attention_bias: config.attentionBias,
+      use_sliding_window: window !== null,
+      sliding_window: window,
+    };
+  },
+  fileTensors: (name, shape) => expertTensors(name, shape, mlpExperts),
+  ignorable: isRotaryBuffer,
+};

@@ -1,0 +1,45 @@
+import type { TokenBatch } from '../../data/batch.ts';
+import { fail } from '../../native/index.ts';
+import { noGrad, scope, type Tensor, tensor } from '../../tensor/index.ts';
+import { gatherRows } from '../../tensor/shape.ts';
+
+/** What forward needs of a batch; targets only for the loss. */
+export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array };
+
+/** Tokens of each sequence. */
+export function lengthsOf(offsets: Int32Array): number[] {
+  return Array.from({ length: offsets.length - 1 }, (_, i) => offsets[i + 1]! - offsets[i]!);
+}
+
+/** Positions that count from each sequence's start, or on from what the cache already holds of it. */
+export function countedPositions(offsets: Int32Array, starts?: readonly number[]): Int32Array {
+  const positions = new Int32Array(offsets[offsets.length - 1]!);
+  lengthsOf(offsets).forEach((length, sequence) => {
+    const start = starts?.[sequence] ?? 0;
+    for (let i = 0; i < length; i++) positions[offsets[sequence]! + i] = start + i;
+  });
+  return positions;
+}
+
+/** A batch of plain token lists, without targets. @throws ERR_LIBMOE_DATA when there is none or one is empty */
+export function packSequences(sequences: readonly ArrayLike<number>[]): ModelBatch {
+  const offsets = new Int32Array(sequences.length + 1);
+  sequences.forEach((sequence, i) => {
+    if (sequence.length === 0)
+      fail('ERR_LIBMOE_DATA', `sequence ${i} is empty: every sequence needs a token`);
+    offsets[i + 1] = offsets[i]! + sequence.length;
+  });
+  if (sequences.length === 0) fail('ERR_LIBMOE_DATA', 'a batch needs at least one sequence');
+  const ids = new Int32Array(offsets[sequences.length]!);
+  sequences.forEach((sequence, i) => {
+    ids.set(Array.from(sequence), offsets[i]!);
+  });
+  return { ids, sequenceOffsets: offsets };
+}
+
+/** Some rows of hidden states, `[rows.length, dModel]`. Not differentiable. */
+export function rowsOf(hidden: Tensor, rows: readonly number[]): Tensor {
+  return noGrad(() =>
+    scope(() => gatherRows(hidden, tensor(rows, undefined, { dtype: 'i32', device: hidden.device }))),
+  );
+}
