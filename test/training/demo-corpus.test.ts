@@ -83,7 +83,6 @@ describe('fifty steps on the demo corpus', () => {
 
   it.each(routerNames())('%s: the loss falls', async (name) => {
     const seen = await losses(name, 0.01);
-    if (process.env.SHOW) console.log(name, fall(seen));
     expect(seen.every(Number.isFinite)).toBe(true);
     expect(fall(seen)).toBeGreaterThan(0.5);
   });
