@@ -5,6 +5,7 @@ gradients (named `gradient.<name in model.safetensors>`) computed by PyTorch.
   llama, llama-tied, mixtral   tiny random models of transformers, saved by transformers
   libmoe-dense, libmoe-moe     LibMoE's form, written here from its specification; names are libmoe's own
   llama3, mistral, olmoe, …    families of transformers on inputs beyond their window (8) and original length (16); see dense()
+  deepseek-v2, deepseek-v3, …  made by make_deepseek.py
 rotary.json holds the angles per position and the attention factor that transformers computes for each kind of rotary scaling.
 """
 import json

@@ -16,8 +16,10 @@ export {
   type MoeConfig,
   moeLayersOf,
   resolveLanguageModelConfig,
+  valueDimOf,
   windowsOf,
 } from './config.ts';
+export { endTokens } from './end-tokens.ts';
 export {
   type GeneratedToken,
   type GenerateOptions,
@@ -25,6 +27,7 @@ export {
   lastLogits,
   type SamplingOptions,
   sampleToken,
+  type TokenRouting,
 } from './generate.ts';
 export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.ts';
 export { type LayerSelection, layerSelectionSchema, resolveLayers } from './layer-selection.ts';
@@ -33,3 +36,4 @@ export { LanguageModel, type NewModelOptions } from './model.ts';
 export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
 export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
 export { type MatchedNames, matchNames, takeOnly } from './partial.ts';
+export { rawForward } from './raw-forward.ts';
