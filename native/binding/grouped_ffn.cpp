@@ -14,8 +14,9 @@ struct Sizes {
 // activation, gated, x, rows, offsets, inverse, weights, up, upBias | null, down, downBias | null
 GroupedFfn layer_of(Call& call, Sizes& s) {
   GroupedFfn f;
-  f.activation = static_cast<Activation>(call.integer("activation", 0, int(Activation::quick_gelu)));
+  f.activation = static_cast<Activation>(call.integer("activation", 0, int(Activation::clamped_swiglu)));
   f.gated = call.boolean("gated");
+  call.require(f.gated || f.activation != Activation::clamped_swiglu, "ERR_LIBMOE_ARGUMENT", "the activation clamped_swiglu is for gated experts");
   f.x = call.tensor("x", kFloats, {&s.tokens, &s.model});
   f.rows = call.tensor("rows", kI32, {&s.slots});
   f.offsets = call.tensor("offsets", kI32, {&s.bounds});
@@ -77,11 +78,58 @@ void backward(Call& call) {
   ops(call).backward(f, z, d_out, g);
 }
 
+struct CheapSizes {
+  Dim tokens{"tokens"}, model{"d"}, choices{"choices per token"}, constants{"constant experts"}, mixed{"2 * constant experts"};
+};
+
+// x, choices, weights, mix | null, vectors | null, first, copies
+CheapExperts cheap_of(Call& call, CheapSizes& s) {
+  CheapExperts e;
+  e.x = call.tensor("x", kFloats, {&s.tokens, &s.model});
+  e.choices = call.tensor("choices", kI32, {&s.tokens, &s.choices});
+  e.weights = call.tensor("weights", kWide, {&s.tokens, &s.choices});
+  e.mix = call.optional("mix", kWide, {&s.tokens, &s.mixed});
+  e.vectors = call.optional("vectors", kWide, {&s.constants, &s.model});
+  e.first = call.integer("first", 0, int64_t(1) << 30);
+  e.copies = call.integer("copies", 0, int64_t(1) << 30);
+  call.require(bool(e.mix) == bool(e.vectors) && (!e.mix || s.mixed == 2 * s.constants), "ERR_LIBMOE_SHAPE", "mix must have two columns for each of the vectors");
+  call.require((e.x.dtype == Dtype::f64) == (e.weights.dtype == Dtype::f64), "ERR_LIBMOE_DTYPE",
+               std::string("weights must be ") + (e.x.dtype == Dtype::f64 ? "f64 like x" : "f32") + ", got " + name_of(e.weights.dtype));
+  call.same_dtype("weights", e.weights, "mix", e.mix);
+  call.same_dtype("weights", e.weights, "vectors", e.vectors);
+  return e;
+}
+
+// cheapExperts(…, out)
+void cheap(Call& call) {
+  CheapSizes s;
+  const CheapExperts e = cheap_of(call, s);
+  const TensorView out = call.tensor("out", kFloats, {&s.tokens, &s.model});
+  call.same_dtype("x", e.x, "out", out);
+  ops(call).cheap(e, out);
+}
+
+// cheapExpertsBackward(…, dOut, dx, dWeights, dMix | null, dVectors | null)
+void cheap_backward(Call& call) {
+  CheapSizes s;
+  const CheapExperts e = cheap_of(call, s);
+  const TensorView d_out = call.tensor("dOut", kFloats, {&s.tokens, &s.model}), dx = call.tensor("dx", kFloats, {&s.tokens, &s.model}),
+                   dweights = call.tensor("dWeights", kWide, {&s.tokens, &s.choices}), dmix = call.optional("dMix", kWide, {&s.tokens, &s.mixed}),
+                   dvectors = call.optional("dVectors", kWide, {&s.constants, &s.model});
+  call.same_dtype("x", e.x, "dOut", d_out);
+  call.same_dtype("x", e.x, "dx", dx);
+  for (const TensorView* t : {&dweights, &dmix, &dvectors}) call.same_dtype("weights", e.weights, "a gradient", *t);
+  call.require(bool(dmix) == bool(e.mix) && bool(dvectors) == bool(e.vectors), "ERR_LIBMOE_ARGUMENT", "gradients of mix and vectors are given where these are");
+  ops(call).cheap_backward(e, d_out, dx, dweights, dmix, dvectors);
+}
+
 }  // namespace
 
 void bind_grouped_ffn(Napi::Object exports) {
   expose(exports, "groupedFfn", forward);
   expose(exports, "groupedFfnBackward", backward);
+  expose(exports, "cheapExperts", cheap);
+  expose(exports, "cheapExpertsBackward", cheap_backward);
 }
 
 }  // namespace libmoe::binding

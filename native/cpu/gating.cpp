@@ -24,7 +24,6 @@ namespace {
 
 constexpr int kMaxChoices = 1024;
 
-template <class A> A scalar_exp(A x) { return exp(Vec<A>(x)).v[0]; }
 template <class A> constexpr A kInfinity = std::numeric_limits<A>::infinity();
 
 // True when every number is below +inf; NaN is not.
@@ -35,8 +34,30 @@ template <class A> bool all_below_infinity(const A* x, int64_t n) {
   return sum_lanes(good) == A(V::lanes);
 }
 
+// What choose() does, by counting for every candidate how many are better: cheaper than sorting where many are wanted of few.
+template <class A> void choose_by_rank(const A* value, int64_t n, int64_t k, int32_t* chosen) {
+  using V = Vec<A>;
+  const V better(A(1024)), equal(A(1));  // both counts in one sum, exact in f32
+  std::fill(chosen, chosen + k, -1);
+  for (int64_t i = 0; i < n; ++i) {
+    if (value[i] == -kInfinity<A>) continue;
+    const V own(value[i]);
+    V counts = V::zero();
+    for (int64_t j = 0; j < n; j += V::lanes) {
+      const V other = load_count(value + j, n - j < V::lanes ? int(n - j) : V::lanes, -kInfinity<A>);
+      counts += select<A>(other.v > own.v, better, select<A>(other.v == own.v, equal, V::zero()));
+    }
+    const int64_t both = int64_t(sum_lanes(counts));
+    int64_t rank = both / 1024;
+    if (both % 1024 > 1)
+      for (int64_t j = 0; j < i; ++j) rank += value[j] == value[i];
+    if (rank < k) chosen[rank] = int32_t(i);
+  }
+}
+
 // The k largest values, best first, ties to the lower index; candidates at -inf are left out and the places filled with -1.
 template <class A> void choose(const A* value, int64_t n, int64_t k, int32_t* chosen) {
+  if (k >= 16 && n <= 512) return choose_by_rank(value, n, k, chosen);
   A best[kMaxChoices];
   int64_t have = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -80,12 +101,12 @@ template <class A> void weigh(const A* logits, const A* scores, const int32_t* c
   if (softmax_of_k)
     for (int64_t j = 0; j < k; ++j)
       if (chosen[j] >= 0) top = std::max(top, logits[chosen[j]]);
+  for (int64_t j = 0; j < k; ++j) w[j] = chosen[j] < 0 ? A(0) : softmax_of_k ? logits[chosen[j]] - top : scores[chosen[j]];
+  if (softmax_of_k) for_vectors<A>(k, [&](int64_t j, int count) { store_count(w + j, exp(load_count(w + j, count)), count); });
   for (int64_t j = 0; j < k; ++j) {
-    w[j] = 0;
-    if (chosen[j] < 0) continue;
-    w[j] = softmax_of_k ? scalar_exp(logits[chosen[j]] - top) : scores[chosen[j]];
+    if (chosen[j] < 0) w[j] = 0;
     sum += w[j];
-    ++have;
+    have += chosen[j] >= 0;
   }
   if (!softmax_of_k && o.rule != WeightRule::renormalise) return;
   for (int64_t j = 0; j < k; ++j)
@@ -104,8 +125,13 @@ template <class A> void summarise(const A* p, const A* w, int64_t n, int64_t k, 
     heaviest = std::max(heaviest, w[j]);
     total += w[j];
   }
-  for (int64_t j = 0; j < k; ++j)
-    if (w[j] > 0) weight_entropy -= w[j] / total * log_one(w[j] / total);
+  const Vec<A> whole(total);
+  for (int64_t j = 0; j < k; j += Vec<A>::lanes) {
+    const int count = int(std::min<int64_t>(Vec<A>::lanes, k - j));
+    const Vec<A> q = load_count(w + j, count) / whole, terms = q * log(q);
+    for (int i = 0; i < count; ++i)
+      if (w[j + i] > 0) weight_entropy -= terms.v[i];
+  }
   summary[0] += 1;
   summary[1] += entropy;
   summary[2] += weight_entropy;

@@ -14,6 +14,10 @@
 #include "cpu/simd/gemm_engine.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
+
+// cheap_experts.cpp
+void cheap(const CheapExperts& e, const TensorView& out);
+void cheap_backward(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix, const TensorView& dvectors);
 namespace {
 
 // Rows per item at most: enough to use a packed block of weights about forty times.
@@ -292,6 +296,6 @@ void backward(const GroupedFfn& f, const TensorView& z, const TensorView& d_out,
 }  // namespace
 
 extern const GroupedFfnOps grouped_ffn_ops;
-const GroupedFfnOps grouped_ffn_ops = {forward, backward};
+const GroupedFfnOps grouped_ffn_ops = {forward, backward, cheap, cheap_backward};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

@@ -39,6 +39,7 @@ export async function makeModel(
       `upcycled layers ${report.layers.join(', ')}: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')} parameters, ` +
         `${report.initialised.length} new tensors`,
     );
+    for (const why of report.unlikeDense) log(`the model does not start as the dense one: ${why}`);
     return model;
   } finally {
     loaded.dispose();

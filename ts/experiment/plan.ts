@@ -6,7 +6,7 @@ import {
   resolveLanguageModelConfig,
 } from '../models/language/index.ts';
 import { devices } from '../tensor/index.ts';
-import { upcycledConfig } from '../upcycling/upcycle.ts';
+import { upcycledConfig } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import { graphicsCard, type PlanDevice, thisMachine } from './plan-devices.ts';
 import { type MemorySettings, type PlannedMemory, plannedMemory } from './plan-memory.ts';

@@ -119,10 +119,12 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
       return refuse(
         `${JSON.stringify(value)} has no name to call the variant by: use variants: { name: changes }`,
       );
+    const router = axis === 'router' && typeof value === 'string';
+    const placedValue = router ? { name: value } : value;
     return {
       label: short ? label : `${axis.split('.').at(-1)}-${label}`,
       apply: (recipe: Tree) =>
-        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), value), recipe),
+        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), placedValue), recipe),
     };
   });
   const labels = settings.map(({ label }) => label);

@@ -45,6 +45,12 @@ export {
   unregisterRouter,
 } from './registry.ts';
 export { type Compat, compatibilities, Router, requireTokens, type StepChoices } from './router.ts';
+export {
+  initialiserOf,
+  type MatrixInit,
+  matrixInitSchema,
+  type RouterInit,
+} from './routers/first-values.ts';
 export { TopKRouter } from './routers/top-k.ts';
 export { ruleOf, type TopKOptions, type TopKRule, topKOptions } from './routers/top-k-rule.ts';
 export {

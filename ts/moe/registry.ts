@@ -40,6 +40,16 @@ export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   options: Options;
   /** Behaviours this router has; default ['fixed']. */
   compat?: readonly Compat[];
+  /** One line for lists of routers. */
+  summary?: string;
+  /**
+   * Why a layer of copies of one dense layer does not compute what that layer does: weights that do not sum to 1, choices that are no experts.
+   * Undefined, or the method left out, where it does.
+   */
+  unlikeDense?(
+    options: z.output<Options>,
+    place: Pick<RouterPlace, 'experts' | 'topK' | 'compat'>,
+  ): string | undefined;
   /** The method has an expert that sees every token: a layer without one is refused, and upcycling makes one unless told otherwise. */
   sharedExpert?: boolean;
   /** What it costs to route one token, where that is not topK experts and 2 operations per parameter of the router. */

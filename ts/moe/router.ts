@@ -43,6 +43,9 @@ export abstract class Router extends Module {
    */
   start?(rule: Initialiser, parameter: string): Initialiser | undefined;
 
+  /** How a buffer of this router starts in a model that draws from its own seed; without it, and for undefined, as the constructor left it. */
+  startBuffer?(buffer: string): Initialiser | undefined;
+
   /** After an optimizer step. The order of layers is not defined: use nothing of another router. */
   afterStep?(step: StepChoices): void;
 }

@@ -17,6 +17,17 @@ export type GroupedFfnArguments = readonly [
 
 type Optional = Handle | null;
 
+/** x, choices, weights, mix, vectors, first, copies. */
+export type CheapArguments = [
+  x: Handle,
+  choices: Handle,
+  weights: Handle,
+  mix: Optional,
+  vectors: Optional,
+  first: number,
+  copies: number,
+];
+
 /** native/binding/grouped_ffn.cpp. */
 export interface GroupedFfnNative {
   groupedFfn(...args: readonly [...GroupedFfnArguments, z: Optional, out: Handle]): void;
@@ -35,6 +46,17 @@ export interface GroupedFfnNative {
       addUpBias: boolean,
       addDown: boolean,
       addDownBias: boolean,
+    ]
+  ): void;
+  cheapExperts(...args: readonly [...CheapArguments, out: Handle]): void;
+  cheapExpertsBackward(
+    ...args: readonly [
+      ...CheapArguments,
+      dOut: Handle,
+      dx: Handle,
+      dWeights: Handle,
+      dMix: Optional,
+      dVectors: Optional,
     ]
   ): void;
 }

@@ -8,6 +8,7 @@ export { Embedding } from './embedding.ts';
 export {
   type ActivationName,
   activate,
+  activateGated,
   activationNames,
   FeedForward,
   type FeedForwardOptions,
@@ -30,6 +31,7 @@ export { LatentAttention, type LatentAttentionOptions } from './latent-attention
 export { type LayerOptions, Linear } from './linear.ts';
 export { buffer, type LoadReport, Module } from './module.ts';
 export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
+export { orthogonal } from './orthogonal.ts';
 export { Rotary, type RotaryOptions } from './rotary.ts';
 export {
   latentScoreFactor,
@@ -38,3 +40,4 @@ export {
   rotaryFrequencies,
   rotaryScalingSchema,
 } from './rotary-scaling.ts';
+export { byScheme, equaliseRows, type InitScheme, initSchemes, withEqualRows } from './schemes.ts';

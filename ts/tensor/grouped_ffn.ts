@@ -1,11 +1,19 @@
+import type { CheapArguments } from '../native/grouped_ffn.ts';
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
 import { isGradEnabled } from './lifetime.ts';
 import type { DispatchPlan } from './permutation.ts';
 import { empty, emptyLike, type Tensor } from './tensor.ts';
 
-/** Between an expert's two matrices. */
-export type ExpertActivation = 'identity' | 'relu' | 'silu' | 'gelu_erf' | 'gelu_tanh' | 'quick_gelu';
+/** Between an expert's two matrices; `clamped_swiglu` for gated ones only: quickGelu(min(gate, 7)) · (clamp(up, ±7) + 1). */
+export type ExpertActivation =
+  | 'identity'
+  | 'relu'
+  | 'silu'
+  | 'gelu_erf'
+  | 'gelu_tanh'
+  | 'quick_gelu'
+  | 'clamped_swiglu';
 
 /** In the order of native/ops/grouped_ffn.h. */
 export const expertActivations: readonly ExpertActivation[] = [
@@ -15,6 +23,7 @@ export const expertActivations: readonly ExpertActivation[] = [
   'gelu_erf',
   'gelu_tanh',
   'quick_gelu',
+  'clamped_swiglu',
 ];
 
 /** The weights of all experts of a layer, in one dtype. */
@@ -117,5 +126,60 @@ export function groupedFfn(
     },
   });
   z?.dispose();
+  return out;
+}
+
+/** What {@link cheapExperts} combines. */
+export interface CheapExpertsOptions {
+  /** i32 [tokens, topK] router outputs, −1 for none, and their weights, f32 (f64 for f64). */
+  choices: Tensor;
+  weights: Tensor;
+  /** Outputs `first` … `first + copies − 1` give the token; the c after them constants. */
+  first: number;
+  copies: number;
+  /** [tokens, 2 · c] and [c, d] in the dtype of the weights: of the softmax over two that mixes token and vector, and the vectors. */
+  constants?: { mix: Tensor; vectors: Tensor } | undefined;
+}
+
+/**
+ * Weighted output of experts that need no product (Jin et al., "MoE++", arXiv 2410.07348), [tokens, d] like `x`: copies x, and constants
+ * α₀ x + α₁ v with α the softmax of a token's two numbers in `mix`. Choices of other outputs have no part. Differentiable in all but choices.
+ * @throws ERR_LIBMOE_SHAPE, ERR_LIBMOE_DTYPE
+ */
+export function cheapExperts(x: Tensor, options: CheapExpertsOptions): Tensor {
+  const { choices, weights, first, copies, constants } = options;
+  const { mix, vectors } = constants ?? {};
+  const args = (): CheapArguments => [
+    x.handle,
+    choices.handle,
+    weights.handle,
+    mix?.handle ?? null,
+    vectors?.handle ?? null,
+    first,
+    copies,
+  ];
+  const out = emptyLike(x);
+  try {
+    native().cheapExperts(...args(), out.handle);
+  } catch (error) {
+    out.dispose();
+    throw error;
+  }
+  const inputs = [x, weights, mix, vectors];
+  record({
+    name: 'cheapExperts',
+    inputs,
+    outputs: [out],
+    saved: [...inputs, choices].filter((t) => t !== undefined),
+    backward([dOut]) {
+      const dx = emptyLike(x);
+      const dWeights = emptyLike(weights);
+      const dMix = mix && emptyLike(mix);
+      const dVectors = vectors && emptyLike(vectors);
+      const given = [dx.handle, dWeights.handle, dMix?.handle ?? null, dVectors?.handle ?? null] as const;
+      native().cheapExpertsBackward(...args(), dOut!.handle, ...given);
+      return [dx, dWeights, dMix, dVectors];
+    },
+  });
   return out;
 }

@@ -79,7 +79,12 @@ export function inverseNorms(x: Tensor, { floor, plus = 0 }: { floor: number; pl
   const shape = [...x.shape.slice(0, -1), 1];
   const y = empty(shape, { dtype: gradientDtype(x.dtype), device: x.device });
   const flat = (t: Tensor): Tensor => view(t, [t.size]);
-  scope(() => native().inverseNorms(x.handle, floor, plus, flat(y).handle));
+  try {
+    scope(() => native().inverseNorms(x.handle, floor, plus, flat(y).handle));
+  } catch (error) {
+    y.dispose();
+    throw error;
+  }
   record({
     name: 'inverseNorms',
     inputs: [x],

@@ -1,8 +1,4 @@
-export {
-  type UpcycleOptions,
-  type UpcycleReport,
-  upcycle,
-  upcycledConfig,
-  upcycleOptionsSchema,
-  upcycleWithReport,
-} from './upcycle.ts';
+export { addExpertNoise, type ExpertNoise, expertNoiseSchema, type NoiseReport } from './expert-noise.ts';
+export { type UpcycleOptions, upcycledConfig, upcycleOptionsSchema } from './options.ts';
+export { whyUnlikeDense } from './unlike-dense.ts';
+export { type UpcycleReport, upcycle, upcycleWithReport } from './upcycle.ts';

@@ -1,3 +1,4 @@
+import { initialiserOf, type MatrixInit, type Router, type RouterInit } from '../../moe/index.ts';
 import {
   type Initialiser,
   initialise,
@@ -21,10 +22,12 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
       ? (path, value) => libmoeRule(model, path, value)
       : (path, value) => gaussianRule(model, (config.init as { std: number }).std, path, value),
   );
+  for (const [name, buffer] of model.namedBuffers()) routerBufferRule(model, name)?.(buffer, { seed, name });
 }
 
 const isNorm = (path: string): boolean =>
   /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm|keyValueNorm)\.weight$/.test(path);
+const isSinks = (path: string): boolean => path.endsWith('.attention.sinks');
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
@@ -35,29 +38,36 @@ function gaussianRule(
   value: Tensor,
 ): Initialiser | undefined {
   if (isNorm(path)) return onesInitialiser;
-  if (path.includes('.moe.router.')) return routerRule(model, path, normal(std));
+  if (path.includes('.moe.router.')) return routerRule(model, path, { std });
   if (isBias(path)) return zerosInitialiser;
-  return value.rank >= 2 ? normal(std) : undefined;
+  return value.rank >= 2 || isSinks(path) ? normal(std) : undefined;
 }
 
-/** A router's parameter, as its own options say if they do. */
-function routerRule(model: LanguageModel, path: string, otherwise: Initialiser): Initialiser | undefined {
-  const { init } = model.config.moe!.router;
-  if (init === undefined) return routerStart(model, path, otherwise);
-  return routerStart(
-    model,
-    path,
-    init === 'linear' ? kaimingUniform() : normal((init as { std: number }).std),
-  );
+/** A router's parameter, as its own options say; what they leave open is as in `usual`. */
+export function routerRule(model: LanguageModel, path: string, usual: MatrixInit): Initialiser | undefined {
+  const init = model.config.moe!.router.init as RouterInit | undefined;
+  const layer = Number(/^blocks\.(\d+)\./.exec(path)?.[1]);
+  return routerStart(model, path, initialiserOf(init, usual, { layer }));
 }
 
-/** How the router parameter `blocks.N.moe.router.…` starts when the model draws matrices by `rule`; undefined: as its constructor left it. */
-export function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser | undefined {
-  const [, block, parameter] = /^blocks\.(\d+)\.moe\.router\.(.+)$/.exec(path) ?? [];
+/** The router of `blocks.N.moe.router.…`, and the name in it. */
+function routerAt(model: LanguageModel, path: string): { router: Router; name: string } | undefined {
+  const [, block, name] = /^blocks\.(\d+)\.moe\.router\.(.+)$/.exec(path) ?? [];
   const router = block === undefined ? undefined : model.blocks[Number(block)]?.moe?.router;
-  if (router === undefined || parameter === undefined) return undefined;
-  if (router.start) return router.start(rule, parameter);
-  return parameter === 'weight' ? rule : undefined;
+  return router && name !== undefined ? { router, name } : undefined;
+}
+
+/** How a router's parameter starts when the model draws matrices by `rule`; undefined: as its constructor left it. */
+function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser | undefined {
+  const at = routerAt(model, path);
+  if (at?.router.start) return at.router.start(rule, at.name);
+  return at?.name === 'weight' ? rule : undefined;
+}
+
+/** How a router's buffer starts in a model; undefined: as its constructor left it. */
+export function routerBufferRule(model: LanguageModel, path: string): Initialiser | undefined {
+  const at = routerAt(model, path);
+  return at?.router.startBuffer?.(at.name);
 }
 
 /**
@@ -72,6 +82,7 @@ function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initiali
   if (isNorm(path)) return onesInitialiser;
   if (path === 'embedding.weight' || path === 'positionEmbedding.weight') return normal(dModel ** -0.5);
   if (path.startsWith('output.')) return kaimingUniform(dModel);
+  if (isSinks(path)) return zerosInitialiser;
   if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];
   const fanIn = value.shape.at(-1)!;
@@ -91,7 +102,7 @@ function libmoeExpertRule(
 ): Initialiser | undefined {
   const moe = model.config.moe!;
   const fanIn = value.shape.at(-1)!;
-  if (name.startsWith('router.')) return routerRule(model, path, normal(gain * fanIn ** -0.5));
+  if (name.startsWith('router.')) return routerRule(model, path, { std: gain * fanIn ** -0.5 });
   if (name === 'experts.down') return normal(gain * (moe.experts * moe.expert.hidden) ** -0.5);
   return value.rank >= 2 ? normal(gain * fanIn ** -0.5) : undefined;
 }

@@ -11,4 +11,4 @@ export function ofChoices(choices: Tensor, values: readonly number[], none: numb
 }
 
 /** choices + 1, so that −1 is row 0; f64 holds every i32. */
-export const shifted = (choices: Tensor): Tensor => noGrad(() => cast(add(cast(choices, 'f64'), 1), 'i32'));
+const shifted = (choices: Tensor): Tensor => noGrad(() => cast(add(cast(choices, 'f64'), 1), 'i32'));

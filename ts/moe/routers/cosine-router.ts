@@ -61,7 +61,7 @@ export class CosineRouter extends Router {
     this.#rule = rule;
     this.#options = options;
     this.#losses = { ...lossesOf(options, place), topK };
-    const first = initialiserOf(options.init ?? 'linear');
+    const first = initialiserOf(options.init, 'linear', place);
     this.weight = drawnParameter([experts, compared], place, 'weight', first);
     if (rule.bias && rule.double)
       this.bias = drawnParameter([experts], place, 'bias', kaimingUniform(compared));

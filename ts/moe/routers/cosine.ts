@@ -8,6 +8,7 @@ import { CosineRouter, cosineOptions } from './cosine-router.ts';
  * probabilities, and its weights are a second softmax over the chosen sums.
  */
 registerRouter('cosine', {
+  summary: 'cosines in full width, as in LibMoE v1',
   options: cosineOptions,
   compat: ['fixed', 'libmoe'],
   create(options, place) {

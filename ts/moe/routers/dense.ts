@@ -9,6 +9,7 @@ const options = ownWeightOptions.omit({ expertDropout: true });
  * sparse routers. `topK` of the layer is not used. No balance loss unless asked for: all choices are equal by construction.
  */
 registerRouter('dense', {
+  summary: 'all experts, weighted by the softmax (control)',
   options,
   tokenCost: (_, { experts }) => ({ experts }),
   create(given, place) {

@@ -53,6 +53,9 @@ class ExpertChoiceRouter extends ScoringRouter {
 }
 
 registerRouter('expert-choice', {
+  summary: 'experts choose tokens; looks ahead',
+  unlikeDense: () =>
+    'a token is weighted by the probabilities of the experts that take it, which do not sum to 1, and may be taken by none',
   options,
   tokenCost: ({ capacityFactor }, { experts, topK }) => ({
     experts: Math.min(experts, capacityFactor ?? topK),

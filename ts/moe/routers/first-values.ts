@@ -1,6 +1,8 @@
 import { z } from 'zod';
-import { type Initialiser, kaimingUniform, normal } from '../../nn/initialisers.ts';
+import { fail } from '../../native/index.ts';
+import { type Initialiser, kaimingUniform } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
+import { byScheme, initSchemes } from '../../nn/schemes.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { libmoeStd } from '../experts.ts';
 import type { RouterPlace } from '../registry.ts';
@@ -8,17 +10,51 @@ import type { RouterPlace } from '../registry.ts';
 /** Of the initial values of a layer by itself: LibMoE's. */
 const ownSeed = 42;
 
-/** Option `init` of routers: standard deviation of the matrix that scores tokens, or 'linear' for PyTorch's default. */
-export const initOption = z.union([z.literal('linear'), z.object({ std: z.number().positive() }).strict()]);
-/** How the matrix of a router starts. */
-export type MatrixInit = z.output<typeof initOption>;
+const seed = z.number().int().nonnegative();
 
-/** What `init` means. */
-export const initialiserOf = (init: MatrixInit): Initialiser =>
-  init === 'linear' ? kaimingUniform() : normal(init.std);
+/** How the matrix of a router starts, in options: see {@link MatrixInit}. */
+export const matrixInitSchema = z.strictObject({
+  std: z.number().positive().optional(),
+  scheme: z.enum(initSchemes).optional(),
+  seeds: z.union([seed, z.array(seed).min(1)]).optional(),
+});
+
+/**
+ * How the matrix of a router starts: standard deviation of its elements, the scheme that draws it (default normal), and seeds of its own: one
+ * for each layer of the model, layers of equal seed starting alike, or the seed of layer 0, to which the others add their index. Without seeds
+ * every layer draws from the model's seed and its own name.
+ */
+export type MatrixInit = z.output<typeof matrixInitSchema>;
+
+/** Option `init` of routers: {@link MatrixInit}, or 'linear' for PyTorch's default. */
+export const initOption = z.union([matrixInitSchema, z.literal('linear')]);
+/** What {@link initOption} takes. */
+export type RouterInit = z.output<typeof initOption>;
+
+/** What `init` means in a layer of a model; what it leaves open is as in `usual`. @throws ERR_LIBMOE_CONFIG for a list of seeds that ends before the layer */
+export function initialiserOf(
+  init: RouterInit | undefined,
+  usual: RouterInit,
+  { layer }: Pick<RouterPlace, 'layer'>,
+): Initialiser {
+  if (init === undefined) return initialiserOf(usual, usual, { layer });
+  if (init === 'linear') return kaimingUniform();
+  const { scheme = 'normal', seeds } = init;
+  const known = usual === 'linear' || scheme === 'kaiming-uniform' ? undefined : usual.std;
+  const drawn = byScheme(scheme, init.std ?? known);
+  if (seeds === undefined) return drawn;
+  const own = Array.isArray(seeds) ? seeds[layer] : seeds + layer;
+  if (own === undefined)
+    return fail(
+      'ERR_LIBMOE_CONFIG',
+      `init.seeds lists ${(seeds as number[]).length} layers and has none for layer ${layer}: give one seed per layer of the model, or one number`,
+    );
+  // Without the number of the layer in the name the seed alone decides.
+  return (target, { name }) => drawn(target, { seed: own, name: name.replace(/(^|\.)\d+(?=\.|$)/, '') });
+}
 
 /** Without the option: √(2/layers) · width^(−1/2) in LibMoE's language models, 0.02 in its vision-language layers. */
-export function usualInit(flavour: 'language' | 'vision-language', place: RouterPlace): MatrixInit {
+export function usualInit(flavour: 'language' | 'vision-language', place: RouterPlace): RouterInit {
   if (flavour === 'vision-language') return { std: 0.02 };
   const { width, experts, layers } = place;
   return { std: libmoeStd({ width, hidden: 1, experts, layers }).router };
@@ -50,22 +86,3 @@ export const alike =
   (initialiser: Initialiser): Initialiser =>
   (target, { seed }) =>
     initialiser(target, { seed, name: 'router' });
-
-/** {@link equaliseRows} of what `initialiser` draws. */
-export function withEqualRows(initialiser: Initialiser, norm?: number): Initialiser {
-  return (weight, source) => {
-    initialiser(weight, source);
-    equaliseRows(weight, norm);
-  };
-}
-
-/** Every row rescaled to one norm, default such that the standard deviation of the whole stays (Csordás et al., arXiv 2310.10837). */
-export function equaliseRows(weight: Tensor, norm?: number): void {
-  const [rows = 0, width = 0] = weight.shape;
-  const values = weight.toArray();
-  const norms = Array.from({ length: rows }, (_, r) =>
-    Math.hypot(...values.slice(r * width, (r + 1) * width)),
-  );
-  const target = norm ?? Math.sqrt(norms.reduce((a, n) => a + n * n, 0) / rows);
-  weight.write(values.map((x, i) => (x * target) / (norms[Math.floor(i / width)] || 1)));
-}

@@ -82,4 +82,8 @@ class HashRouter extends Router {
   }
 }
 
-registerRouter('hash', { options, create: ({ seed }, place) => new HashRouter(seed, place) });
+registerRouter('hash', {
+  summary: 'experts by token id (control)',
+  options,
+  create: ({ seed }, place) => new HashRouter(seed, place),
+});

@@ -56,12 +56,14 @@ class HyperRouter extends Router {
   readonly topK: number;
   readonly #firstTopK: number;
   readonly #lastTopK: number;
+  readonly #std: number;
   readonly #losses: Omit<GateLossOptions, 'topK'>;
 
   constructor(options: HyperOptions, place: RouterPlace) {
     super();
     const { width, experts, topK, compat } = place;
     const { hidden = compat === 'original' ? 256 : Math.max(1, Math.floor(width / 4)), std } = options;
+    this.#std = std;
     this.width = width;
     this.experts = experts;
     this.topK = topK;
@@ -88,6 +90,10 @@ class HyperRouter extends Router {
 
   override start(_: Initialiser, parameter: string): Initialiser | undefined {
     return parameter === 'code' ? normal(1) : undefined;
+  }
+
+  override startBuffer(buffer: string): Initialiser | undefined {
+    return buffer === 'inWeight' || buffer === 'outWeight' ? normal(this.#std) : undefined;
   }
 
   /** Throws ERR_LIBMOE_SHAPE for tokens of another width, ERR_LIBMOE_NOT_FINITE for logits that are no numbers. */
@@ -124,6 +130,7 @@ class HyperRouter extends Router {
  * where LibMoE kept an old one, or a random one after loading. `original` has 256 hidden units and goes from all experts to topK.
  */
 registerRouter('hyper', {
+  summary: 'HyperRouter: a fixed hypernetwork, a learnt code',
   options: hyperOptions,
   compat: ['fixed', 'libmoe', 'original'],
   // The matrix is made once per pass: what that costs is spread over all tokens.

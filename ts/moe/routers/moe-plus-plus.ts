@@ -3,19 +3,20 @@ import { fail } from '../../native/index.ts';
 import { type Initialiser, normal } from '../../nn/initialisers.ts';
 import { add, cast, divide, greaterEqual, maximum, multiply } from '../../tensor/elementwise.ts';
 import type { Gate } from '../../tensor/gating.ts';
-import { linear, matmul } from '../../tensor/gemm.ts';
+import { linear } from '../../tensor/gemm.ts';
+import { cheapExperts } from '../../tensor/grouped_ffn.ts';
 import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
 import { dispatchPlan } from '../../tensor/permutation.ts';
 import { sum } from '../../tensor/reduction.ts';
-import { reshape, scatterAddRows, slice } from '../../tensor/shape.ts';
-import { softmax } from '../../tensor/softmax.ts';
+import { cat, slice, split } from '../../tensor/shape.ts';
 import type { RoutingContext } from '../context.ts';
 import { countedTokens } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
-import { ofChoices, shifted } from './choice-table.ts';
+import { ofChoices } from './choice-table.ts';
 import { drawnParameter } from './first-values.ts';
+import { widen } from './gate-routing.ts';
 import { ScoringRouter } from './scoring.ts';
 import { ownWeightOptions, ruleOf, type TopKRule } from './top-k-rule.ts';
 
@@ -39,7 +40,7 @@ const options = ownWeightOptions.extend({
 type Given = z.output<typeof options>;
 
 /** What compat and flavour leave to be said, said. Router outputs are in the order: experts, zero, copy, constant. */
-function complete(given: Given, place: RouterPlace) {
+function complete(given: Given, place: Pick<RouterPlace, 'compat'>) {
   const libmoe = place.compat === 'libmoe';
   const language = given.flavour === 'language';
   return {
@@ -108,7 +109,8 @@ class MoePlusPlusRouter extends ScoringRouter {
 
   override route(tokens: Tensor, context: RoutingContext): Routing {
     requireTokens(tokens, this.width, context.layerName);
-    const logits = this.#withResidual(this.logits(tokens, context), context);
+    const { logits: own, mix } = this.#scores(tokens, context);
+    const logits = this.#withResidual(own, context);
     const chosen = this.choose(logits, context);
     const { probabilities } = chosen;
     const { weights, ...sent } = this.#sent(chosen, context);
@@ -118,10 +120,21 @@ class MoePlusPlusRouter extends ScoringRouter {
       logits,
       probabilities,
       choices: chosen.experts,
-      extra: this.#extra(tokens, chosen.experts, weights),
+      extra: this.#extra(tokens, chosen.experts, weights, mix),
       losses: this.#balance(chosen, context),
       statistics: chosen,
     };
+  }
+
+  /** Logits, and what mixes the constants: one product where both see the same tokens. */
+  #scores(tokens: Tensor, context: RoutingContext): { logits: Tensor; mix?: Tensor } {
+    const as = widen(tokens);
+    if (!this.mixing) return { logits: this.logits(tokens, context) };
+    if (this.bias || this.#options.inputDropout > 0)
+      return { logits: this.logits(tokens, context), mix: linear(as(tokens), as(this.mixing)) };
+    const both = linear(as(tokens), cat([as(this.weight), as(this.mixing)]));
+    const [logits, mix] = split(both, [this.#outputs, this.mixing.shape[0]!], 1);
+    return { logits: logits!, mix: mix! };
   }
 
   #withResidual(logits: Tensor, { previousLogits, layerName }: RoutingContext): Tensor {
@@ -167,40 +180,12 @@ class MoePlusPlusRouter extends ScoringRouter {
   }
 
   /** What the experts without computation give, [tokens, width]; undefined where none of them gives anything. */
-  #extra(tokens: Tensor, choices: Tensor, weights: Tensor): Tensor | undefined {
-    const { zeroExperts, copyExperts, constantExperts } = this.#options;
-    if (copyExperts + constantExperts === 0) return undefined;
-    const { dtype, device } = weights;
-    const [count = 0, topK = 0] = choices.shape;
-    const columns = this.#outputs + 1;
-    // Every weight at its token and output; the first column takes those of no choice.
-    const places = noGrad(() => {
-      const rows = tensor(
-        Int32Array.from({ length: count }, (_, t) => t * columns),
-        [count, 1],
-        { device },
-      );
-      return cast(add(cast(rows, 'f64'), cast(shifted(choices), 'f64')), 'i32');
-    });
-    const flat = scatterAddRows(
-      [count * columns],
-      reshape(places, [count * topK]),
-      reshape(weights, [count * topK]),
-    );
-    const byOutput = reshape(flat, [count, columns]);
-    const copyAt = 1 + this.#experts + zeroExperts;
-    const constantAt = copyAt + copyExperts;
-    const x = cast(tokens, dtype);
-    let ofToken = sum(slice(byOutput, 1, copyAt, constantAt), 1, { keepDims: true });
-    if (!this.constants || !this.mixing) return cast(multiply(x, ofToken), tokens.dtype);
-    const mix = linear(x, cast(this.mixing, dtype));
-    const alpha = softmax(reshape(mix, [count, constantExperts, 2]));
-    const given = reshape(slice(byOutput, 1, constantAt, columns), [count, constantExperts, 1]);
-    const shares = multiply(alpha, given);
-    ofToken = add(ofToken, sum(slice(shares, 2, 0, 1), 1));
-    const ofVectors = reshape(slice(shares, 2, 1, 2), [count, constantExperts]);
-    const extra = add(multiply(x, ofToken), matmul(ofVectors, cast(this.constants, dtype)));
-    return cast(extra, tokens.dtype);
+  #extra(tokens: Tensor, choices: Tensor, weights: Tensor, mix: Tensor | undefined): Tensor | undefined {
+    const { zeroExperts, copyExperts: copies, constantExperts } = this.#options;
+    if (copies + constantExperts === 0) return undefined;
+    const first = this.#experts + zeroExperts;
+    const constants = mix && this.constants && { mix, vectors: widen(tokens)(this.constants) };
+    return cheapExperts(tokens, { choices, weights, first, copies, constants });
   }
 
   #balance(chosen: Gate, context: RoutingContext): Routing['losses'] {
@@ -213,6 +198,13 @@ class MoePlusPlusRouter extends ScoringRouter {
 }
 
 registerRouter('moe++', {
+  summary: 'MoE++: also zero, copy and constant experts',
+  unlikeDense: (given, { compat }) => {
+    const { zeroExperts, copyExperts, constantExperts } = complete(given, { compat });
+    return zeroExperts + copyExperts + constantExperts === 0
+      ? undefined
+      : 'zero, copy and constant experts take a share of the weights, and compute something else than the dense layer';
+  },
   options,
   compat: ['fixed', 'libmoe', 'original'],
   // At the balance that the loss asks for (arXiv 2410.07348, section 3.4): an expert gets τ times as many tokens as one without computation.

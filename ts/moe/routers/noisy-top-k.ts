@@ -52,7 +52,7 @@ class NoisyTopKRouter extends Router {
     this.#losses = { ...lossesOf(options, place), topK };
     this.#losses.balance = options.balance ?? 'none';
     this.#losses.zCoefficient = options.zCoefficient ?? 0;
-    const first = initialiserOf(options.init ?? usualInit(options.flavour, place));
+    const first = initialiserOf(options.init, usualInit(options.flavour, place), place);
     this.weight = drawnParameter([experts, width], place, 'weight', this.#zero ? zerosInitialiser : first);
     this.noise = newParameter([experts, width], place);
   }
@@ -122,6 +122,7 @@ function squaredVariation(x: Tensor): Tensor {
  * `fixed` draws the matrix as other routers and keeps a little noise always; `original` starts at zero without a floor.
  */
 registerRouter('noisy-top-k', {
+  summary: 'softmax with learnt noise, Shazeer 2017',
   options: noisyOptions,
   compat: ['fixed', 'original'],
   create: (options, place) => new NoisyTopKRouter(options, place),

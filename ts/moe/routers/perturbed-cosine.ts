@@ -11,6 +11,7 @@ const plus = z.number().positive().default(0.1);
  * probabilities, and weights that are a second softmax over the chosen sums.
  */
 registerRouter('perturbed-cosine', {
+  summary: 'cosines, a constant added to the norms',
   options: cosineOptions.extend({
     /** What is added to the norm of a token, and of an expert's row. */
     tokenConstant: plus,

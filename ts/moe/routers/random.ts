@@ -51,4 +51,8 @@ class RandomRouter extends Router {
   }
 }
 
-registerRouter('random', { options: z.object({}), create: (_, place) => new RandomRouter(place) });
+registerRouter('random', {
+  summary: 'experts by chance (control)',
+  options: z.object({}),
+  create: (_, place) => new RandomRouter(place),
+});

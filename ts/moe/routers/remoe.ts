@@ -118,6 +118,8 @@ class ReluRouter extends ScoringRouter {
 }
 
 registerRouter('remoe', {
+  summary: 'ReLU gates, a number of experts that varies',
+  unlikeDense: () => 'the gates are relu(logit), which is near 0 at the start and never divided by its sum',
   options,
   compat: ['fixed', 'original'],
   // The penalty holds the mean at topK; without one half of the logits of a new router are positive, and so are its gates.

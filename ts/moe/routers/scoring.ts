@@ -1,5 +1,6 @@
 import type { Initialiser } from '../../nn/initialisers.ts';
 import { newParameter } from '../../nn/linear.ts';
+import { withEqualRows } from '../../nn/schemes.ts';
 import { multiply, scale, subtract } from '../../tensor/elementwise.ts';
 import { type Gate, type GateOptions, gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
@@ -9,7 +10,7 @@ import type { RoutingContext, RoutingLoss } from '../context.ts';
 import { type GateStatistics, gateLosses } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
 import { Router } from '../router.ts';
-import { alike, drawnParameter, initialiserOf, withEqualRows } from './first-values.ts';
+import { alike, drawnParameter, initialiserOf } from './first-values.ts';
 import { passOptions, widen } from './gate-routing.ts';
 import type { TopKOptions, TopKRule } from './top-k-rule.ts';
 
@@ -22,6 +23,7 @@ export abstract class ScoringRouter extends Router {
   readonly topK: number;
   readonly #rule: TopKRule;
   readonly #options: TopKOptions;
+  readonly #own: Initialiser;
 
   /** @param place `experts` is the number of router outputs */
   constructor(rule: TopKRule, options: TopKOptions, place: RouterPlace) {
@@ -30,8 +32,8 @@ export abstract class ScoringRouter extends Router {
     this.topK = place.topK;
     this.#rule = rule;
     this.#options = options;
-    const first = this.#matrix(initialiserOf(rule.init));
-    this.weight = drawnParameter([place.experts, place.width], place, '', first);
+    this.#own = initialiserOf(rule.init, rule.usual, place);
+    this.weight = drawnParameter([place.experts, place.width], place, '', this.#matrix(this.#own));
     if (options.bias) this.bias = newParameter([place.experts], place);
   }
 
@@ -41,7 +43,7 @@ export abstract class ScoringRouter extends Router {
 
   #matrix(rule: Initialiser): Initialiser {
     const { layersAlike, equalRows, ownInit } = this.#rule;
-    const drawn = ownInit ? initialiserOf(this.#rule.init) : rule;
+    const drawn = ownInit ? this.#own : rule;
     const rows = equalRows ? withEqualRows(drawn) : drawn;
     return layersAlike ? alike(rows) : rows;
   }

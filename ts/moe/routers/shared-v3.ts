@@ -8,7 +8,7 @@ import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext } from '../context.ts';
 import type { GateStatistics } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
-import type { StepChoices } from '../router.ts';
+import type { Compat, StepChoices } from '../router.ts';
 import { checkGroups, deepseekOptions } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
 import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule } from './top-k-rule.ts';
@@ -57,7 +57,7 @@ class SharedV3Router extends TopKRouter {
     super(ownRule(own, place), own, place);
     checkGroups('shared-v3', given.groups, place);
     this.#options = given;
-    this.#scaling = given.scaling ?? (place.compat === 'original' ? 2.5 : 1);
+    this.#scaling = scalingOf(given, place.compat);
     this.selectionBias = buffer(zeros([place.experts], { device: place.device ?? 'cpu' }));
   }
 
@@ -88,8 +88,17 @@ class SharedV3Router extends TopKRouter {
   }
 }
 
+function scalingOf({ scaling }: Options, compat: Compat): number {
+  return scaling ?? (compat === 'original' ? 2.5 : 1);
+}
+
 // `libmoe` is σ-MoE beside a shared expert: LibMoE never moves a bias, and its language models balance sigmoids that do not sum to 1.
 registerRouter('shared-v3', {
+  summary: 'DeepSeek-V3: sigmoids beside a shared expert, balanced by biases',
+  unlikeDense: (given, { compat }) => {
+    const factor = compat === 'libmoe' ? 1 : scalingOf(given, compat);
+    return factor === 1 ? undefined : `the weights sum to ${factor} (option scaling)`;
+  },
   options,
   compat: ['fixed', 'libmoe', 'original'],
   sharedExpert: true,

@@ -9,6 +9,11 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  * per sequence; without the noise of Shazeer et al. (arXiv 1701.06538).
  */
 registerRouter('smoe', {
+  summary: 'softmax, the top k',
+  unlikeDense: ({ normalise }) =>
+    normalise === false
+      ? 'the chosen probabilities are not divided by their sum (normalise: false)'
+      : undefined,
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {

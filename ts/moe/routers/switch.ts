@@ -60,6 +60,9 @@ class SwitchRouter extends TopKRouter {
  * `fixed` takes any topK; `original` top 1 only.
  */
 registerRouter('switch', {
+  summary: 'softmax, the best one, with a capacity',
+  unlikeDense: () =>
+    'an expert is weighted by its probability, which is below 1, and choices beyond the capacity are dropped',
   options: switchOptions,
   compat: ['fixed', 'original'],
   create(options, place) {

@@ -1,20 +1,11 @@
 import type { z } from 'zod';
 import { fail } from '../../native/index.ts';
-import {
-  add,
-  cast,
-  divide,
-  exp,
-  maximum,
-  multiply,
-  softplus,
-  square,
-  subtract,
-} from '../../tensor/elementwise.ts';
+import { add, cast, divide, maximum, multiply, reciprocal, square } from '../../tensor/elementwise.ts';
 import { type Gate, gate } from '../../tensor/gating.ts';
-import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
-import { logSumExp, sum } from '../../tensor/reduction.ts';
-import { reshape, slice } from '../../tensor/shape.ts';
+import { linear } from '../../tensor/gemm.ts';
+import { noGrad, type Tensor, tensor, zeros } from '../../tensor/index.ts';
+import { sum } from '../../tensor/reduction.ts';
+import { cat, scatterAddRows, slice, split } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext, RoutingLoss } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
@@ -67,9 +58,9 @@ class TernaryRouter extends ScoringRouter {
     const of = (positive: number, negative: number, none: number): number[] =>
       Array.from({ length: outputs }, (_, i) => (i < n ? positive : i < 2 * n ? negative : none));
     const biased = add(raw, tensor(of(0, negativeBias, nullBias), [1, outputs], { dtype, device }));
-    const chosen = this.choose(biased, context);
+    const chosen = this.choose(biased, context, { probabilities: true });
     const choices = chosen.experts;
-    const nulls = this.#nullMass(biased, chosen, context);
+    const { signed, nulls } = this.#masses(chosen);
     const signs = ofChoices(choices, of(1, -1, 0), 0, dtype);
     // Chosen null experts are in the mass of all null experts already.
     const given = sum(
@@ -80,7 +71,7 @@ class TernaryRouter extends ScoringRouter {
       1,
       { keepDims: true },
     );
-    const total = maximum(add(given, reshape(nulls, [nulls.size, 1])), 1e-6);
+    const total = maximum(add(given, nulls), 1e-6);
     const weights = multiply(divide(chosen.weights, total), this.#lost(choices, signs));
     const ids = Array.from({ length: outputs }, (_, i) => (i < 2 * n ? i % n : -1));
     const experts = ofChoices(choices, ids, -1, 'i32');
@@ -89,18 +80,22 @@ class TernaryRouter extends ScoringRouter {
       weights,
       logits: raw,
       choices,
-      probabilities: chosen.probabilities,
+      probabilities: context.trace ? chosen.probabilities : undefined,
       statistics: chosen,
-      losses: this.#losses({ raw, biased, chosen, experts, nulls }, context),
+      losses: this.#losses({ raw, chosen, signed, nulls }, context),
     };
   }
 
-  /** [tokens]: probability of all null experts together, 0 for masked tokens. */
-  #nullMass(biased: Tensor, chosen: Gate, { tokenMask }: RoutingContext): Tensor {
-    const ofNulls = logSumExp(slice(biased, 1, 2 * this.#experts, biased.shape[1]!));
-    if (!tokenMask) return exp(subtract(ofNulls, chosen.logSumExp));
-    const counted = noGrad(() => cast(tokenMask, biased.dtype));
-    return multiply(exp(subtract(multiply(ofNulls, counted), chosen.logSumExp)), counted);
+  /** [tokens, 1] each: probability of all experts with a sign, and of all null experts; 0 for masked tokens. */
+  #masses({ probabilities }: Gate): { signed: Tensor; nulls: Tensor } {
+    const { dtype, device } = probabilities!;
+    const outputs = probabilities!.shape[1]!;
+    const kinds = Array.from({ length: 2 * outputs }, (_, i) =>
+      i % outputs < 2 * this.#experts === i < outputs ? 1 : 0,
+    );
+    const both = linear(probabilities!, tensor(kinds, [2, outputs], { dtype, device }));
+    const [signed, nulls] = split(both, [1, 1], 1);
+    return { signed: signed!, nulls: nulls! };
   }
 
   /**
@@ -150,43 +145,52 @@ class TernaryRouter extends ScoringRouter {
   }
 
   /** N · mean over sequences of Σ f P: f the share of choices with a sign that fell on expert i, P its probability with both signs together. */
-  #balance({ biased, experts }: Pass, context: RoutingContext): Tensor {
+  #balance({ chosen, signed }: Pass, { sequenceOffsets }: RoutingContext): Tensor {
     const n = this.#experts;
-    const positive = slice(biased, 1, 0, n);
-    // log(e^a + e^b) of both signs, whose softmax is the probability without null experts.
-    const folded = add(positive, softplus(subtract(slice(biased, 1, n, 2 * n), positive)));
-    const { counts, probabilitySums, summary } = gate(folded, {
-      topK: Math.min(this.topK, n),
-      experts,
-      tokenMask: context.tokenMask,
-      sequenceOffsets: context.sequenceOffsets,
-    });
+    const { counts, summary } = chosen;
+    // Probabilities without null experts, summed over the tokens of each sequence.
+    const shares = multiply(chosen.probabilities!, reciprocal(maximum(signed, 1e-12)));
+    const sums = sequenceOffsets ? sequenceSums(shares, sequenceOffsets) : sum(shares, 0, { keepDims: true });
     const factors = noGrad(() => {
       const tokens = slice(summary, 1, 0, 1);
-      const chosen = cast(counts, tokens.dtype);
-      const perSequence = maximum(sum(chosen, 1, { keepDims: true }), 1);
+      const [positive, negative] = split(cast(counts, tokens.dtype), [n, n, sums.shape[1]! - 2 * n], 1);
+      const counted = add(positive!, negative!);
+      const perSequence = maximum(sum(counted, 1, { keepDims: true }), 1);
       const sequences = tokens.toArray().filter((t) => t > 0).length;
       const libmoe = this.#place.compat === 'libmoe';
       // LibMoE puts the choices of the whole batch into every sequence's row, and has no factor N.
-      const counted = libmoe ? sum(chosen, 0, { keepDims: true }) : chosen;
-      const share = divide(counted, multiply(perSequence, maximum(tokens, 1)));
-      return multiply(share, (libmoe ? 1 : n) / Math.max(1, sequences));
+      const from = libmoe ? sum(counted, 0, { keepDims: true }) : counted;
+      const share = divide(from, multiply(perSequence, maximum(tokens, 1)));
+      const each = multiply(share, (libmoe ? 1 : n) / Math.max(1, sequences));
+      const none = zeros([sums.shape[0]!, this.topK], { dtype: each.dtype, device: each.device });
+      return cat([each, each, none], 1);
     });
-    return sum(multiply(probabilitySums, factors));
+    return sum(multiply(sums, factors));
   }
+}
+
+/** Rows [tokens, n] added up by sequence, [sequences, n]. */
+function sequenceSums(rows: Tensor, sequenceOffsets: Tensor): Tensor {
+  const starts = sequenceOffsets.toArray();
+  const index = new Int32Array(rows.shape[0]!);
+  for (let s = 0; s + 1 < starts.length; s += 1) index.fill(s, starts[s], starts[s + 1]);
+  const at = tensor(index, undefined, { device: rows.device });
+  return scatterAddRows([starts.length - 1, rows.shape[1]!], at, rows);
 }
 
 interface Pass {
   raw: Tensor;
-  biased: Tensor;
   chosen: Gate;
-  experts: Tensor;
+  /** [tokens, 1]. */
+  signed: Tensor;
   nulls: Tensor;
 }
 
 const folds = (mode: string): boolean => mode === 'switch' || mode === 'standard';
 
 registerRouter('tc-moe', {
+  summary: 'TC-MoE: experts with a sign, or none',
+  unlikeDense: () => 'weights have signs, and null experts take a share of them that gives nothing',
   options,
   compat: ['fixed', 'libmoe', 'original'],
   // The most there are: null experts cost nothing, but with their bias of −10 a new router chooses none, and how many come later is learnt.

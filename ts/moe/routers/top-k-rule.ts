@@ -3,12 +3,12 @@ import { fail } from '../../native/index.ts';
 import type { GateOptions } from '../../tensor/gating.ts';
 import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
-import { initOption, type MatrixInit, usualInit } from './first-values.ts';
+import { initOption, type RouterInit, usualInit } from './first-values.ts';
 import { lossesOf, lossOptions } from './loss-options.ts';
 
 /** Options of every router that scores experts by one matrix. */
 export const topKOptions = lossOptions.extend({
-  /** Standard deviation of the router's weights, or 'linear' for PyTorch's default. */
+  /** How the matrix starts: { std, scheme, seeds }, or 'linear' for PyTorch's default. */
   init: initOption.optional(),
   /** Add a bias to the logits, zero at first. */
   bias: z.boolean().default(false),
@@ -41,7 +41,9 @@ export interface TopKRule {
   layersAlike?: boolean;
   /** `init` holds whatever a model or a user says. */
   ownInit?: boolean;
-  init: MatrixInit;
+  init: RouterInit | undefined;
+  /** What `init` leaves open. */
+  usual: RouterInit;
 }
 
 function weightsOf({ activationAfterTopK, normalise }: TopKOptions): TopKRule['weights'] {
@@ -60,6 +62,7 @@ export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: Ro
     epsilon: language ? 1e-20 : 0,
     losses: lossesOf(options, place),
     layersAlike: place.compat === 'libmoe' && !language,
-    init: options.init ?? usualInit(options.flavour, place),
+    init: options.init,
+    usual: usualInit(options.flavour, place),
   };
 }

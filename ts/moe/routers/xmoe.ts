@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { constant, type Initialiser, kaimingUniform, normal } from '../../nn/initialisers.ts';
 import { orthogonal } from '../../nn/orthogonal.ts';
+import { equaliseRows, withEqualRows } from '../../nn/schemes.ts';
 import { divide, exp, maximum, scale, where } from '../../tensor/elementwise.ts';
 import { type Gate, type GateOptions, gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
@@ -15,15 +16,7 @@ import { type Compat, Router, requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { cosineScores } from './cosine-scores.ts';
 import { doubleSoftmaxGate } from './double-softmax.ts';
-import {
-  alike,
-  drawnParameter,
-  equaliseRows,
-  initialiserOf,
-  initOption,
-  usualInit,
-  withEqualRows,
-} from './first-values.ts';
+import { alike, drawnParameter, initialiserOf, initOption, usualInit } from './first-values.ts';
 import { gateRouting, passOptions, widen } from './gate-routing.ts';
 import { lossesOf, lossOptions } from './loss-options.ts';
 
@@ -73,7 +66,7 @@ class XmoeRouter extends Router {
     this.#losses = { ...lossesOf(options, place), topK };
     if (compat === 'original')
       Object.assign(this.#losses, { over: 'batch', balance: options.balance ?? 'switch' });
-    const first = initialiserOf(options.init ?? usualInit(options.flavour, place));
+    const first = initialiserOf(options.init, usualInit(options.flavour, place), place);
     this.projection = drawnParameter([projection, width], place, 'projection', this.#projections(first));
     this.embeddings = drawnParameter([experts, projection], place, 'embeddings', this.#directions());
     if (compat !== 'libmoe')
@@ -146,6 +139,11 @@ class XmoeRouter extends Router {
  * learnt, weights = probabilities, balance over the batch with the temperature of the start.
  */
 registerRouter('xmoe', {
+  summary: 'X-MoE: cosines in few dimensions, a learnt temperature',
+  unlikeDense: (_, { compat }) =>
+    compat === 'original'
+      ? 'the chosen probabilities are not divided by their sum (compat original)'
+      : undefined,
   options: xmoeOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {
