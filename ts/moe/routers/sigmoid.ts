@@ -11,8 +11,10 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  */
 registerRouter('sigmoid', {
   summary: 'σ-MoE: every expert scored by its own sigmoid',
-  unlikeDense({ activationAfterTopK }, { compat }) {
-    if (compat === 'original') return 'the weights are the sigmoids as they are (compat original)';
+  unlikeDense({ activationAfterTopK, normalise }, { compat }) {
+    if (compat === 'original' && normalise !== true)
+      return 'the weights are the sigmoids as they are (compat original)';
+    if (normalise === false) return 'the sigmoids are not divided by their sum (normalise: false)';
     return activationAfterTopK
       ? 'the weights are plain sigmoids of the chosen logits (activationAfterTopK)'
       : undefined;
@@ -26,7 +28,7 @@ registerRouter('sigmoid', {
       rule.ownInit = true;
     }
     if (place.compat === 'original') {
-      rule.weights = 'scores';
+      if (options.normalise !== true) rule.weights = 'scores';
       rule.equalRows = true;
       rule.dropWholeExperts = true;
       rule.losses = { ...rule.losses, balance: options.balance ?? 'global' };

@@ -10,6 +10,10 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  */
 registerRouter('smoe', {
   summary: 'softmax, the top k',
+  unlikeDense: ({ normalise }) =>
+    normalise === false
+      ? 'the chosen probabilities are not divided by their sum (normalise: false)'
+      : undefined,
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {
