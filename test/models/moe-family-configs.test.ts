@@ -258,6 +258,18 @@ describe('config.json of families with experts', () => {
       { num_experts: 4 },
       /topK 8 is more than the 4 experts/,
     ],
+    [
+      'a step of half a layer',
+      'Llama4ForCausalLM',
+      { interleave_moe_layer_step: 0.5 },
+      /must be a positive integer/,
+    ],
+    [
+      'an interval of zero',
+      'Llama4ForCausalLM',
+      { no_rope_layer_interval: 0 },
+      /must be a positive integer, got 0/,
+    ],
     ['a list of too few layers', 'Llama4ForCausalLM', { no_rope_layers: [1] }, /must list 4 layers, got 1/],
     [
       'no layer that turns',

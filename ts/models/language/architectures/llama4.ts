@@ -24,7 +24,7 @@ const full = 'full_attention';
 
 /** `no_rope_layers` has a 1 for each layer that turns (its name notwithstanding); without it every `no_rope_layer_interval`th does not. */
 function readTurning(fields: Fields, layers: number): number[] {
-  const every = fields.number('no_rope_layer_interval', 4);
+  const every = fields.count('no_rope_layer_interval', 4);
   const given = fields.get('no_rope_layers') === undefined ? [] : fields.numbers('no_rope_layers');
   if (given.length > 0 && given.length < layers)
     fields.wrong(`"no_rope_layers" must list ${layers} layers, got ${given.length}`);
@@ -61,7 +61,7 @@ function readChunk(
 
 /** `moe_layers`, or every `interleave_moe_layer_step`th layer. Undefined: no layer. */
 function readMoeLayers(fields: Fields, layers: number): LayerSelection | undefined {
-  const step = fields.number('interleave_moe_layer_step', 1);
+  const step = fields.count('interleave_moe_layer_step', 1);
   const every = Array.from({ length: layers }, (_, layer) => layer).filter(
     (layer) => (layer + 1) % step === 0,
   );

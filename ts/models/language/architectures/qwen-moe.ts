@@ -26,10 +26,8 @@ const defaults: LlamaDefaults = { base: 10_000, maxPositions: 32_768, eps: 1e-6 
 
 /** Every `decoder_sparse_step`th layer has experts, unless `mlp_only_layers` names it. Undefined: no layer. */
 function readMoeLayers(fields: Fields, layers: number): LayerSelection | undefined {
-  const step = fields.number('decoder_sparse_step', 1);
+  const step = fields.count('decoder_sparse_step', 1);
   const dense = fields.get('mlp_only_layers') === undefined ? [] : fields.numbers('mlp_only_layers');
-  if (!Number.isInteger(step) || step < 1)
-    fields.wrong(`"decoder_sparse_step" must be a positive integer, got ${step}`);
   const chosen = Array.from({ length: layers }, (_, layer) => layer).filter(
     (layer) => (layer + 1) % step === 0 && !dense.includes(layer),
   );
