@@ -16,6 +16,7 @@ import {
   resolveLanguageModelConfig,
   saveModel,
 } from '../../ts/models/language/index.ts';
+import { ForwardContext } from '../../ts/moe/context.ts';
 import type { JsonObject } from '../../ts/storage/json.ts';
 import { openSafetensors, writeShardedSafetensors } from '../../ts/storage/safetensors.ts';
 import { noGrad, scope, zeros } from '../../ts/tensor/index.ts';
@@ -255,6 +256,23 @@ describe('models with latent attention', () => {
     }
   });
 
+  it('recompute blocks for the same gradient bits', () => {
+    const options = mixture({ router: { name: 'shared-v3' } });
+    using model = new LanguageModel({ ...options, attention: { ...attention, queryRank: 3 } }, { seed: 5 });
+    const ids = Int32Array.from([3, 1, 4, 1, 5, 9, 2]);
+    const batch = { ids, targets: ids.toReversed(), sequenceOffsets: Int32Array.from([0, 4, 7]) };
+    const gradients = [false, true].map((again) => {
+      model.activationCheckpointing = again;
+      model.zeroGrad();
+      scope(() => {
+        using context = new ForwardContext({ training: false });
+        model.loss(batch, context).backward();
+      });
+      return [...model.namedParameters()].map(([name, p]) => [name, p.grad!.toArray()]);
+    });
+    expect(gradients[1]).toEqual(gradients[0]);
+  });
+
   it('upcycle, and say what they say at once', async () => {
     using model = new LanguageModel({ ...dense, init: { std: 0.3 } }, { seed: 2 });
     using sparse = await upcycle(model, { experts: 3, topK: 2, router: 'smoe' });
@@ -292,6 +310,18 @@ describe('files of DeepSeek', () => {
     expect(text).toMatch(/^ {2}"routed_scaling_factor": 1\.0,$/m);
     expect(text).toMatch(/"num_hidden_layers": 2,/);
     expect(JSON.parse(text)).toEqual(JSON.parse(JSON.stringify(configJson(model))));
+    rmSync(folder, { recursive: true });
+  });
+
+  it('keep the correction of choices in f32 beside weights in bf16', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'libmoe-deepseek-'));
+    using model = await loadModel(golden('deepseek-v3'), { dtype: 'bf16' });
+    await saveModel(model, join(folder, 'm'));
+    const [theirs, ours] = [openSafetensors(golden('deepseek-v3')), openSafetensors(join(folder, 'm'))];
+    const name = 'model.layers.1.mlp.gate.e_score_correction_bias';
+    expect(ours.entry(name).dtype).toBe('f32');
+    expect(ours.entry('model.layers.1.mlp.gate.weight').dtype).toBe('bf16');
+    scope(() => expect(ours.read(name).toArray()).toEqual(theirs.read(name).toArray()));
     rmSync(folder, { recursive: true });
   });
 

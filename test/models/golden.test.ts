@@ -97,6 +97,7 @@ describe('language models agree with PyTorch', () => {
       'Llama4ForConditionalGeneration',
       'DeepseekV2ForCausalLM',
       'DeepseekV3ForCausalLM',
+      'GptOssForCausalLM',
       'LibMoeForCausalLM',
     ]);
   });

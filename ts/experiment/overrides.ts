@@ -25,21 +25,25 @@ export function merged(base: Tree, changes: Tree): Tree {
 
 /**
  * Turns `--set training.steps=20` texts into a tree; values are YAML (`true`, `0.5`, `[1, 2]`, `{a: 1}`, plain text).
+ * @param option what the texts were given with
  * @throws ERR_LIBMOE_RECIPE for a text that is not `dotted.path=value`
  */
-export function parseOverrides(texts: readonly string[]): Tree {
+export function parseOverrides(texts: readonly string[], option = '--set'): Tree {
   let tree: Tree = {};
   for (const text of texts) {
     const at = text.indexOf('=');
     const path = text.slice(0, at).split('.');
     if (at < 1 || path.some((part) => !/^[A-Za-z_][\w-]*$/.test(part))) {
-      fail('ERR_LIBMOE_RECIPE', `--set expects dotted.path=value, such as training.steps=100, got "${text}"`);
+      fail(
+        'ERR_LIBMOE_RECIPE',
+        `${option} expects dotted.path=value, such as ${option === '--set' ? 'training.steps=100' : 'balanceCoefficient=0.01'}, got "${text}"`,
+      );
     }
     let value: unknown;
     try {
       value = parse(text.slice(at + 1));
     } catch (cause) {
-      fail('ERR_LIBMOE_RECIPE', `--set ${text}: the value is not YAML (quote it if it is text)`, cause);
+      fail('ERR_LIBMOE_RECIPE', `${option} ${text}: the value is not YAML (quote it if it is text)`, cause);
     }
     tree = merged(
       tree,

@@ -94,6 +94,24 @@ describe('the bias of shared-v3', () => {
     checkGradients(router, waves(4, 6), { training: true }, 6);
   });
 
+  it('is not in the balance loss, which counts the best scores themselves (equation 18)', () => {
+    const logits = [...goldenLogits(6), ...goldenLogits(6, 6, 0.5)];
+    const bias = [3, 0, 3, 0, 0, 0]; // experts 0 and 2 for every token
+    using sequenceOffsets = tensor(Int32Array.from([0, 6, 12]));
+    for (const balance of ['standard', 'switch'] as const) {
+      const options = { balance, groups: { count: 3, kept: 2 } };
+      using router = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, options);
+      const before = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      router.namedBuffers().get('selectionBias')!.write(bias);
+      const after = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      expect(after.counts).toEqual([6, 0, 6, 0, 0, 0, 6, 0, 6, 0, 0, 0]);
+      expect(after.losses.balance).toBeCloseTo(before.losses.balance!, 12);
+      using plain = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, { balance });
+      const ungrouped = read(plain, () => oneHot(12), { training: true, sequenceOffsets });
+      expect(after.losses.balance).toBeCloseTo(ungrouped.losses.balance!, 12);
+    }
+  });
+
   it('stops at the end fraction, and with u = 0', () => {
     using router = made('shared-v3', { experts: 2, topK: 1 }, { biasUpdate: 0.5, biasUpdateUntil: 0.8 });
     router.afterStep!(told([3, 1], 8));

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
+import { coefficientSchema, createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
@@ -60,6 +60,8 @@ const moeSchema = z.strictObject({
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
+  /** Factor of the diversity loss, which keeps the experts of a token from answering alike; default: none. */
+  diversityCoefficient: coefficientSchema.optional(),
   /** Which behaviour of the method: as its idea intends, as LibMoE computes it, as its own paper has it. */
   compat: z.enum(['fixed', 'libmoe', 'original']).default('fixed'),
 });

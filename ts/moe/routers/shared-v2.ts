@@ -5,7 +5,7 @@ import type { RoutingContext } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { checkGroups, deepseekOptions, type ExpertGroups } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 
 /** With groups (DeepSeek-V2's device-limited routing) a group is worth its best score. */
 const options = topKOptions.extend(deepseekOptions);
@@ -41,7 +41,7 @@ registerRouter('shared-v2', {
   summary: 'DeepSeek-V2: softmax beside a shared expert',
   unlikeDense: (given, moe) =>
     asTheyAre(given, moe)
-      ? `the chosen probabilities are not divided by their sum (${given.normalise === false ? 'normalise: false' : 'compat original'})`
+      ? (undivided(given) ?? 'the chosen probabilities are not divided by their sum (compat original)')
       : undefined,
   options,
   compat: ['fixed', 'libmoe', 'original'],

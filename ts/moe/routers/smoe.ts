@@ -1,6 +1,6 @@
 import { registerRouter } from '../registry.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 
 /**
  * SMoE: softmax over experts, the topK best, their probabilities divided by their sum.
@@ -10,10 +10,7 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  */
 registerRouter('smoe', {
   summary: 'softmax, the top k',
-  unlikeDense: ({ normalise }) =>
-    normalise === false
-      ? 'the chosen probabilities are not divided by their sum (normalise: false)'
-      : undefined,
+  unlikeDense: undivided,
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {
