@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -6,6 +6,7 @@ import { studentQuantile } from '../../ts/evaluation/index.ts';
 import {
   loadSweep,
   merged,
+  openSweep,
   plannedRuns,
   runSweep,
   type SweepInput,
@@ -89,6 +90,13 @@ describe('a sweep file', () => {
       [{ name: 'sigmoid' }, 1, 1],
       [{ name: 'sigmoid' }, 2, 2],
     ]);
+  });
+
+  it('imports what its recipe imports before anything is checked', async () => {
+    const module = place('imported.mjs');
+    writeFileSync(module, 'globalThis.imported = (globalThis.imported ?? 0) + 1;\n');
+    await openSweep({ ...sweep, base: { ...base, imports: [module] } });
+    expect(globalThis).toHaveProperty('imported', 1);
   });
 
   const refused: [string, object, RegExp][] = [
@@ -205,12 +213,8 @@ describe('a sweep', () => {
       base: { data: { workers: 1 }, training: { checkpointEvery: 3 } },
       axes: { router: ['smoe', { name: 'sigmoid', balanceCoefficient: 0.5 }] },
     }) as SweepInput;
-    expect(plannedRuns(changed, { out: place('whole') }).map(({ status }) => status)).toEqual([
-      'done',
-      'done',
-      'waiting',
-      'waiting',
-    ]);
+    const planned = await plannedRuns(changed, { out: place('whole') });
+    expect(planned.map(({ status }) => status)).toEqual(['done', 'done', 'waiting', 'waiting']);
     const { results: found } = await go('whole', changed, { log });
     expect(found.runs.every(({ status }) => status === 'done')).toBe(true);
     expect(traces(place('whole', 'smoe'))).toEqual(before);
@@ -249,8 +253,8 @@ describe('a sweep', () => {
     expect(table).toContain('* failed: missing/1: ERR_LIBMOE_FILE');
     expect(existsSync(place('failing', 'there', '1', 'checkpoints'))).toBe(false);
     // A finished run needs its checkpoint no more; a failed one is tried again.
-    const planned = plannedRuns(failing, { out: place('failing') }).map(({ status }) => status);
-    expect(planned).toEqual(['failed', 'done']);
+    const planned = await plannedRuns(failing, { out: place('failing') });
+    expect(planned.map(({ status }) => status)).toEqual(['failed', 'done']);
     const lines: string[] = [];
     await go('failing', failing, { log: (line) => lines.push(line) });
     expect(lines.filter((line) => line.startsWith('──'))).toEqual(['── run 1 of 1: missing, seed 1']);

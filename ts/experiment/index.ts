@@ -12,6 +12,7 @@ export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './s
 export {
   type LoadSweepOptions,
   loadSweep,
+  openSweep,
   type Sweep,
   type SweepInput,
   type SweepRun,

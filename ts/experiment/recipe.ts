@@ -176,11 +176,14 @@ export async function openRecipe(
   source: string | RecipeInput,
   changes: Record<string, unknown> = {},
 ): Promise<Recipe> {
-  const { imports } = merged(typeof source === 'string' ? readRecipe(source) : source, changes);
-  // Of another form it is refused below, with all else that is wrong.
-  const files = z.array(z.string()).safeParse(imports).data ?? [];
-  for (const file of files) await importUserModule(file);
+  await importModulesOf(merged(typeof source === 'string' ? readRecipe(source) : source, changes));
   return loadRecipe(source, changes);
+}
+
+/** Imports what a recipe that nobody has checked yet names in `imports`. */
+export async function importModulesOf({ imports }: Record<string, unknown>): Promise<void> {
+  // Of another form it is refused later, with all else that is wrong.
+  for (const file of z.array(z.string()).safeParse(imports).data ?? []) await importUserModule(file);
 }
 
 /**

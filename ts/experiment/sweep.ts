@@ -10,7 +10,7 @@ import { runRecipe } from './run.ts';
 import { differences } from './standing.ts';
 import {
   type LoadSweepOptions,
-  loadSweep,
+  openSweep,
   type Sweep,
   type SweepInput,
   type SweepRun,
@@ -71,7 +71,7 @@ export async function runSweep(
   source: string | SweepInput,
   options: SweepOptions = {},
 ): Promise<SweepSummary> {
-  const sweep = loadSweep(source, options);
+  const sweep = await openSweep(source, options);
   const out = path.resolve(options.out ?? path.join('runs', sweep.name));
   const { log = () => {}, signal } = options;
   const chosen = chosenRuns(sweep, options);
@@ -90,11 +90,11 @@ export async function runSweep(
 }
 
 /** The runs that a sweep consists of, as they would be done, with what is on disk. */
-export function plannedRuns(
+export async function plannedRuns(
   source: string | SweepInput,
   options: SweepOptions = {},
-): { folder: string; variant: string; seed: number; status: SweepOutcome['status'] }[] {
-  const sweep = loadSweep(source, options);
+): Promise<{ folder: string; variant: string; seed: number; status: SweepOutcome['status'] }[]> {
+  const sweep = await openSweep(source, options);
   const out = path.resolve(options.out ?? path.join('runs', sweep.name));
   return chosenRuns(sweep, options).map((run) => ({
     folder: path.join(out, run.folder),
