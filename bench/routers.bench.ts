@@ -9,8 +9,9 @@ import {
   routerNames,
   withSlots,
 } from '../ts/moe/index.ts';
-import { runBackward } from '../ts/tensor/autograd.ts';
+import { record, runBackward } from '../ts/tensor/autograd.ts';
 import { scope, type Tensor, tensor } from '../ts/tensor/index.ts';
+import { view } from '../ts/tensor/tensor.ts';
 import type { BenchCase, Work } from './case.ts';
 import { input } from './inputs.ts';
 
@@ -73,6 +74,13 @@ function settle(router: Router): void {
 
 const optionsOf = (name: string): object => (name === 'remoe' ? { bias: true } : {});
 
+/** The tensor as the result of an operation, which tokens are in a model: their gradient is added up and handed on, not kept. */
+function asResult(x: Tensor): Tensor {
+  const y = view(x, x.shape);
+  record({ name: 'result', inputs: [x], outputs: [y], backward: () => [] });
+  return y;
+}
+
 /** What one training pass of a layer sees. */
 function surroundings() {
   const x = input({ shape: [tokens, width], seed: 1, grad: true }, 'f32', true);
@@ -81,7 +89,7 @@ function surroundings() {
   const previous = new Map<number, Tensor>();
   const inputs = [x, sequenceOffsets, tokenIds];
   return {
-    x,
+    tokens: () => asResult(x),
     context(outputs: number): ForwardContext {
       const context = new ForwardContext({
         training: true,
@@ -91,11 +99,11 @@ function surroundings() {
         tokenIds,
       });
       if (!previous.has(outputs)) {
-        const logits = input({ shape: [tokens, outputs], seed: 3 }, 'f32');
+        const logits = input({ shape: [tokens, outputs], seed: 3, grad: true }, 'f32', true);
         logits.owner = undefined;
         previous.set(outputs, logits);
       }
-      context.collection.remember({ layer: 0, logits: previous.get(outputs)!, borrowed: true });
+      context.collection.remember({ layer: 0, logits: asResult(previous.get(outputs)!), borrowed: true });
       return context;
     },
     dispose() {
@@ -130,7 +138,7 @@ function routerWork(name: string): Work {
   });
   settle(router);
   const around = surroundings();
-  const leaves = [around.x, ...router.parameters()];
+  const leaves = router.parameters();
   const gradients = new Map<string, Tensor>();
   const gradientOf = (t: Tensor): Tensor => {
     const key = t.shape.join();
@@ -146,7 +154,7 @@ function routerWork(name: string): Work {
       scope(() => {
         using context = around.context(outputsOf[name] ?? experts);
         const place = context.routing(1, 'bench');
-        const routing = withSlots(router.route(around.x, place), tokens);
+        const routing = withSlots(router.route(around.tokens(), place), tokens);
         for (const loss of routing.losses ?? []) context.addRoutingLoss('bench', loss);
         const [values, coefficients] = lossRoots(context);
         const outputs = [routing.weights, routing.extra].filter((t) => t?.node !== undefined) as Tensor[];
@@ -178,12 +186,12 @@ function layerWork(name: string): Work {
   settle(layer.router);
   const around = surroundings();
   const start = input({ shape: [tokens, width], seed: 5 }, 'f32');
-  const leaves = [around.x, ...layer.parameters()];
+  const leaves = layer.parameters();
   return {
     run() {
       scope(() => {
         using context = around.context(outputsOf[name] ?? experts);
-        const out = layer.forward(around.x, context);
+        const out = layer.forward(around.tokens(), context);
         const [values, coefficients] = lossRoots(context);
         runBackward([out, ...values], [start, ...coefficients]);
       });

@@ -34,24 +34,27 @@ template <class A> bool all_below_infinity(const A* x, int64_t n) {
   return sum_lanes(good) == A(V::lanes);
 }
 
-// What choose() does, by counting for every candidate how many are better: cheaper than sorting where many are wanted of few.
+// What choose() does, by counting for every candidate how many are better, a vector of candidates at once: cheaper than sorting where many are
+// wanted of few.
 template <class A> void choose_by_rank(const A* value, int64_t n, int64_t k, int32_t* chosen) {
   using V = Vec<A>;
-  const V better(A(1024)), equal(A(1));  // both counts in one sum, exact in f32
+  constexpr int L = V::lanes;
+  const V one(A(1));
+  V lane;
+  for (int i = 0; i < L; ++i) lane.v[i] = A(i);
   std::fill(chosen, chosen + k, -1);
-  for (int64_t i = 0; i < n; ++i) {
-    if (value[i] == -kInfinity<A>) continue;
-    const V own(value[i]);
-    V counts = V::zero();
-    for (int64_t j = 0; j < n; j += V::lanes) {
-      const V other = load_count(value + j, n - j < V::lanes ? int(n - j) : V::lanes, -kInfinity<A>);
-      counts += select<A>(other.v > own.v, better, select<A>(other.v == own.v, equal, V::zero()));
+  for (int64_t c = 0; c < n; c += L) {
+    const int count = int(std::min<int64_t>(L, n - c));
+    const V own = load_count(value + c, count, -kInfinity<A>);
+    V rank = V::zero();
+    for (int64_t j = 0; j < c; ++j) rank += select<A>(V(value[j]).v >= own.v, one, V::zero());  // an equal one before wins
+    for (int j = 0; j < count; ++j) {
+      const V other(value[c + j]);
+      rank += select<A>((other.v > own.v) | ((other.v == own.v) & (lane.v > V(A(j)).v)), one, V::zero());
     }
-    const int64_t both = int64_t(sum_lanes(counts));
-    int64_t rank = both / 1024;
-    if (both % 1024 > 1)
-      for (int64_t j = 0; j < i; ++j) rank += value[j] == value[i];
-    if (rank < k) chosen[rank] = int32_t(i);
+    for (int64_t j = c + count; j < n; ++j) rank += select<A>(V(value[j]).v > own.v, one, V::zero());
+    for (int i = 0; i < count; ++i)
+      if (value[c + i] != -kInfinity<A> && rank.v[i] < A(k)) chosen[int64_t(rank.v[i])] = int32_t(c + i);
   }
 }
 

@@ -5,12 +5,20 @@ type Tree = { [key: string]: unknown };
 const isTree = (value: unknown): value is Tree =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** `base` with every leaf of `changes` laid over it; lists replace lists. Neither argument is changed. */
+/** Keys of which a tree has one: the tree with the other takes the place of the whole. */
+const alternatives = ['files', 'dataset'] as const;
+const another = (a: Tree, b: Tree): boolean =>
+  alternatives.some((key) => key in a && !(key in b) && alternatives.some((other) => other in b));
+
+/**
+ * `base` with every leaf of `changes` laid over it; lists replace lists, and a source of another kind replaces a source. Neither argument is
+ * changed.
+ */
 export function merged(base: Tree, changes: Tree): Tree {
   const out: Tree = { ...base };
   for (const [key, value] of Object.entries(changes)) {
     const before = out[key];
-    out[key] = isTree(before) && isTree(value) ? merged(before, value) : value;
+    out[key] = isTree(before) && isTree(value) && !another(before, value) ? merged(before, value) : value;
   }
   return out;
 }

@@ -183,7 +183,7 @@ export async function openRecipe(
   source: string | RecipeInput,
   changes: Record<string, unknown> = {},
 ): Promise<Recipe> {
-  const { imports } = merged(typeof source === 'string' ? readYaml(source) : source, changes);
+  const { imports } = merged(typeof source === 'string' ? readRecipe(source) : source, changes);
   // Of another form it is refused below, with all else that is wrong.
   const files = z.array(z.string()).safeParse(imports).data ?? [];
   for (const file of files) await importUserModule(file);
@@ -191,12 +191,13 @@ export async function openRecipe(
 }
 
 /**
- * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out.
+ * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out. A file may be laid over another:
+ * `extends: base.yaml`, relative to itself.
  * @throws ERR_LIBMOE_FILE when there is no such file, ERR_LIBMOE_RECIPE naming every wrong key, the nearest known key beside an unknown one
  */
 export function loadRecipe(source: string | RecipeInput, changes: Record<string, unknown> = {}): Recipe {
   const where = typeof source === 'string' ? source : 'the recipe';
-  const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
+  const tree = merged(typeof source === 'string' ? readRecipe(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
   if (!parsed.success)
     fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
@@ -254,6 +255,18 @@ function checkModel({ model, start, data }: Recipe): void {
       typeof upcycle.router === 'string' ? { name: upcycle.router } : upcycle.router;
     createRouter(name, options, { width: 1, experts, topK, compat, layer: 0, layers: 1 }).dispose();
   }
+}
+
+/** A recipe file's tree, laid over the one that it extends. @throws as {@link readYaml} */
+export function readRecipe(file: string, below: readonly string[] = []): Record<string, unknown> {
+  const { extends: base, ...own } = readYaml(file);
+  if (base === undefined) return own;
+  if (typeof base !== 'string')
+    return fail('ERR_LIBMOE_RECIPE', `${file}: "extends" expects the path of a recipe beside it`);
+  const next = path.resolve(path.dirname(file), base);
+  const chain = [...below, path.resolve(file)];
+  if (chain.includes(next)) fail('ERR_LIBMOE_RECIPE', `${file}: extends ${base}, which extends it`);
+  return merged(readRecipe(next, chain), own);
 }
 
 /** A YAML file of keys and values. @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE */

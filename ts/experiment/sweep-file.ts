@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
-import { loadRecipe, type Recipe, type RecipeInput, readYaml } from './recipe.ts';
+import { loadRecipe, type Recipe, type RecipeInput, readRecipe, readYaml } from './recipe.ts';
 import { lossMetrics, sweepMetrics } from './sweep-measure.ts';
 
 const changes = z.record(z.string(), z.unknown());
@@ -119,10 +119,12 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
       return refuse(
         `${JSON.stringify(value)} has no name to call the variant by: use variants: { name: changes }`,
       );
+    const router = axis === 'router' && typeof value === 'string';
+    const placedValue = router ? { name: value } : value;
     return {
       label: short ? label : `${axis.split('.').at(-1)}-${label}`,
       apply: (recipe: Tree) =>
-        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), value), recipe),
+        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), placedValue), recipe),
     };
   });
   const labels = settings.map(({ label }) => label);
@@ -163,7 +165,7 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
   const { name, axes, compare, notes, checkpoints } = parsed.data;
   let base = parsed.data.base;
   if (typeof base === 'string')
-    base = readYaml(typeof source === 'string' ? path.resolve(path.dirname(source), base) : base, 'recipe');
+    base = readRecipe(typeof source === 'string' ? path.resolve(path.dirname(source), base) : base);
   if (options.smoke) base = merged(base, (base.smoke as Tree | undefined) ?? {});
   base = merged(base, options.changes ?? {});
   delete base.smoke;

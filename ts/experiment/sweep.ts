@@ -4,7 +4,7 @@ import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
 import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
-import type { StatusOutput } from '../training/index.ts';
+import type { StatusOutput, StepReport } from '../training/index.ts';
 import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 import { runRecipe } from './run.ts';
 import { differences } from './standing.ts';
@@ -35,6 +35,8 @@ export interface SweepOptions extends LoadSweepOptions {
   log?: (line: string) => void;
   /** Where the status line of a run goes; null: nowhere. */
   status?: StatusOutput | null;
+  /** Called after every step of every run. */
+  onStep?: (report: StepReport, run: SweepRun) => void;
 }
 
 /** What {@link runSweep} did. */
@@ -181,6 +183,7 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
         ...(options.status !== undefined && { status: options.status }),
         ...(signal && { signal }),
         ...(options.command && { command: options.command }),
+        ...(options.onStep && { onStep: (report: StepReport) => options.onStep?.(report, run) }),
       },
     );
     if (tokenizer !== undefined && !existsSync(tokenizer))

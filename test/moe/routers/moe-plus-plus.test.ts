@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ForwardContext, MoeLayer, type Router } from '../../../ts/moe/index.ts';
-import { scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
+import { noGrad, scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
 import { checkGradients, made, near, product, read, rowsOf, softmaxOf, tokensOf, waves } from './pass.ts';
@@ -139,6 +139,31 @@ describe('moe++', () => {
     const evaluation = read(router, () => tokensOf(x), {});
     expect(evaluation.capacity).toBeUndefined();
     expect(evaluation.weights.every((w) => w > 0)).toBe(true);
+  });
+
+  it('counts what cheap experts drop in the record, and masked tokens nowhere', async () => {
+    const x = Array.from({ length: 60 }, (_, i) => [1, -1, 0.5, 2, 0.3][i % 5]!);
+    using layer = new MoeLayer({
+      router: { name: 'moe++', zeroExperts: 0, copyExperts: 1, constantExperts: 1, capacityFactor: 1.1 },
+      experts: 2,
+      topK: 2,
+      dModel: 5,
+      expert: { hidden: 3 },
+    });
+    parameterOf(layer.router, 'weight').write([0, 1, 0, 1].flatMap((v) => [v, 0, 0, 0, 0]));
+    for (const counted of [12, 8]) {
+      using tokenMask = tensor(
+        Array.from({ length: 12 }, (_, t) => (t < counted ? 1 : 0)),
+        [12],
+        { dtype: 'bool' },
+      );
+      using context = new ForwardContext({ training: true, tokenMask });
+      noGrad(() => scope(() => void layer.forward(tensor(x, [12, 5]), context)));
+      const share = (1.1 * counted * 2) / (0.75 * 2 + 2);
+      const dropped = 2 * counted - Math.ceil(0.75 * share) - Math.ceil(share);
+      expect(dropped).toBeGreaterThan(0);
+      expect(await context.records[0]!.read()).toMatchObject({ tokens: counted, dropped });
+    }
   });
 
   it('runs in a layer: tokens of cheap experts need no expert', async () => {

@@ -68,6 +68,27 @@ describe('remoe', () => {
     expect(lambda(router)).toBeGreaterThan(0);
   });
 
+  it('takes no notice of layers with another router, and of each layer its own size', () => {
+    using router = made('remoe', place);
+    using wide = made('remoe', { experts: 12, topK: 3 });
+    using other = made('smoe', place);
+    const layer = (counts: number[], tokens: number, of: Router) => ({ counts, tokens, router: of });
+    const step = (...layers: ReturnType<typeof layer>[]) =>
+      router.afterStep!({
+        ...told([layers[0]!.counts, layers[0]!.tokens]),
+        layers: new Map(layers.map((l, i) => [String(i), l])),
+      });
+    // 12 tokens, 2 each: 24 are open; smoe would make it too many, whatever it does.
+    step(layer([4, 4, 4, 4, 4, 4], 12, router), layer([12, 12, 12, 12, 0, 0], 12, other));
+    expect(lambda(router)).toBeCloseTo(1e-8, 12);
+    // Together 24 + 36 are wanted.
+    const half = new Array<number>(12).fill(3);
+    step(layer([4, 4, 4, 4, 4, 4], 12, router), layer(half, 12, wide));
+    expect(lambda(router)).toBeCloseTo(1e-8, 12);
+    step(layer([4, 4, 4, 4, 4, 4], 12, router), layer([4, ...half.slice(1)], 12, wide));
+    expect(lambda(router) / 1.2e-8).toBeCloseTo(1, 6);
+  });
+
   it('gives nothing to tokens without an open gate, and to masked ones', () => {
     using router = routerWith(
       'remoe',

@@ -94,6 +94,24 @@ describe('the bias of shared-v3', () => {
     checkGradients(router, waves(4, 6), { training: true }, 6);
   });
 
+  it('is not in the balance loss, which counts the best scores themselves (equation 18)', () => {
+    const logits = [...goldenLogits(6), ...goldenLogits(6, 6, 0.5)];
+    const bias = [3, 0, 3, 0, 0, 0]; // experts 0 and 2 for every token
+    using sequenceOffsets = tensor(Int32Array.from([0, 6, 12]));
+    for (const balance of ['standard', 'switch'] as const) {
+      const options = { balance, groups: { count: 3, kept: 2 } };
+      using router = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, options);
+      const before = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      router.namedBuffers().get('selectionBias')!.write(bias);
+      const after = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      expect(after.counts).toEqual([6, 0, 6, 0, 0, 0, 6, 0, 6, 0, 0, 0]);
+      expect(after.losses.balance).toBeCloseTo(before.losses.balance!, 12);
+      using plain = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, { balance });
+      const ungrouped = read(plain, () => oneHot(12), { training: true, sequenceOffsets });
+      expect(after.losses.balance).toBeCloseTo(ungrouped.losses.balance!, 12);
+    }
+  });
+
   it('stops at the end fraction, and with u = 0', () => {
     using router = made('shared-v3', { experts: 2, topK: 1 }, { biasUpdate: 0.5, biasUpdateUntil: 0.8 });
     router.afterStep!(told([3, 1], 8));
@@ -142,6 +160,25 @@ describe('shared-v3 besides', () => {
       [{ count: 4, kept: 5 }, /not exceed/],
     ] as const)
       expect(() => made('shared-v3', { experts: 8, topK: 3 }, { groups })).toThrow(message);
+  });
+
+  it('leaves the sigmoids undivided when told to', () => {
+    const logits = goldenLogits(5);
+    using router = routerWith('shared-v3', logits, { experts: 5, topK: 2 }, { normalise: false, scaling: 2 });
+    const { experts, weights } = read(router, () => oneHot(6));
+    const scores = rowsOf(logits, 5).map(sigmoids);
+    near(
+      weights,
+      experts.map((e, i) => 2 * scores[Math.floor(i / 2)]![e]!),
+    );
+    checkGradients(router, waves(6, 6), { training: true }, 6);
+  });
+
+  it('has no groups as LibMoE computes it', () => {
+    const groups = { count: 2, kept: 1 };
+    expect(() => made('shared-v3', { experts: 4, topK: 2, compat: 'libmoe' }, { groups })).toThrow(
+      /ERR_LIBMOE_CONFIG.*has no groups/,
+    );
   });
 
   it('scales weights: 1 by default, 2.5 in original', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ForwardContext, MoeLayer, type TopKRouter } from '../../../ts/moe/index.ts';
-import { noGrad, scope } from '../../../ts/tensor/index.ts';
+import { noGrad, scope, tensor } from '../../../ts/tensor/index.ts';
 import {
   checkEdges,
   checkGradients,
@@ -64,6 +64,35 @@ describe('switch', () => {
       }),
     );
     expect((await context.records[0]!.read()).dropped).toBe(7);
+  });
+
+  it('masked tokens make no room and take none', async () => {
+    const mask = [1, 0, 1, 1, 0, 0, 1, 0, 1, 0];
+    using router = routerFor<TopKRouter>('switch', place);
+    const capacity = scope(() => {
+      using context = new ForwardContext({
+        training: true,
+        tokenMask: tensor(mask, [10], { dtype: 'bool' }),
+      });
+      return router.route(f64(wave(60), [10, 6]), context.routing(0)).capacity;
+    });
+    expect(capacity).toBe(2); // ceil(1.25 · 5 / 4), not ceil(1.25 · 10 / 4) = 4
+    // The layer's own capacity likewise: of five equal tokens one expert takes ceil(5 / 4).
+    for (const name of ['smoe', { name: 'switch', ...plain }]) {
+      using layer = new MoeLayer({
+        router: name,
+        experts: 4,
+        topK: 1,
+        dModel: 6,
+        expert: { hidden: 5 },
+        dtype: 'f64',
+        capacityFactor: 1,
+      });
+      using tokenMask = tensor(mask, [10], { dtype: 'bool' });
+      using context = new ForwardContext({ training: true, tokenMask });
+      noGrad(() => scope(() => void layer.forward(f64(alikeRows, [10, 6]), context)));
+      expect(await context.records[0]!.read()).toMatchObject({ tokens: 5, dropped: 3 });
+    }
   });
 
   it('jitters its input in training only', () => {

@@ -12,7 +12,8 @@ import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 registerRouter('sigmoid', {
   summary: 'σ-MoE: every expert scored by its own sigmoid',
   unlikeDense(given, { compat }) {
-    if (compat === 'original') return 'the weights are the sigmoids as they are (compat original)';
+    if (compat === 'original' && given.normalise !== true)
+      return 'the weights are the sigmoids as they are (compat original)';
     return given.activationAfterTopK
       ? 'the weights are plain sigmoids of the chosen logits (activationAfterTopK)'
       : undivided(given);
@@ -26,7 +27,7 @@ registerRouter('sigmoid', {
       rule.ownInit = true;
     }
     if (place.compat === 'original') {
-      rule.weights = 'scores';
+      if (options.normalise !== true) rule.weights = 'scores';
       rule.equalRows = true;
       rule.dropWholeExperts = true;
       rule.losses = { ...rule.losses, balance: options.balance ?? 'global' };
