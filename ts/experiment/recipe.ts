@@ -113,7 +113,14 @@ export const recipeSchema = z.strictObject({
   /** A new model; vocabularySize defaults to the tokenizer's. Give either this or `start`. */
   model: languageModelConfigSchema.partial({ vocabularySize: true }).optional(),
   /** A checkpoint to go on from, upcycled first if asked. */
-  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleOptionsSchema.optional() }).optional(),
+  start: z
+    .strictObject({
+      checkpoint: z.string(),
+      upcycle: upcycleOptionsSchema.optional(),
+      /** Take only the tensors with such names (`*` is any text) from the checkpoint; the others are those of a new model of this seed. */
+      only: z.array(z.string().min(1)).min(1).optional(),
+    })
+    .optional(),
   training: z.strictObject({
     steps: count,
     /** Micro-batches per step: gradients accumulate, memory shrinks, the result stays within rounding. */
@@ -206,6 +213,10 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   }
   if (recipe.model && recipe.tokenizer === undefined)
     refuse('a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }');
+  if (recipe.start?.upcycle && recipe.start.only)
+    refuse(
+      'start.only is for a checkpoint that is taken as it is: with start.upcycle set start.upcycle.only',
+    );
   if (recipe.start && typeof recipe.tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
   const { data, training } = recipe;
