@@ -28,8 +28,8 @@ export type MatrixInit = z.output<typeof matrixInitSchema>;
 
 /** Option `init` of routers: {@link MatrixInit}, or 'linear' for PyTorch's default. */
 export const initOption = z.union([matrixInitSchema, z.literal('linear')]);
-/** What {@link initOption} takes. */
-export type RouterInit = z.output<typeof initOption>;
+/** {@link MatrixInit}, or 'linear' for PyTorch's default. */
+export type RouterInit = MatrixInit | 'linear';
 
 /** What `init` means in a layer of a model; what it leaves open is as in `usual`. @throws ERR_LIBMOE_CONFIG for a list of seeds that ends before the layer */
 export function initialiserOf(
