@@ -27,36 +27,40 @@ struct Sizes {
   }
 };
 
-// attention(q, k, v, offsets, out, logSum, causal, window, scale)
+// attention(q, k, v, offsets, sinks | null, out, logSum, causal, window, scale)
 void attention(Call& call) {
   Sizes n;
   const TensorView q = call.tensor("q", kFloats, {&n.tokens, &n.query_heads, &n.width}), k = call.tensor("k", kFloats, {&n.tokens, &n.heads, &n.width}),
                    v = call.tensor("v", kFloats, {&n.tokens, &n.heads, &n.value_width}), offsets = call.tensor("sequenceOffsets", kI32, {&n.bounds}),
-                   out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width}),
+                   sinks = call.optional("sinks", kFloats, {&n.query_heads}), out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width}),
                    log_sum = call.optional("logSum", statistics_of(q), {&n.tokens, &n.query_heads});
   call.same_dtype("q", q, "k", k);
   call.same_dtype("q", q, "v", v);
+  call.same_dtype("q", q, "sinks", sinks);
   call.same_dtype("q", q, "out", out);
   n.check(call);
-  ops(call).attention(q, k, v, offsets, out, log_sum, options_of(call));
+  ops(call).attention(q, k, v, offsets, sinks, out, log_sum, options_of(call));
 }
 
-// attentionBackward(q, k, v, offsets, out, logSum, dOut, dq, dk, dv, causal, window, scale)
+// attentionBackward(q, k, v, offsets, sinks | null, out, logSum, dOut, dq, dk, dv, dSinks | null, addSinks, causal, window, scale)
 void attention_backward(Call& call) {
   Sizes n;
   const TensorView q = call.tensor("q", kFloats, {&n.tokens, &n.query_heads, &n.width}), k = call.tensor("k", kFloats, {&n.tokens, &n.heads, &n.width}),
                    v = call.tensor("v", kFloats, {&n.tokens, &n.heads, &n.value_width}), offsets = call.tensor("sequenceOffsets", kI32, {&n.bounds}),
-                   out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width}),
+                   sinks = call.optional("sinks", kFloats, {&n.query_heads}), out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width}),
                    log_sum = call.tensor("logSum", statistics_of(q), {&n.tokens, &n.query_heads}),
                    d_out = call.tensor("dOut", kFloats, {&n.tokens, &n.query_heads, &n.value_width}),
                    dq = call.tensor("dq", kFloats, {&n.tokens, &n.query_heads, &n.width}), dk = call.tensor("dk", kFloats, {&n.tokens, &n.heads, &n.width}),
-                   dv = call.tensor("dv", kFloats, {&n.tokens, &n.heads, &n.value_width});
-  for (const TensorView* t : {&k, &v, &out, &d_out, &dq, &dk, &dv}) call.same_dtype("q", q, "every other tensor", *t);
+                   dv = call.tensor("dv", kFloats, {&n.tokens, &n.heads, &n.value_width}),
+                   d_sinks = call.optional("dSinks", statistics_of(q), {&n.query_heads});
+  const bool add_sinks = call.boolean("addSinks");
+  for (const TensorView* t : {&k, &v, &sinks, &out, &d_out, &dq, &dk, &dv}) call.same_dtype("q", q, "every other tensor", *t);
   n.check(call);
-  ops(call).attention_backward(q, k, v, offsets, out, log_sum, d_out, dq, dk, dv, options_of(call));
+  call.require(!d_sinks || sinks, "ERR_LIBMOE_ARGUMENT", "dSinks without sinks");
+  ops(call).attention_backward(q, k, v, offsets, sinks, out, log_sum, d_out, dq, dk, dv, d_sinks, add_sinks, options_of(call));
 }
 
-// attentionCached(q, keys, values, table, queryOffsets, keyLengths, out, window, scale)
+// attentionCached(q, keys, values, table, queryOffsets, keyLengths, sinks | null, out, window, scale)
 void attention_cached(Call& call) {
   Sizes n;
   Dim pages("blocks"), page_size("block size"), sequences("sequences"), row("blocks per sequence");
@@ -64,15 +68,15 @@ void attention_cached(Call& call) {
                    keys = call.tensor("keys", kFloats, {&pages, &page_size, &n.heads, &n.width}),
                    values = call.tensor("values", kFloats, {&pages, &page_size, &n.heads, &n.value_width}), table = call.tensor("blockTable", kI32, {&sequences, &row}),
                    offsets = call.tensor("queryOffsets", kI32, {&n.bounds}), lengths = call.tensor("keyLengths", kI32, {&sequences}),
-                   out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width});
-  for (const TensorView* t : {&keys, &values, &out}) call.same_dtype("q", q, "every other tensor", *t);
+                   sinks = call.optional("sinks", kFloats, {&n.query_heads}), out = call.tensor("out", kFloats, {&n.tokens, &n.query_heads, &n.value_width});
+  for (const TensorView* t : {&keys, &values, &sinks, &out}) call.same_dtype("q", q, "every other tensor", *t);
   n.check(call);
   call.require(page_size > 0, "ERR_LIBMOE_SHAPE", "blocks of size 0");
   call.require(n.bounds.value == sequences.value + 1, "ERR_LIBMOE_SHAPE", "queryOffsets must have one entry more than the block table has rows");
   AttentionOptions o;
   o.window = call.integer("window", 0, 1 << 30);
   o.scale = call.number("scale");
-  ops(call).attention_cached(q, keys, values, table, offsets, lengths, out, o);
+  ops(call).attention_cached(q, keys, values, table, offsets, lengths, sinks, out, o);
 }
 
 // cacheWrite(pool, rows, table, queryOffsets, keyLengths)

@@ -167,6 +167,12 @@ bool Call::boolean(const char* name) {
   return value.As<Napi::Boolean>().Value();
 }
 
+std::string Call::text(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsString()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
 Bytes Call::bytes(const char* name) {
   const Napi::Value value = next();
   if (!value.IsTypedArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a typed array");

@@ -52,6 +52,7 @@ class Call {
   int64_t integer(const char* name, int64_t low, int64_t high);
   double number(const char* name);
   bool boolean(const char* name);
+  std::string text(const char* name);
   Bytes bytes(const char* name);
   std::vector<int64_t> integers(const char* name);
   std::vector<double> numbers(const char* name);

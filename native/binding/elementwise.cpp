@@ -83,6 +83,13 @@ void cast(Call& call) {
   ops(call).cast(x, y);
 }
 
+// dequantiseMxfp4(blocks, scales, y)
+void dequantise_mxfp4(Call& call) {
+  Dim groups("groups"), bytes("bytes", 16), width("width", 32);
+  const TensorView blocks = call.tensor("blocks", kU8, {&groups, &bytes}), scales = call.tensor("scales", kU8, {&groups}), y = call.tensor("y", kFloats, {&groups, &width});
+  ops(call).dequantise_mxfp4(blocks, scales, y);
+}
+
 void fill(Call& call) {
   const TensorView y = call.tensor("y", kAny);
   ops(call).fill(y, call.number("value"));
@@ -108,6 +115,7 @@ void bind_elementwise(Napi::Object exports) {
   expose(exports, "affine", affine);
   expose(exports, "accumulate", accumulate);
   expose(exports, "cast", cast);
+  expose(exports, "dequantiseMxfp4", dequantise_mxfp4);
   expose(exports, "fill", fill);
   expose(exports, "where", where);
 }

@@ -14,8 +14,9 @@ struct Sizes {
 // activation, gated, x, rows, offsets, inverse, weights, up, upBias | null, down, downBias | null
 GroupedFfn layer_of(Call& call, Sizes& s) {
   GroupedFfn f;
-  f.activation = static_cast<Activation>(call.integer("activation", 0, int(Activation::quick_gelu)));
+  f.activation = static_cast<Activation>(call.integer("activation", 0, int(Activation::clamped_swiglu)));
   f.gated = call.boolean("gated");
+  call.require(f.gated || f.activation != Activation::clamped_swiglu, "ERR_LIBMOE_ARGUMENT", "the activation clamped_swiglu is for gated experts");
   f.x = call.tensor("x", kFloats, {&s.tokens, &s.model});
   f.rows = call.tensor("rows", kI32, {&s.slots});
   f.offsets = call.tensor("offsets", kI32, {&s.bounds});

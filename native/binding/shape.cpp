@@ -1,6 +1,7 @@
 #include "ops/shape.h"
 
 #include "binding/families.h"
+#include "core/file_mapping.h"
 
 namespace libmoe::binding {
 namespace {
@@ -39,6 +40,28 @@ void copy_strided(Call& call) {
   ops(call).copy_strided(x, y, box);
 }
 
+// readFile(y, path, size, offset, dtype, strides): y from the elements of a file of `size` bytes, the first at byte `offset`
+void read_file(Call& call) {
+  const TensorView y = call.tensor("y", kAny);
+  const std::string path = call.text("path");
+  const int64_t size = call.integer("size", 0, int64_t(1) << 52), offset = call.integer("offset", 0, size);
+  HostBox x;
+  x.dtype = static_cast<Dtype>(call.integer("dtype", 0, 7));
+  const auto strides = call.integers("strides");
+  call.require(strides.size() == size_t(y.shape.rank), "ERR_LIBMOE_SHAPE", "one stride for each axis of y " + y.shape.text());
+  if (y.elements() == 0) return;
+  double span = 1;
+  for (int i = 0; i < y.shape.rank; ++i) {
+    call.require(strides[size_t(i)] >= 0, "ERR_LIBMOE_SHAPE", "strides must not be negative");
+    x.strides[i] = strides[size_t(i)];
+    span += double(y.shape.dims[i] - 1) * double(strides[size_t(i)]);
+  }
+  call.require(span * double(size_of(x.dtype)) <= double(size - offset), "ERR_LIBMOE_CHECKPOINT", path + " ends before the elements that are to be read");
+  const FileMapping file(path, size, offset, int64_t(span) * int64_t(size_of(x.dtype)));
+  x.data = file.data();
+  ops(call).read_host(x, y);
+}
+
 // gatherRows(x, index, y)
 void gather_rows(Call& call) {
   Dim rows("rows"), width("width"), n("n");
@@ -59,6 +82,7 @@ void scatter_add_rows(Call& call) {
 
 void bind_shape(Napi::Object exports) {
   expose(exports, "copyStrided", copy_strided);
+  expose(exports, "readFile", read_file);
   expose(exports, "gatherRows", gather_rows);
   expose(exports, "scatterAddRows", scatter_add_rows);
 }

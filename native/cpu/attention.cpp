@@ -9,8 +9,9 @@
 namespace libmoe::cpu::LIBMOE_ISA {
 
 // attention_backward.cpp
-void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& out, const TensorView& log_sum,
-                        const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv, const AttentionOptions& options);
+void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& sinks, const TensorView& out,
+                        const TensorView& log_sum, const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv,
+                        const TensorView& d_sinks, bool add_sinks, const AttentionOptions& options);
 
 namespace {
 
@@ -77,7 +78,7 @@ template <int N, class A> void exponentiate(A* scores, int64_t keys, const Works
 }
 
 template <int N, class T, class A, class Source>
-void attend(const Source& keys, const Source& values, const T* q, T* out, A* log_sum, const HeadShape& shape, const Sequence& s, int64_t head, int64_t column,
+void attend(const Source& keys, const Source& values, const T* q, const T* sinks, T* out, A* log_sum, const HeadShape& shape, const Sequence& s, int64_t head, int64_t column,
             int64_t count, const Workspace<A>& w, const AttentionOptions& options) {
   using V = Vec<A>;
   constexpr int L = V::lanes;
@@ -92,6 +93,11 @@ void attend(const Source& keys, const Source& values, const T* q, T* out, A* log
   std::fill(w.sums, w.sums + w.value_rows * W, A(0));
   std::fill(w.top, w.top + W, nothing);
   std::fill(w.total, w.total + W, A(0));
+  if (sinks)  // as if it had been the first key
+    for (int64_t c = 0; c < count; ++c) {
+      w.top[c] = A(sinks[shape.query_head(head, column + c)]);
+      w.total[c] = A(1);
+    }
 
   for (int64_t begin = sight.first / kKeyBlock * kKeyBlock; begin <= sight.last; begin += kKeyBlock) {
     const int64_t seen = std::min(kKeyBlock, sight.last + 1 - begin), rows = round_up(seen, 4);
@@ -127,7 +133,7 @@ struct Item {
 };
 
 template <class T, class MakeSource>
-void run(const std::vector<Sequence>& sequences, const HeadShape& shape, const TensorView& q, const TensorView& out, const TensorView& log_sum,
+void run(const std::vector<Sequence>& sequences, const HeadShape& shape, const TensorView& q, const TensorView& sinks, const TensorView& out, const TensorView& log_sum,
          const AttentionOptions& options, MakeSource&& source) {
   using A = Accumulator<T>;
   constexpr int L = Vec<A>::lanes;
@@ -143,7 +149,7 @@ void run(const std::vector<Sequence>& sequences, const HeadShape& shape, const T
     const int64_t count = std::min(kColumns<A>, s.queries * shape.group - item.column);
     const auto [keys, values] = source(s, item.head);
     const auto go = [&]<int N>() {
-      attend<N>(keys, values, q.as<T>(), out.as<T>(), log_sum.as<A>(), shape, s, item.head, item.column, count, w, options);
+      attend<N>(keys, values, q.as<T>(), sinks.as<T>(), out.as<T>(), log_sum.as<A>(), shape, s, item.head, item.column, count, w, options);
     };
     if (count <= L) return go.template operator()<1>();
     if (kTileVectors == 2 || count <= 2 * L) return go.template operator()<2>();
@@ -151,12 +157,12 @@ void run(const std::vector<Sequence>& sequences, const HeadShape& shape, const T
   });
 }
 
-void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& out, const TensorView& log_sum,
-               const AttentionOptions& options) {
+void attention(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& sinks, const TensorView& out,
+               const TensorView& log_sum, const AttentionOptions& options) {
   const std::vector<Sequence> sequences = sequences_of(offsets, q.shape[0]);
   const HeadShape shape(q, k.shape[1], v.shape[2]);
   with_float(q.dtype, [&]<class T>() {
-    run<T>(sequences, shape, q, out, log_sum, options, [&](const Sequence& s, int64_t head) { return std::pair(PackedRows<T>(k, s, head), PackedRows<T>(v, s, head)); });
+    run<T>(sequences, shape, q, sinks, out, log_sum, options, [&](const Sequence& s, int64_t head) { return std::pair(PackedRows<T>(k, s, head), PackedRows<T>(v, s, head)); });
   });
 }
 
@@ -183,13 +189,13 @@ std::vector<Sequence> cached_sequences(const TensorView& table, const TensorView
 }
 
 void attention_cached(const TensorView& q, const TensorView& keys, const TensorView& values, const TensorView& table, const TensorView& offsets,
-                      const TensorView& lengths, const TensorView& out, const AttentionOptions& options) {
+                      const TensorView& lengths, const TensorView& sinks, const TensorView& out, const AttentionOptions& options) {
   const std::vector<Sequence> sequences = cached_sequences(table, offsets, lengths, q.shape[0], keys.shape[0], keys.shape[1], [&](const Sequence& s) {
     return options.window ? std::max<int64_t>(0, s.keys - s.queries - options.window + 1) : 0;
   });
   const HeadShape shape(q, keys.shape[2], values.shape[3]);
   with_float(q.dtype, [&]<class T>() {
-    run<T>(sequences, shape, q, out, {}, options, [&](const Sequence& s, int64_t head) {
+    run<T>(sequences, shape, q, sinks, out, {}, options, [&](const Sequence& s, int64_t head) {
       const int32_t* pages = table.as<int32_t>() + s.index * table.shape[1];
       return std::pair(PagedRows<T>(keys, pages, head), PagedRows<T>(values, pages, head));
     });

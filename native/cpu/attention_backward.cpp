@@ -9,8 +9,9 @@
 
 namespace libmoe::cpu::LIBMOE_ISA {
 
-void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& out, const TensorView& log_sum,
-                        const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv, const AttentionOptions& options);
+void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& sinks, const TensorView& out,
+                        const TensorView& log_sum, const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv,
+                        const TensorView& d_sinks, bool add_sinks, const AttentionOptions& options);
 
 namespace {
 
@@ -100,6 +101,30 @@ void columns_backward(const Tensors& t, const HeadShape& shape, const Sequence& 
   }
 }
 
+// The sink of a head has the value 0, so its score gradient in a row is -weight * delta; tokens are added in a fixed order.
+template <class T, class A = Accumulator<T>> void sinks_backward(const Tensors& t, const HeadShape& shape, const TensorView& sinks, const TensorView& d_sinks, bool add) {
+  constexpr int L = Vec<A>::lanes;
+  const int64_t tokens = t.q.shape[0];
+  parallel_for(shape.query_heads, [&](int64_t head) {
+    const Vec<A> sink(A(sinks.as<T>()[head]));
+    alignas(64) A log_sums[L], deltas[L];
+    Vec<A> sum = Vec<A>::zero();
+    for (int64_t begin = 0; begin < tokens; begin += L) {
+      std::fill(log_sums, log_sums + L, A(__builtin_inf()));  // lanes without a token: exp(-inf) is 0
+      std::fill(deltas, deltas + L, A(0));
+      for (int64_t i = 0; i < std::min<int64_t>(L, tokens - begin); ++i) {
+        const int64_t row = (begin + i) * shape.query_heads + head;
+        const T *o = t.out.as<T>() + row * shape.value_width, *g = t.d_out.as<T>() + row * shape.value_width;
+        log_sums[i] = t.log_sum.as<A>()[row];
+        deltas[i] = row_sum<A>(shape.value_width, [&](int64_t j, int n) { return load_count(o + j, n) * load_count(g + j, n); });
+      }
+      sum = fma(exp(sink - load(log_sums)), load(deltas), sum);
+    }
+    A& to = d_sinks.as<A>()[head];
+    to = (add ? to : A(0)) - sum_lanes(sum);
+  });
+}
+
 template <class T, class A> void store_rows(const A* from, int64_t stride, const TensorView& to, const Sequence& s, int64_t head) {
   const int64_t width = to.shape[2];
   for (int64_t r = 0; r < s.keys; ++r) {
@@ -110,8 +135,9 @@ template <class T, class A> void store_rows(const A* from, int64_t stride, const
 
 }  // namespace
 
-void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& out, const TensorView& log_sum,
-                        const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv, const AttentionOptions& options) {
+void attention_backward(const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& offsets, const TensorView& sinks, const TensorView& out,
+                        const TensorView& log_sum, const TensorView& d_out, const TensorView& dq, const TensorView& dk, const TensorView& dv,
+                        const TensorView& d_sinks, bool add_sinks, const AttentionOptions& options) {
   const std::vector<Sequence> sequences = sequences_of(offsets, q.shape[0]);
   const HeadShape shape(q, k.shape[1], v.shape[2]);
   const Tensors t{q, k, v, out, log_sum, d_out, dq, dk, dv};
@@ -136,6 +162,7 @@ void attention_backward(const TensorView& q, const TensorView& k, const TensorVi
       store_rows<T>(w.d_keys, w.stride, dk, s, head);
       store_rows<T>(w.d_values, w.value_stride, dv, s, head);
     });
+    if (d_sinks) sinks_backward<T>(t, shape, sinks, d_sinks, add_sinks);
   });
 }
 

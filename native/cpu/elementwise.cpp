@@ -2,6 +2,7 @@
 #include "ops/elementwise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
@@ -199,6 +200,24 @@ void cast(const TensorView& x, const TensorView& y) {
   });
 }
 
+void dequantise_mxfp4(const TensorView& blocks, const TensorView& scales, const TensorView& y) {
+  constexpr float kValues[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+  with_float(y.dtype, [&]<class T>() {
+    const uint8_t *in = blocks.as<uint8_t>(), *exponents = scales.as<uint8_t>();
+    T* out = y.as<T>();
+    parallel_ranges(scales.elements(), kPiece / 32, [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) {
+        const float scale = exponents[group] == 255 ? __builtin_nanf("") : std::ldexp(1.0f, int(exponents[group]) - 127);
+        for (int64_t i = 0; i < 16; ++i) {
+          const uint8_t pair = in[group * 16 + i];
+          out[group * 32 + 2 * i] = T(kValues[pair & 15] * scale);
+          out[group * 32 + 2 * i + 1] = T(kValues[pair >> 4] * scale);
+        }
+      }
+    });
+  });
+}
+
 void fill(const TensorView& y, double value) {
   with_any(y.dtype, [&]<class T>() {
     const T v = convert<T, double>(value);
@@ -218,6 +237,6 @@ void where(const TensorView& mask, const TensorView& a, const TensorView& b, con
 }  // namespace
 
 extern const ElementwiseOps elementwise_ops;
-const ElementwiseOps elementwise_ops = {unary, unary_backward, binary, affine, accumulate, cast, fill, where};
+const ElementwiseOps elementwise_ops = {unary, unary_backward, binary, affine, accumulate, cast, dequantise_mxfp4, fill, where};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

@@ -1,15 +1,20 @@
 // Bound by memory: each element is read and written once. A strided copy merges its axes and becomes row copies, or tiles of 32 x 32 elements when
 // source and destination run along different axes, so that both sides use whole cache lines.
+#include "ops/elementwise.h"
 #include "ops/shape.h"
 
 #include <algorithm>
 
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
+#include "cpu/pooled.h"
 #include "cpu/row_index.h"
 #include "cpu/simd/vec.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
+
+extern const ElementwiseOps elementwise_ops;
+
 namespace {
 
 constexpr int64_t kPiece = 16384;
@@ -122,6 +127,38 @@ void copy_strided(const TensorView& x, const TensorView& y, const StridedCopy& b
   }
 }
 
+void read_host(const HostBox& x, const TensorView& y) {
+  const int64_t n = y.elements();
+  if (n == 0) return;
+  const int64_t size = int64_t(size_of(x.dtype));
+  StridedCopy box;
+  box.shape = y.shape;
+  box.from = x.strides;
+  int64_t row_major = 1, span = 1;
+  for (int i = y.shape.rank - 1; i >= 0; --i) {
+    box.to[i] = row_major;
+    row_major *= y.shape.dims[i];
+    span += (y.shape.dims[i] - 1) * x.strides[i];
+  }
+  const StridedCopy m = merged(box);
+  const bool in_order = m.shape.rank == 1 && m.from[0] == 1, as_is = x.dtype == y.dtype;
+  const auto copy_bytes = [](const char* from, char* to, int64_t bytes) {
+    parallel_ranges(bytes, int64_t(1) << 20, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, size_t(end - begin)); });
+  };
+  if (in_order && as_is) return copy_bytes(x.data, y.as<char>(), n * size);
+
+  const bool aligned = reinterpret_cast<uintptr_t>(x.data) % uintptr_t(size) == 0;
+  const Pooled<char> moved(aligned ? 0 : span * size), ordered(in_order || as_is ? 0 : n * size);
+  if (!aligned) copy_bytes(x.data, moved, span * size);
+  TensorView from{const_cast<char*>(aligned ? x.data : moved.get()), x.dtype, y.device, y.shape};  // only read
+  if (!in_order) {
+    const TensorView to{as_is ? y.data : ordered.get(), x.dtype, y.device, y.shape};
+    copy_strided(from, to, box);
+    from = to;
+  }
+  if (!as_is) elementwise_ops.cast(from, y);
+}
+
 void gather_rows(const TensorView& x, const TensorView& index, const TensorView& y) {
   check_rows(index.as<int32_t>(), index.elements(), 0, x.shape[0], "row index");
   gather_row_bytes(x.as<char>(), index.as<int32_t>(), index.elements(), size_t(x.shape[1]) * size_of(x.dtype), y.as<char>());
@@ -156,6 +193,6 @@ void scatter_add_rows(const TensorView& x, const TensorView& index, const Tensor
 }  // namespace
 
 extern const ShapeOps shape_ops;
-const ShapeOps shape_ops = {copy_strided, gather_rows, scatter_add_rows};
+const ShapeOps shape_ops = {copy_strided, read_host, gather_rows, scatter_add_rows};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

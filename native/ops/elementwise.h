@@ -26,6 +26,9 @@ struct ElementwiseOps {
   void (*accumulate)(const TensorView& x, const TensorView& y, double alpha);
   // y[i] = x[i] converted. Any pair of types; floats to integers truncate toward zero, bool is x != 0.
   void (*cast)(const TensorView& x, const TensorView& y);
+  // Numbers of 4 bits (OCP microscaling format MXFP4: sign, two bits of exponent, one of mantissa), the lower half of a byte first, times
+  // 2^(scale - 127) of their group of 32; scale 255 is NaN. blocks u8 [groups, 16], scales u8 [groups], y [groups, 32] floats.
+  void (*dequantise_mxfp4)(const TensorView& blocks, const TensorView& scales, const TensorView& y);
   // y[i] = value, any type.
   void (*fill)(const TensorView& y, double value);
   // y[i] = mask[i] ? a[i] : b[i]; mask is bool, equal shapes.

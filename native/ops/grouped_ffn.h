@@ -4,6 +4,7 @@
 // A plan (ops/permutation.h) says which rows each expert sees. Weights: up [E, F, d] with F = hidden, or 2 hidden when gated (the gate rows
 // first, then the up rows), down [E, d, hidden]; optional biases [E, F] and [E, d].
 //   z = x up^T + up_bias;  a = act(z), gated: act(z_gate) * z_up;  y = a down^T + down_bias.
+// clamped_swiglu is gated always (gpt-oss, arXiv 2508.10925): a = quick_gelu(min(z_gate, 7)) * (min(max(z_up, -7), 7) + 1).
 // Nothing of size [slots, d] is kept for backward: the gradient of a gate weight is <dOut, y> = <dOut down, a> + <dOut, down_bias>.
 // Every sum has a fixed order (k ascending, rows of an expert ascending, slots of a token ascending), so results do not depend on threads, and
 // those of a token not on its neighbours.
@@ -11,7 +12,7 @@
 
 namespace libmoe {
 
-enum class Activation : int { identity, relu, silu, gelu_erf, gelu_tanh, quick_gelu };
+enum class Activation : int { identity, relu, silu, gelu_erf, gelu_tanh, quick_gelu, clamped_swiglu };
 
 struct GroupedFfn {
   Activation activation = Activation::silu;

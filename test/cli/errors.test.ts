@@ -266,7 +266,9 @@ describe('the commands that need no binary', () => {
     const env = { LIBMOE_CPU: 'vax' };
     expect((await libmoe(['--help'], { env })).code).toBe(0);
     for (const command of [
-      ...'demo train upcycle eval generate report run inspect build bench'.split(' ').map((name) => [name]),
+      ...'demo train upcycle eval generate logits plan report run inspect build bench'
+        .split(' ')
+        .map((name) => [name]),
       ['tokenizer', 'train'],
       ['data', 'prepare'],
       ['data', 'show'],

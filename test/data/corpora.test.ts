@@ -49,6 +49,15 @@ const jsonl = `${rows.map((row) => JSON.stringify(row)).join('\r\n')}\n\n`;
 const zst = Buffer.from(readFileSync(new URL('../golden/corpus/two-frames.jsonl.zst', import.meta.url)));
 
 describe('readCorpus', () => {
+  it('cuts text files before each line that matches', async () => {
+    const path = file('texts/stories.txt', 'the end of one\nOnce a\n\nthen b\n\n\nOnce c\n');
+    expect(await read(path, { textDocuments: { begin: '^Once' } })).toEqual([
+      { text: 'Once a\n\nthen b', id: `${path}:2`, meta: { file: path } },
+      { text: 'Once c', id: `${path}:7`, meta: { file: path } },
+    ]);
+    expect(await read(path, { textDocuments: { begin: '^Twice' } })).toEqual([]);
+  });
+
   it('reads text files whole or by blocks', async () => {
     const path = file('texts/one.txt', 'a\nb\n\n\n  \nc\r\n');
     expect(await read(path)).toEqual([{ text: 'a\nb\n\n\n  \nc', id: path, meta: { file: path } }]);

@@ -48,6 +48,22 @@ describe('plan', () => {
     ['dense', { model: { moe: undefined } }],
     ['shared-v3', { model: { moe: { router: { name: 'shared-v3' }, shared: { hidden: 256 } } } }],
     ['moe++', { model: { moe: { router: { name: 'moe++' } } } }],
+    [
+      'latent attention',
+      {
+        model: {
+          keyValueHeads: 4,
+          attention: {
+            kind: 'mla',
+            queryRank: 48,
+            keyValueRank: 32,
+            contentDim: 32,
+            rotaryDim: 16,
+            valueDim: 32,
+          },
+        },
+      },
+    ],
     ['all experts', { model: { moe: { router: { name: 'dense' } } } }],
   ];
   for (const [name, change] of cases)

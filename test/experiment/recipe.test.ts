@@ -1,6 +1,8 @@
-import { readdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
 import {
   loadRecipe,
   merged,
@@ -11,8 +13,9 @@ import {
 import { packageRoot } from '../../ts/native/index.ts';
 
 const recipes = path.join(packageRoot, 'recipes');
-const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter((name) =>
-  name.endsWith('.yaml'),
+// What begins with "_" is there to be extended; sweeps are not recipes.
+const files = readdirSync(recipes, { recursive: true, encoding: 'utf8' }).filter(
+  (name) => name.endsWith('.yaml') && !path.basename(name).startsWith('_') && !name.startsWith('sweeps'),
 );
 
 const base: RecipeInput = {
@@ -29,6 +32,30 @@ describe('recipes', () => {
     expect(recipe.smoke).toBeDefined();
     loadRecipe(path.join(recipes, name), recipe.smoke);
     expect(recipeText(loadRecipe(recipe as RecipeInput))).toBe(recipeText(recipe));
+  });
+
+  it('lay themselves over the recipe that they extend', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-extends-'));
+    try {
+      const write = (name: string, text: string): string => {
+        writeFileSync(path.join(folder, name), text);
+        return path.join(folder, name);
+      };
+      write('_base.yaml', stringify(base));
+      mkdirSync(path.join(folder, 'inner'));
+      write('inner/middle.yaml', 'extends: ../_base.yaml\nname: y\ntraining: { microBatches: 2 }\n');
+      const top = write('top.yaml', 'extends: inner/middle.yaml\ntraining: { steps: 7 }\n');
+      const recipe = loadRecipe(top, { data: { sequenceLength: 8 } });
+      expect(recipe).toMatchObject({ name: 'y', training: { steps: 7, microBatches: 2 } });
+      expect(recipe.data).toMatchObject({ sequenceLength: 8, batchSequences: 4 });
+      expect(recipe.model).toMatchObject({ dModel: 16 });
+      write('_base.yaml', 'extends: top.yaml\n');
+      expect(() => loadRecipe(top)).toThrow(/ERR_LIBMOE_RECIPE.*extends top.yaml, which extends it/);
+      expect(() => loadRecipe(write('top.yaml', 'extends: 3'))).toThrow(/"extends" expects the path/);
+      expect(() => loadRecipe(write('top.yaml', 'extends: none.yaml'))).toThrow(/ERR_LIBMOE_FILE.*none.yaml/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('names unknown keys with the nearest known one', () => {
@@ -86,6 +113,13 @@ describe('overrides', () => {
     expect(tree).toEqual({ a: { b: 2, c: [1, 'x'] }, d: 'text', e: { f: null } });
     const before = { a: { b: 0, z: 9 }, list: [1, 2] };
     expect(merged(before, { a: { b: 1 }, list: [3] })).toEqual({ a: { b: 1, z: 9 }, list: [3] });
+    const source = { train: { files: 'a.parquet', column: 'text' } };
+    expect(merged(source, { train: { dataset: 'sotu' } })).toEqual({ train: { dataset: 'sotu' } });
+    expect(merged(source, { train: { column: 'content' } }).train).toEqual({
+      files: 'a.parquet',
+      column: 'content',
+    });
+    expect(merged({ train: { dataset: 'sotu', split: 'train' } }, source)).toEqual(source);
     expect(before).toEqual({ a: { b: 0, z: 9 }, list: [1, 2] });
   });
 

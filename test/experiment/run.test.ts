@@ -262,6 +262,16 @@ describe('preparation', () => {
     expect(existsSync(place('never'))).toBe(false);
   });
 
+  it('can put BOS between documents', async () => {
+    await go('between', {
+      data: { separator: 'bos', splitAtDocuments: false, cache: place('cache-between'), heldOut: {} },
+      training: { steps: 1 },
+    });
+    const [cache] = readdirSync(place('cache-between'));
+    const tokenizer = json('between', 'tokenizer', 'tokenizer.json').model.vocab;
+    expect(json('cache-between', cache!, 'manifest.json').separator).toEqual({ id: tokenizer['<s>'] });
+  });
+
   it("follows the original's order, token limit and separator when the recipe says so", async () => {
     const original = {
       tokenizer: { train: { vocabularySize: 70, sentences: 'texts', maxSentenceBytes: 4192 } },
@@ -284,6 +294,41 @@ describe('preparation', () => {
     const manifest = json('cache-original', cache!, 'manifest.json');
     expect(manifest).toMatchObject({ separator: { text: '<STORY_SEP>' }, shardCharacters: 2000 });
     expect(() => loadRecipe(changed({ data: { compat: 'libmoe' } }))).toThrow(/belong to "order: libmoe"/);
+  });
+});
+
+describe('held-out texts', () => {
+  it('can be selected, cut at a token, and evaluated before the first step', async () => {
+    const select = { minCharacters: 60, maxCharacters: 157, skip: 3, first: 5 };
+    await go('selected', {
+      data: { heldOut: { same: { textDocuments: 'blocks', select } } },
+      evaluation: { maxCharacters: null, maxTokens: 7 },
+      training: { steps: 2, evaluateFirst: true },
+    });
+    const fitting = readFileSync(corpus, 'utf8')
+      .split('\n\n')
+      .filter(({ length }) => length >= 60 && length <= 157);
+    const samples = (evaluation: string) =>
+      readJournal(place(`selected/eval/${evaluation}/samples_same.jsonl`)) as unknown as {
+        doc: { text: string };
+        libmoe: { tokens: number[]; sums: number[] };
+      }[];
+    for (const [i, { doc, libmoe }] of samples('final').entries()) {
+      expect(fitting[3 + i]!.startsWith(doc.text)).toBe(true);
+      expect(libmoe.tokens).toEqual([7]);
+    }
+    expect(samples('final')).toHaveLength(5);
+    expect(samples('0').map(({ doc }) => doc)).toEqual(samples('final').map(({ doc }) => doc));
+    expect(samples('0').map(({ libmoe }) => libmoe.sums)).not.toEqual(
+      samples('final').map(({ libmoe }) => libmoe.sums),
+    );
+  });
+
+  it('may be cut by a regular expression, which must be one', () => {
+    const files = (begin: string) => () =>
+      loadRecipe(base, { data: { train: { files: 'a.txt', textDocuments: { begin } } } });
+    expect(files('^(Once')).toThrow(/data\.train.*regular expression, got "\^\(Once"/);
+    files('^Once')();
   });
 });
 

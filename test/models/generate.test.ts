@@ -1,14 +1,19 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
+  endTokens,
   type GeneratedToken,
   type GenerateOptions,
   generate,
   type LanguageModel,
   packSequences,
+  rawForward,
   sampleToken,
 } from '../../ts/models/language/index.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';
-import { someIds, tinyModel } from './tiny.ts';
+import { someIds, tinyModel, tinyMoe } from './tiny.ts';
 
 const prompt = someIds(6);
 
@@ -33,6 +38,40 @@ describe('generate', () => {
       const total = row.reduce((sum, logit) => sum + Math.exp(logit - best), 0);
       expect(logProbability).toBeCloseTo(-Math.log(total), 5);
       ids.push(token);
+    }
+  });
+
+  it('says which experts each token was chosen with', async () => {
+    using model = tinyModel(tinyMoe);
+    const made = await take(model, { maxTokens: 4, routing: true });
+    expect(made.map(({ token }) => token)).toEqual(
+      (await take(model, { maxTokens: 4 })).map(({ token }) => token),
+    );
+    expect((await take(model, { maxTokens: 1 }))[0]!.routing).toBeUndefined();
+    // The same as the last row of a whole pass over what came before.
+    const ids = [...prompt];
+    for (const { token, routing } of made) {
+      const tensors = rawForward(model, [ids], { hidden: true });
+      expect(routing!.map(({ layer }) => layer)).toEqual(['1']);
+      expect(routing![0]!.experts).toEqual(tensors.get('routing.1.experts')!.toArray().slice(-2));
+      expect(routing![0]!.weights).toEqual(tensors.get('routing.1.weights')!.toArray().slice(-2));
+      for (const t of tensors.values()) t.dispose();
+      ids.push(token);
+    }
+  });
+
+  it('knows where checkpoints say that texts end', () => {
+    using model = tinyModel();
+    expect(endTokens(model)).toEqual([]);
+    model.specialTokens = { eos_token_id: 3 };
+    expect(endTokens(model)).toEqual([3]);
+    const folder = mkdtempSync(join(tmpdir(), 'libmoe-end-'));
+    try {
+      expect(endTokens(model, folder)).toEqual([3]);
+      writeFileSync(join(folder, 'generation_config.json'), '{ "eos_token_id": [7, 3, 50] }');
+      expect(endTokens(model, folder)).toEqual([3, 7]);
+    } finally {
+      rmSync(folder, { recursive: true });
     }
   });
 

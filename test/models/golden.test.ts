@@ -93,8 +93,11 @@ describe('language models agree with PyTorch', () => {
       'OlmoeForCausalLM',
       'Qwen2MoeForCausalLM',
       'Qwen3MoeForCausalLM',
+      'Llama4ForCausalLM',
+      'Llama4ForConditionalGeneration',
       'DeepseekV2ForCausalLM',
       'DeepseekV3ForCausalLM',
+      'GptOssForCausalLM',
       'LibMoeForCausalLM',
     ]);
   });

@@ -1,20 +1,12 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { generate, loadLlama2c, loadModel, packSequences } from '../../ts/models/language/index.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';
+import { developmentData } from '../development-data.ts';
 
-const candidates = [process.env.LIBMOE_DATA, '../../../shared/data', '../../../../shared/data'].filter(
-  (path) => path !== undefined,
-);
-const data = candidates
-  .map((path) => (path.startsWith('.') ? fileURLToPath(new URL(path, import.meta.url)) : path))
-  .concat('/work/shared/data')
-  .find((path) => existsSync(join(path, 'weights/llama2c/stories260K.bin')));
-if (data === undefined)
-  console.warn('SKIPPED: stories260K.bin is not here (set LIBMOE_DATA to the folder of development data)');
+const data = developmentData('weights/llama2c/stories260K.bin');
 const file = join(data ?? '', 'weights/llama2c/stories260K.bin');
 
 interface Golden {

@@ -22,6 +22,18 @@ const sizes = (hidden: number, layers: number, heads: number, vocabulary: number
   vocab_size: vocabulary,
 });
 
+const llama4: JsonObject = {
+  intermediate_size: 8192,
+  intermediate_size_mlp: 16_384,
+  num_key_value_heads: 8,
+  head_dim: 128,
+  num_experts_per_tok: 1,
+  attention_chunk_size: 8192,
+  attn_scale: 0.1,
+  floor_scale: 8192,
+  rope_theta: 500_000,
+};
+
 /** Published models, in the spelling of their own config.json, and the parameters that transformers counts in them. */
 const published: [string, string, JsonObject, number][] = [
   [
@@ -81,6 +93,43 @@ const published: [string, string, JsonObject, number][] = [
     },
     30_532_122_624,
   ],
+  [
+    'Llama-4-Scout-17B-16E (text)',
+    'Llama4ForCausalLM',
+    {
+      ...sizes(5120, 48, 40, 202_048),
+      ...llama4,
+      max_position_embeddings: 10_485_760,
+      num_local_experts: 16,
+      interleave_moe_layer_step: 1,
+      no_rope_layers: [],
+      use_qk_norm: true,
+      attn_temperature_tuning: 4,
+      rope_scaling: {
+        factor: 16,
+        high_freq_factor: 1,
+        low_freq_factor: 1,
+        original_max_position_embeddings: 8192,
+        rope_type: 'llama3',
+      },
+    },
+    107_769_861_120,
+  ],
+  [
+    'Llama-4-Maverick-17B-128E (text)',
+    'Llama4ForCausalLM',
+    {
+      ...sizes(5120, 48, 40, 202_048),
+      ...llama4,
+      max_position_embeddings: 1_048_576,
+      num_local_experts: 128,
+      interleave_moe_layer_step: 2,
+      no_rope_layers: Array.from({ length: 48 }, (_, layer) => (layer % 4 === 3 ? 0 : 1)),
+      use_qk_norm: false,
+      rope_scaling: null,
+    },
+    400_711_848_960,
+  ],
 ];
 
 describe('config.json of families with experts', () => {
@@ -129,6 +178,57 @@ describe('config.json of families with experts', () => {
     }
   });
 
+  it('of Llama 4 says which layers turn, see pieces and have experts', () => {
+    const json = { ...small, num_key_value_heads: 4, head_dim: 6 };
+    const llama = (change: JsonObject) => read('Llama4ForCausalLM', { ...json, ...change });
+    const silent = llama({});
+    expect(silent).toMatchObject({
+      rotary: { base: 500_000, interleaved: true, layers: [0, 1, 2] },
+      chunk: { size: 8192, layers: [0, 1, 2] },
+      temperature: { strength: 0.1, every: 8192 },
+      qkNorm: 'turned',
+      feedForward: { hidden: 16_384 },
+      moe: {
+        layers: 'all',
+        experts: 16,
+        topK: 1,
+        weighted: 'inputs',
+        shared: { hidden: 32 },
+        expert: { hidden: 32 },
+      },
+    });
+    const other = llama({
+      no_rope_layer_interval: 2,
+      layer_types: ['full_attention', 'chunked_attention', 'chunked_attention', 'full_attention'],
+      attention_chunk_size: 16,
+      attn_temperature_tuning: false,
+      moe_layers: [0, 3],
+      use_qk_norm: false,
+    });
+    expect(other).toMatchObject({
+      rotary: { layers: [0, 2] },
+      chunk: { size: 16, layers: [1, 2] },
+      moe: { layers: [0, 3] },
+    });
+    expect([other.temperature, other.qkNorm]).toEqual([undefined, undefined]);
+    const every = llama({ no_rope_layers: [1, 1, 1, 1, 0], moe_layers: [] });
+    expect([every.rotary.layers, every.temperature, every.moe]).toEqual([undefined, undefined, undefined]);
+    for (const config of [silent, other]) {
+      const { architecture, fields } = familyOf(config);
+      expect(architecture.name).toBe('Llama4ForCausalLM');
+      expect(read('Llama4ForCausalLM', fields)).toEqual(config);
+    }
+  });
+
+  it('of Llama 4 with images holds that of its text model', () => {
+    const text = { ...small, num_key_value_heads: 4, head_dim: 6 };
+    const json = { text_config: text, vision_config: { hidden_size: 9 } };
+    expect(read('Llama4ForConditionalGeneration', json)).toEqual(read('Llama4ForCausalLM', text));
+    expect(() => read('Llama4ForConditionalGeneration', {})).toThrow(
+      /ERR_LIBMOE_CONFIG.*"text_config" is missing/,
+    );
+  });
+
   const refused: [string, string, JsonObject, RegExp][] = [
     ['clipped queries', 'OlmoeForCausalLM', { clip_qkv: 8 }, /"clip_qkv" is not supported/],
     ['windows of OLMoE', 'OlmoeForCausalLM', { sliding_window: 8 }, /"sliding_window" in an OLMoE/],
@@ -158,6 +258,37 @@ describe('config.json of families with experts', () => {
       { num_experts: 4 },
       /topK 8 is more than the 4 experts/,
     ],
+    [
+      'a step of half a layer',
+      'Llama4ForCausalLM',
+      { interleave_moe_layer_step: 0.5 },
+      /must be a positive integer/,
+    ],
+    [
+      'an interval of zero',
+      'Llama4ForCausalLM',
+      { no_rope_layer_interval: 0 },
+      /must be a positive integer, got 0/,
+    ],
+    ['a list of too few layers', 'Llama4ForCausalLM', { no_rope_layers: [1] }, /must list 4 layers, got 1/],
+    [
+      'no layer that turns',
+      'Llama4ForCausalLM',
+      { no_rope_layers: [0, 0, 0, 0] },
+      /without any layer that turns/,
+    ],
+    [
+      'pieces of no size',
+      'Llama4ForCausalLM',
+      { attention_chunk_size: null },
+      /need "attention_chunk_size", which/,
+    ],
+    [
+      'unknown layer types',
+      'Llama4ForCausalLM',
+      { layer_types: Array(4).fill('sliding_attention') as string[] },
+      /must be a list of 4 times "full_attention" or "chunked_attention"/,
+    ],
     ['dynamic scaling', 'OlmoeForCausalLM', { rope_scaling: { type: 'dynamic', factor: 2 } }, /"dynamic"/],
   ];
   it.each(refused)('refuses %s', (_, family, change, message) => {
@@ -170,6 +301,17 @@ describe('config.json of families with experts', () => {
 describe('a model that no family computes keeps our own form', () => {
   const moe = { experts: 4, topK: 2, expert: { hidden: 16 } };
   const gated = { hidden: 8, sigmoidGate: true };
+  const likeLlama4: LanguageModelOptions = {
+    ...tinyConfig,
+    rotary: { interleaved: true },
+    chunk: { size: 8 },
+  };
+  const weighing: LanguageModelOptions['moe'] = {
+    ...moe,
+    router: { name: 'sigmoid', normalise: false },
+    weighted: 'inputs',
+    shared: { hidden: 16 },
+  };
   const forms: [string, LanguageModelOptions, string][] = [
     ['Mixtral', { ...tinyConfig, moe }, 'MixtralForCausalLM'],
     [
@@ -195,6 +337,16 @@ describe('a model that no family computes keeps our own form', () => {
       { ...tinyConfig, moe: { ...moe, shared: { hidden: 8 } } },
       'LibMoeForCausalLM',
     ],
+    ['Llama 4', { ...likeLlama4, moe: weighing }, 'Llama4ForCausalLM'],
+    [
+      'normalised weights',
+      { ...likeLlama4, moe: { ...weighing, router: { name: 'sigmoid' } } },
+      'LibMoeForCausalLM',
+    ],
+    ['no shared block', { ...likeLlama4, moe: { ...weighing, shared: undefined } }, 'LibMoeForCausalLM'],
+    ['pairs of both halves', { ...likeLlama4, rotary: {}, moe: weighing }, 'LibMoeForCausalLM'],
+    ['pieces elsewhere', { ...tinyConfig, chunk: { size: 8 } }, 'LibMoeForCausalLM'],
+    ['still layers elsewhere', { ...tinyConfig, rotary: { layers: [1] } }, 'LibMoeForCausalLM'],
     ['weighted inputs', { ...tinyConfig, moe: { ...moe, weighted: 'inputs' } }, 'LibMoeForCausalLM'],
     [
       'scaled outputs',

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { Experts } from '../../ts/moe/experts.ts';
 import {
   activate,
   activationNames,
@@ -10,9 +11,12 @@ import {
   Rotary,
   SelfAttention,
 } from '../../ts/nn/index.ts';
-import { scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { linear } from '../../ts/tensor/gemm.ts';
+import { full, noGrad, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { dispatchPlan } from '../../ts/tensor/permutation.ts';
 import { randn } from '../../ts/tensor/random.ts';
 import { leaveToCollector } from '../collected.ts';
+import { gradientCheck } from '../ops/gradient-check.ts';
 
 leaveToCollector();
 
@@ -88,10 +92,40 @@ describe('layers', () => {
   it('knows every activation and refuses others', () => {
     scope(() => {
       const x = tensor([-1, 0, 2], [3]);
-      for (const name of activationNames) expect(activate(x, name).shape).toEqual([3]);
+      for (const name of activationNames)
+        if (name !== 'clampedSwiglu') expect(activate(x, name).shape).toEqual([3]);
+      expect(() => activate(x, 'clampedSwiglu')).toThrow(/ERR_LIBMOE_ARGUMENT.*for gated layers/);
       near(activate(x, 'identity').toArray(), [-1, 0, 2], 0);
       expect(() => activate(x, 'tanhh' as 'relu')).toThrow(/ERR_LIBMOE_ARGUMENT.*unknown activation/);
     });
+  });
+
+  it('the clamped SwiGLU of a dense layer is that of an expert, and its gradients those of central differences', () => {
+    const size = { hidden: 6, activation: 'clampedSwiglu', gated: true, bias: true } as const;
+    using layer = new FeedForward(4, { ...size, dtype: 'f64' });
+    using experts = new Experts(1, 4, { ...size, dtype: 'f64' });
+    for (const [name, value] of experts.stateDict()) value.write(layer.stateDict().get(name)!.toArray());
+    scope(() => {
+      const x = tensor(
+        Float64Array.from({ length: 20 }, (_, i) => 30 * Math.sin(5 * i)),
+        [5, 4],
+        { requiresGrad: true },
+      );
+      noGrad(() => {
+        const ones = full([5, 1], 1, { dtype: 'f64' });
+        const plan = dispatchPlan(tensor(new Int32Array(5), [5, 1]), { experts: 1 });
+        near(layer.forward(x).toArray(), experts.forward(x, plan, ones).toArray());
+        const projected = linear(x, layer.up, layer.upBias).toArray();
+        expect([Math.max(...projected) > 7, Math.min(...projected) < -7]).toEqual([true, true]);
+      });
+      gradientCheck((input) => layer.forward(input!), [x]);
+      for (const [, parameter] of layer.namedParameters()) {
+        parameter.grad?.dispose();
+        parameter.grad = undefined;
+      }
+    });
+    expect(() => new FeedForward(4, { ...size, gated: false })).toThrow(/clampedSwiglu needs gated: true/);
+    expect(() => new Experts(1, 4, { ...size, gated: false })).toThrow(/clampedSwiglu needs gated: true/);
   });
 
   it('SelfAttention agrees with the plain formula: grouped heads, rotary, window, packed sequences', () => {

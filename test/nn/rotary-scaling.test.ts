@@ -78,8 +78,8 @@ describe('rotary scaling', () => {
     );
     const llama3 = { kind: 'llama3', factor: 2, originalPositions: 16 } as const;
     expect(() =>
-      rotaryFrequencies(4, 100, { ...llama3, lowFrequencyFactor: 4, highFrequencyFactor: 4 }),
-    ).toThrow(/ERR_LIBMOE_ARGUMENT.*lowFrequencyFactor 4 must be less than 4/);
+      rotaryFrequencies(4, 100, { ...llama3, lowFrequencyFactor: 5, highFrequencyFactor: 4 }),
+    ).toThrow(/ERR_LIBMOE_ARGUMENT.*lowFrequencyFactor 5 must not be more than 4/);
     expect(rotaryScalingSchema.safeParse({ kind: 'dynamic', factor: 2 }).success).toBe(false);
     expect(rotaryScalingSchema.safeParse({ kind: 'linear', factor: 2, faktor: 3 }).success).toBe(false);
   });

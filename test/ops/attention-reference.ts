@@ -5,6 +5,8 @@ export interface ReferenceOptions {
   causal: boolean;
   scale: number;
   window?: number | undefined;
+  /** One logit per query head. */
+  sinks?: readonly number[] | undefined;
 }
 
 /** Attention by its definition, one score at a time in f64. Shapes as the op. */
@@ -12,7 +14,7 @@ export function referenceAttention(q: Tensor, k: Tensor, v: Tensor, options: Ref
   const [qs, ks, vs] = [q.toArray(), k.toArray(), v.toArray()];
   const [tokens, queryHeads, width] = q.shape as [number, number, number];
   const [, heads, valueWidth] = v.shape as [number, number, number];
-  const { offsets, causal, scale, window = Number.POSITIVE_INFINITY } = options;
+  const { offsets, causal, scale, window = Number.POSITIVE_INFINITY, sinks } = options;
   const out = new Float64Array(tokens * queryHeads * valueWidth);
   for (let s = 0; s + 1 < offsets.length; s += 1) {
     const [begin, end] = [offsets[s]!, offsets[s + 1]!];
@@ -28,8 +30,9 @@ export function referenceAttention(q: Tensor, k: Tensor, v: Tensor, options: Ref
             score += qs[(t * queryHeads + h) * width + d]! * ks[row * width + d]!;
           seen.push({ row, score: score * scale });
         }
-        const top = Math.max(...seen.map((x) => x.score));
-        const total = seen.reduce((sum, x) => sum + Math.exp(x.score - top), 0);
+        const scores = [...seen.map((x) => x.score), ...(sinks ? [sinks[h]!] : [])];
+        const top = Math.max(...scores);
+        const total = scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
         for (const { row, score } of seen) {
           const weight = Math.exp(score - top) / total;
           for (let d = 0; d < valueWidth; d += 1)

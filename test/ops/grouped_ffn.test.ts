@@ -17,6 +17,8 @@ interface Case {
   bias: boolean;
   /** Expert of each choice, −1 for none; pseudo-random when absent. */
   choices?: number[];
+  /** Standard deviation of x, to reach the limits of clamped_swiglu. */
+  spread?: number;
 }
 
 function erf(x: number): number {
@@ -36,7 +38,11 @@ const activations: Record<ExpertActivation, (x: number) => number> = {
   gelu_erf: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
   gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   quick_gelu: (x) => x / (1 + Math.exp(-1.702 * x)),
+  clamped_swiglu: (x) => Math.min(x, 7) / (1 + Math.exp(-1.702 * Math.min(x, 7))),
 };
+/** What the up rows of a gated layer multiply the activation by. */
+const factor = (activation: ExpertActivation, up: number): number =>
+  activation === 'clamped_swiglu' ? Math.min(Math.max(up, -7), 7) + 1 : up;
 
 function choicesOf(c: Case): number[] {
   const noise = values(c.tokens * c.topK, 77);
@@ -65,7 +71,7 @@ function build(c: Case, dtype: Dtype, requiresGrad = false): Layer {
       { dtype, requiresGrad },
     );
   return {
-    x: scaled([c.tokens, c.d], 1, 1),
+    x: scaled([c.tokens, c.d], 1, c.spread ?? 1),
     plan: dispatchPlan(tensor(Int32Array.from(choicesOf(c)), [c.tokens, c.topK]), { experts: c.experts }),
     weights: sample([c.tokens, c.topK], 2, dtype === 'f64' ? 'f64' : 'f32', requiresGrad),
     up: scaled([c.experts, full, c.d], 3, 1 / Math.sqrt(c.d)),
@@ -99,7 +105,10 @@ function reference(l: Layer, c: Case): number[] {
       for (let i = 0; i < d; i += 1) sum += x[t * d + i]! * up[(e * full + f) * d + i]!;
       return sum;
     });
-    const a = Array.from({ length: hidden }, (_, f) => act(z[f]!) * (gated ? z[hidden + f]! : 1));
+    const a = Array.from(
+      { length: hidden },
+      (_, f) => act(z[f]!) * (gated ? factor(c.activation, z[hidden + f]!) : 1),
+    );
     for (let i = 0; i < d; i += 1) {
       let sum = downBias?.[e * d + i] ?? 0;
       for (let f = 0; f < hidden; f += 1) sum += a[f]! * down[(e * d + i) * hidden + f]!;
@@ -166,7 +175,7 @@ describe('groupedFfn', () => {
 
   it('knows every activation, gated and not', () => {
     for (const activation of expertActivations)
-      for (const gated of [true, false])
+      for (const gated of activation === 'clamped_swiglu' ? [true] : [true, false])
         scope(() => {
           const c = { ...base, activation, gated, tokens: 5 };
           const l = build(c, 'f64');
@@ -174,6 +183,40 @@ describe('groupedFfn', () => {
             1e-12,
           );
         });
+  });
+
+  it('clamps gate and up of clamped_swiglu, on whole and on ragged vectors', () => {
+    for (const [dtype, tolerance] of [
+      ['f64', 1e-12],
+      ['f32', 1e-5],
+      ['bf16', 3e-2],
+    ] as const)
+      for (const sizes of [
+        { d: 12, hidden: 1 },
+        { d: 33, hidden: 19 },
+        { d: 8, hidden: 64 },
+      ])
+        scope(() => {
+          const c: Case = { ...base, ...sizes, tokens: 23, activation: 'clamped_swiglu', spread: 12 };
+          const l = build(c, dtype);
+          expect(distance(run(l, c).toArray(), reference(l, c)), dtype).toBeLessThan(tolerance);
+          const unclamped = { ...c, activation: 'quick_gelu' as const };
+          expect(distance(run(l, c).toArray(), reference(l, unclamped))).toBeGreaterThan(0.1);
+        });
+  });
+
+  it('keeps a NaN, and has clamped_swiglu for gated experts only', () => {
+    scope(() => {
+      const c: Case = { ...base, activation: 'clamped_swiglu' };
+      const l = build(c, 'f32');
+      const poisoned = l.x.toArray();
+      poisoned[0] = Number.NaN;
+      l.x.write(poisoned);
+      expect(run(l, c).toArray().slice(0, c.d).every(Number.isNaN)).toBe(true);
+      expect(() => run(build({ ...c, gated: false }, 'f32'), { ...c, gated: false })).toThrow(
+        /ERR_LIBMOE_ARGUMENT.*clamped_swiglu is for gated experts/,
+      );
+    });
   });
 
   it('honours what a capacity dropped', () => {
@@ -249,6 +292,11 @@ describe('groupedFfn backward', () => {
   it('has them for every smooth activation', () => {
     for (const activation of ['identity', 'gelu_erf', 'gelu_tanh', 'quick_gelu'] as const)
       checkGradients({ ...small, tokens: 3, activation, gated: activation !== 'gelu_erf' }, false);
+  });
+
+  it('has them for clamped_swiglu within and beyond its limits', () => {
+    checkGradients({ ...small, tokens: 3, activation: 'clamped_swiglu' }, false);
+    checkGradients({ ...small, tokens: 8, hidden: 9, activation: 'clamped_swiglu', spread: 12 }, true);
   });
 
   it('has them with dropped, repeated and empty experts', () => {

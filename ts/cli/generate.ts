@@ -1,72 +1,119 @@
 import { Command } from 'commander';
+import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { number, whole } from './options.ts';
-import { printJson } from './output.ts';
+import { printJson, table } from './output.ts';
 
 interface Options {
   model: string;
   prompt: string;
   tokenizer?: string;
+  chat?: boolean;
+  system?: string;
   maxTokens: string;
   temperature: string;
   topK?: string;
   topP?: string;
   seed: string;
+  routing?: boolean;
   json?: boolean;
 }
 
 export function generateCommand(): Command {
   return new Command('generate')
-    .description('continue a text, token by token as it is made')
+    .description('continue a text or answer in a conversation, token by token as it is made')
     .requiredOption('--model <checkpoint>', 'a checkpoint folder, a run folder, or a llama2c .bin')
-    .requiredOption('--prompt <text>', 'the beginning')
+    .requiredOption('--prompt <text>', 'the beginning; with --chat what the user says')
+    .option('--chat', "write the prompt as a conversation, by the checkpoint's chat template")
+    .option('--system <text>', 'how the assistant is to be; implies --chat')
     .option('--tokenizer <file>', 'when the checkpoint has none of its own')
     .option('--max-tokens <n>', 'at most so many new tokens', '100')
     .option('--temperature <t>', '0: always the likeliest token', '0.8')
     .option('--top-k <k>', 'only the k likeliest tokens')
     .option('--top-p <p>', 'only the likeliest tokens that together have this probability')
     .option('--seed <n>', 'of the sampling', '0')
+    .option('--routing', 'which experts the model used for each new token')
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
-      "\nExample: npx libmoe generate --model runs/demo/moe --prompt 'My fellow citizens' --temperature 0.5\nMore: docs/models.md",
+      "\nExample: npx libmoe generate --model runs/demo/moe --prompt 'My fellow citizens' --temperature 0.5 --routing\nMore: docs/models.md",
     )
     .action(async (o: Options) => {
       const sampling = {
         maxTokens: whole('--max-tokens', o.maxTokens),
         temperature: number('--temperature', o.temperature),
         seed: number('--seed', o.seed),
+        routing: o.routing ?? false,
         ...(o.topK && { topK: whole('--top-k', o.topK) }),
         ...(o.topP && { topP: number('--top-p', o.topP) }),
       };
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');
-      const { generate, loadModel } = await import('../models/language/index.ts');
+      const { endTokens, generate, loadModel, moeLayersOf } = await import('../models/language/index.ts');
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
+      const chat = o.chat === true || o.system !== undefined;
+      const prompt = tokenizer.encode(chat ? await conversation(o, checkpoint) : o.prompt);
       const model = await loadModel(checkpoint);
       model.eval();
-      const prompt = tokenizer.encode(o.prompt);
-      const ids = [...prompt];
+      const tokens: Generated[] = [];
+      // An answer stands alone; a continuation comes with what it continues.
+      const shownFrom = chat ? prompt.length : 0;
+      const text = (): string =>
+        tokenizer.decode([...prompt, ...tokens.map(({ token }) => token)].slice(shownFrom));
       let shown = '';
-      const show = (text: string): void => {
+      const show = (now: string): void => {
         // A token can end inside a character: its beginning is shown when the rest has come.
-        if (!o.json && text.startsWith(shown)) process.stdout.write(text.slice(shown.length));
-        shown = text;
+        if (!o.json && now.startsWith(shown)) process.stdout.write(now.slice(shown.length));
+        shown = now;
       };
       await interruptible(async (signal) => {
-        const stream = generate(model, prompt, {
-          ...sampling,
-          signal,
-          ...(tokenizer.eosId !== undefined && { stop: [tokenizer.eosId] }),
-        });
-        for await (const token of stream) {
-          ids.push(token.token);
-          show(tokenizer.decode(ids));
+        if (o.routing && moeLayersOf(model.config).length === 0)
+          fail('ERR_LIBMOE_ARGUMENT', `--routing: ${o.model} has no MoE layers`);
+        const stop = new Set(endTokens(model, checkpoint));
+        if (tokenizer.eosId !== undefined) stop.add(tokenizer.eosId);
+        for await (const token of generate(model, prompt, { ...sampling, signal, stop: [...stop] })) {
+          tokens.push(token);
+          show(text());
         }
-        show(tokenizer.decode(ids));
+        show(text());
       }).finally(() => model.dispose());
-      if (o.json) printJson({ text: tokenizer.decode(ids), ids, promptTokens: prompt.length });
-      else process.stdout.write('\n');
+      const ids = [...prompt, ...tokens.map(({ token }) => token)];
+      if (!o.json) process.stdout.write('\n');
+      if (o.json) {
+        const each = tokens.map((token) => ({ ...token, text: tokenizer.decode([token.token]) }));
+        printJson({ text: text(), ids, promptTokens: prompt.length, ...(o.routing && { tokens: each }) });
+      } else if (o.routing)
+        console.log(`\n${routingTable(tokens, (id) => JSON.stringify(tokenizer.decode([id])))}`);
     });
+}
+
+type Generated = import('../models/language/index.ts').GeneratedToken;
+
+/** The conversation as the checkpoint's template writes it. */
+async function conversation({ prompt, system, tokenizer }: Options, checkpoint: string): Promise<string> {
+  const { statSync } = await import('node:fs');
+  const path = await import('node:path');
+  const { applyChatTemplate, loadChatTemplate } = await import('../data/index.ts');
+  const from = tokenizer ?? checkpoint;
+  const folder = statSync(from).isDirectory() ? from : path.dirname(from);
+  const messages = [
+    ...(system === undefined ? [] : [{ role: 'system', content: system }]),
+    { role: 'user', content: prompt },
+  ];
+  return applyChatTemplate(messages, loadChatTemplate(folder));
+}
+
+/** A row per token, a column per MoE layer: experts with their weights. */
+function routingTable(tokens: readonly Generated[], text: (id: number) => string): string {
+  const layers = tokens[0]?.routing?.map(({ layer }) => `layer ${layer}`) ?? [];
+  return table(
+    ['token', ...layers],
+    tokens.map(({ token, routing = [] }) => [
+      text(token),
+      ...routing.map(({ experts, weights }) =>
+        experts.flatMap((e, i) => (e < 0 ? [] : [`${e} (${weights[i]!.toFixed(2)})`])).join(' '),
+      ),
+    ]),
+  );
 }

@@ -10,6 +10,7 @@ import { demoCommand } from './demo.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
+import { logitsCommand } from './logits.ts';
 import { collect } from './options.ts';
 import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
@@ -70,6 +71,7 @@ const commands = [
   upcycleCommand,
   evalCommand,
   generateCommand,
+  logitsCommand,
   planCommand,
   sweepCommand,
   reportCommand,

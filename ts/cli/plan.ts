@@ -27,9 +27,10 @@ export function planCommand(): Command {
       '\nWhat cannot fit ends with exit code 1 and says what would.\n\nExample: npx libmoe plan recipes/language/660m/smoe.yaml --gpu a100-80\nMore: docs/experiments.md',
     )
     .action(async (recipe: string, o: Options) => {
-      const { loadRecipe, merged, parseOverrides, planRecipe } = await import('../experiment/index.ts');
+      const { merged, openRecipe, parseOverrides, planRecipe } = await import('../experiment/index.ts');
       let changes = parseOverrides(o.set ?? []);
-      if (o.smoke) changes = merged(loadRecipe(recipe).smoke ?? {}, changes);
+      const { smoke } = await openRecipe(recipe); // what it imports is known from here on
+      if (o.smoke) changes = merged(smoke ?? {}, changes);
       const plan = planRecipe(recipe, changes, {
         ...(o.gpu && { gpu: o.gpu }),
         ...(o.gpus && { gpus: whole('--gpus', o.gpus) }),

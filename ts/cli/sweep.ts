@@ -57,7 +57,7 @@ export function sweepCommand(): Command {
         ...(o.part && { part: partOf(o.part) }),
       };
       if (o.dryRun) {
-        const runs = plannedRuns(file, options);
+        const runs = await plannedRuns(file, options);
         if (o.json) printJson({ runs });
         else
           console.log(

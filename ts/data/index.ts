@@ -7,6 +7,13 @@ export {
   trainTokenizer,
   writeTokenizer,
 } from './bpe-training.ts';
+export {
+  applyChatTemplate,
+  type ChatMessage,
+  type ChatOptions,
+  type ChatTemplate,
+  loadChatTemplate,
+} from './chat-template.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';

@@ -8,11 +8,11 @@ export type { PlannedMemory } from './plan-memory.ts';
 export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
 export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
-export { importUserModule } from './user-modules.ts';
 export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
 export {
   type LoadSweepOptions,
   loadSweep,
+  openSweep,
   type Sweep,
   type SweepInput,
   type SweepRun,
@@ -20,3 +20,4 @@ export {
 } from './sweep-file.ts';
 export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
+export { importUserModule } from './user-modules.ts';

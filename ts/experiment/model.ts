@@ -1,6 +1,6 @@
 import type { Tokenizer } from '../data/index.ts';
 import { readConfig } from '../models/language/checkpoint.ts';
-import { LanguageModel, loadModel } from '../models/language/index.ts';
+import { LanguageModel, loadModel, takeOnly } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
 import { upcycleWithReport } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
@@ -30,15 +30,21 @@ export async function makeModel(
     }
     return new LanguageModel({ ...recipe.model, vocabularySize }, { seed: recipe.seed, dtype });
   }
-  const { checkpoint, upcycle } = recipe.start!;
+  const { checkpoint, upcycle, only } = recipe.start!;
   const loaded = await loadModel(resolveCheckpoint(checkpoint), { dtype });
-  if (!upcycle) return loaded;
+  if (!upcycle && !only) return loaded;
   try {
+    if (!upcycle) {
+      const { model, drawn } = takeOnly(loaded, only!, recipe.seed);
+      log(`taken from ${checkpoint}: ${only!.join(', ')}; ${drawn.length} tensors drawn anew`);
+      return model;
+    }
     const { model, report } = upcycleWithReport(loaded, upcycle);
     log(
       `upcycled layers ${report.layers.join(', ')}: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')} parameters, ` +
         `${report.initialised.length} new tensors`,
     );
+    for (const why of report.unlikeDense) log(`the model does not start as the dense one: ${why}`);
     return model;
   } finally {
     loaded.dispose();

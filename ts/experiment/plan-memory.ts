@@ -3,6 +3,7 @@ import {
   type LanguageModelConfig,
   moeLayersOf,
   type ParameterReport,
+  valueDimOf,
 } from '../models/language/index.ts';
 import type { RouterOnProbe } from './plan-router.ts';
 
@@ -45,18 +46,28 @@ const f32 = 4;
 const feedForwardKept = ({ hidden, gated, activation }: FeedForwardConfig): number =>
   hidden * (gated ? 4 : activation === 'identity' ? 1 : 2);
 
+/** Bytes that the tape keeps of one token in one layer's attention, its normalised input included. */
+function attentionKept(config: LanguageModelConfig, element: number): number {
+  const { dModel, heads, keyValueHeads, headDim, qkNorm, attention } = config;
+  const valueDim = valueDimOf(config);
+  const queryAndOutput = heads * (headDim + valueDim);
+  const keyAndValue = keyValueHeads * (headDim + valueDim);
+  const normed = qkNorm ? (heads + keyValueHeads) * headDim : 0;
+  // Latents before and after their norms.
+  const latents = 2 * ((attention?.queryRank ?? 0) + (attention?.keyValueRank ?? 0));
+  const statistics = attention === undefined ? 0 : attention.queryRank === undefined ? f32 : 2 * f32;
+  return element * (dModel + normed + latents + queryAndOutput + keyAndValue) + statistics + heads * f32;
+}
+
 /** Bytes that the tape keeps of one token in each block, without the residual stream that enters it. */
 function blocksKept(
   config: LanguageModelConfig,
   element: number,
   router: RouterOnProbe | undefined,
 ): number[] {
-  const { dModel, heads, keyValueHeads, headDim, qkNorm, norm, moe } = config;
-  const queryWidth = heads * headDim;
-  const keyWidth = keyValueHeads * headDim;
+  const { dModel, norm, moe } = config;
   const statistics = norm === 'layernorm' ? 2 * f32 : f32;
-  const normed = qkNorm ? queryWidth + keyWidth : 0;
-  const attention = element * (dModel + normed + 2 * queryWidth + 2 * keyWidth) + statistics + heads * f32;
+  const attention = attentionKept(config, element) + statistics;
   const between = element * 2 * dModel + statistics;
   const dense = element * feedForwardKept(config.feedForward);
   const moeLayers = moeLayersOf(config);
@@ -75,8 +86,9 @@ function blocksKept(
 }
 
 /** Bytes per token that backward of one block holds beside what was kept. */
-function working({ dModel, heads, keyValueHeads, headDim, feedForward, moe }: LanguageModelConfig): number {
-  const attention = (2 * heads + 2 * keyValueHeads) * headDim;
+function working(config: LanguageModelConfig): number {
+  const { dModel, heads, keyValueHeads, headDim, feedForward, moe } = config;
+  const attention = (heads + keyValueHeads) * (headDim + valueDimOf(config));
   const hidden = moe ? 0 : 2 * feedForward.hidden;
   return 2 * dModel + Math.max(attention, hidden);
 }

@@ -41,7 +41,7 @@ export interface PrepareOptions {
   signal?: AbortSignal | undefined;
 }
 
-const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'tokenizer.bin'];
+const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'tokenizer.bin'];
 
 /** Copies a tokenizer (a folder's, a tokenizer.json with what lies beside it, or a llama2c `.bin`) into a checkpoint folder. */
 export function copyTokenizer(from: string, to: string): void {

@@ -113,7 +113,14 @@ export const recipeSchema = z.strictObject({
   /** A new model; vocabularySize defaults to the tokenizer's. Give either this or `start`. */
   model: languageModelConfigSchema.partial({ vocabularySize: true }).optional(),
   /** A checkpoint to go on from, upcycled first if asked. */
-  start: z.strictObject({ checkpoint: z.string(), upcycle: upcycleOptionsSchema.optional() }).optional(),
+  start: z
+    .strictObject({
+      checkpoint: z.string(),
+      upcycle: upcycleOptionsSchema.optional(),
+      /** Take only the tensors with such names (`*` is any text) from the checkpoint; the others are those of a new model of this seed. */
+      only: z.array(z.string().min(1)).min(1).optional(),
+    })
+    .optional(),
   training: z.strictObject({
     steps: count,
     /** Micro-batches per step: gradients accumulate, memory shrinks, the result stays within rounding. */
@@ -176,20 +183,24 @@ export async function openRecipe(
   source: string | RecipeInput,
   changes: Record<string, unknown> = {},
 ): Promise<Recipe> {
-  const { imports } = merged(typeof source === 'string' ? readYaml(source) : source, changes);
-  // Of another form it is refused below, with all else that is wrong.
-  const files = z.array(z.string()).safeParse(imports).data ?? [];
-  for (const file of files) await importUserModule(file);
+  await importModulesOf(merged(typeof source === 'string' ? readRecipe(source) : source, changes));
   return loadRecipe(source, changes);
 }
 
+/** Imports what a recipe that nobody has checked yet names in `imports`. */
+export async function importModulesOf({ imports }: Record<string, unknown>): Promise<void> {
+  // Of another form it is refused later, with all else that is wrong.
+  for (const file of z.array(z.string()).safeParse(imports).data ?? []) await importUserModule(file);
+}
+
 /**
- * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out.
+ * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out. A file may be laid over another:
+ * `extends: base.yaml`, relative to itself.
  * @throws ERR_LIBMOE_FILE when there is no such file, ERR_LIBMOE_RECIPE naming every wrong key, the nearest known key beside an unknown one
  */
 export function loadRecipe(source: string | RecipeInput, changes: Record<string, unknown> = {}): Recipe {
   const where = typeof source === 'string' ? source : 'the recipe';
-  const tree = merged(typeof source === 'string' ? readYaml(source) : source, changes);
+  const tree = merged(typeof source === 'string' ? readRecipe(source) : source, changes);
   const parsed = recipeSchema.safeParse(tree);
   if (!parsed.success)
     fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
@@ -202,6 +213,10 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
   }
   if (recipe.model && recipe.tokenizer === undefined)
     refuse('a new model needs "tokenizer": a tokenizer.json, or { train: { vocabularySize } }');
+  if (recipe.start?.upcycle && recipe.start.only)
+    refuse(
+      'start.only is for a checkpoint that is taken as it is: with start.upcycle set start.upcycle.only',
+    );
   if (recipe.start && typeof recipe.tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
   const { data, training } = recipe;
@@ -243,6 +258,18 @@ function checkModel({ model, start, data }: Recipe): void {
       typeof upcycle.router === 'string' ? { name: upcycle.router } : upcycle.router;
     createRouter(name, options, { width: 1, experts, topK, compat, layer: 0, layers: 1 }).dispose();
   }
+}
+
+/** A recipe file's tree, laid over the one that it extends. @throws as {@link readYaml} */
+export function readRecipe(file: string, below: readonly string[] = []): Record<string, unknown> {
+  const { extends: base, ...own } = readYaml(file);
+  if (base === undefined) return own;
+  if (typeof base !== 'string')
+    return fail('ERR_LIBMOE_RECIPE', `${file}: "extends" expects the path of a recipe beside it`);
+  const next = path.resolve(path.dirname(file), base);
+  const chain = [...below, path.resolve(file)];
+  if (chain.includes(next)) fail('ERR_LIBMOE_RECIPE', `${file}: extends ${base}, which extends it`);
+  return merged(readRecipe(next, chain), own);
 }
 
 /** A YAML file of keys and values. @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE */

@@ -30,12 +30,13 @@ export function resolvedRecipe(recipe: Recipe, vocabularySize: number): Recipe {
     // Parsed once more: the keys then stand in the schema's order, so that equal recipes are equal texts.
     return recipeSchema.parse({ ...recipe, model: wholeModel(config) });
   }
-  const { checkpoint, upcycle } = start!;
+  const { checkpoint, upcycle, only } = start!;
   return {
     ...recipe,
     start: {
       checkpoint: resolveCheckpoint(checkpoint),
       ...(upcycle && { upcycle: { ...upcycle, router: wholeRouter(upcycle.router) } }),
+      ...(only && { only }),
     },
   };
 }

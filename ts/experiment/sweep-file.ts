@@ -3,7 +3,14 @@ import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
-import { loadRecipe, type Recipe, type RecipeInput, readYaml } from './recipe.ts';
+import {
+  importModulesOf,
+  loadRecipe,
+  type Recipe,
+  type RecipeInput,
+  readRecipe,
+  readYaml,
+} from './recipe.ts';
 import { lossMetrics, sweepMetrics } from './sweep-measure.ts';
 
 const changes = z.record(z.string(), z.unknown());
@@ -119,10 +126,12 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
       return refuse(
         `${JSON.stringify(value)} has no name to call the variant by: use variants: { name: changes }`,
       );
+    const router = axis === 'router' && typeof value === 'string';
+    const placedValue = router ? { name: value } : value;
     return {
       label: short ? label : `${axis.split('.').at(-1)}-${label}`,
       apply: (recipe: Tree) =>
-        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), value), recipe),
+        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), placedValue), recipe),
     };
   });
   const labels = settings.map(({ label }) => label);
@@ -149,27 +158,40 @@ function combinations(axes: readonly Setting[][]): Setting[] {
   );
 }
 
+/** The sweep file itself, checked, with the recipe that all runs share. */
+function readSweep(
+  source: string | SweepInput,
+  options: LoadSweepOptions,
+): { where: string; file: z.output<typeof sweepSchema>; base: Tree } {
+  const where = typeof source === 'string' ? source : 'the sweep';
+  const tree = typeof source === 'string' ? readYaml(source, 'sweep') : source;
+  const parsed = sweepSchema.safeParse(tree);
+  if (!parsed.success)
+    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(sweepSchema, parsed.error.issues, tree)}`);
+  const given = parsed.data.base;
+  const folder = typeof source === 'string' ? path.dirname(source) : '.';
+  const whole = typeof given === 'string' ? readRecipe(path.resolve(folder, given)) : given;
+  const { smoke, ...base } = whole;
+  const sized = options.smoke ? merged(base, (smoke as Tree | undefined) ?? {}) : base;
+  return { where, file: parsed.data, base: merged(sized, options.changes ?? {}) };
+}
+
+/** {@link loadSweep} after importing the files that the base recipe's `imports` names. */
+export async function openSweep(source: string | SweepInput, options: LoadSweepOptions = {}): Promise<Sweep> {
+  await importModulesOf(readSweep(source, options).base);
+  return loadSweep(source, options);
+}
+
 /**
  * Reads and checks a sweep with the recipes of all its runs.
  * @param source a YAML file, or an object
  * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE naming every wrong key of the sweep, or the first run whose recipe is wrong
  */
 export function loadSweep(source: string | SweepInput, options: LoadSweepOptions = {}): Sweep {
-  const where = typeof source === 'string' ? source : 'the sweep';
-  const tree = typeof source === 'string' ? readYaml(source, 'sweep') : source;
-  const parsed = sweepSchema.safeParse(tree);
-  if (!parsed.success)
-    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(sweepSchema, parsed.error.issues, tree)}`);
-  const { name, axes, compare, notes, checkpoints } = parsed.data;
-  let base = parsed.data.base;
-  if (typeof base === 'string')
-    base = readYaml(typeof source === 'string' ? path.resolve(path.dirname(source), base) : base, 'recipe');
-  if (options.smoke) base = merged(base, (base.smoke as Tree | undefined) ?? {});
-  base = merged(base, options.changes ?? {});
-  delete base.smoke;
-
+  const { where, file, base } = readSweep(source, options);
+  const { name, axes, compare, notes, checkpoints } = file;
   const settings = new Map(
-    Object.entries(axes).map(([axis, given]) => [axis, settingsOf(axis, given, base as Tree, where)]),
+    Object.entries(axes).map(([axis, given]) => [axis, settingsOf(axis, given, base, where)]),
   );
   const seedAxis = settings.get('seed') ?? settingsOf('seed', [base.seed ?? 42], base, where);
   const variants = combinations([...settings].filter(([axis]) => axis !== 'seed').map(([, each]) => each));
@@ -181,7 +203,7 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
   const runs = variants.flatMap(({ label, apply }) =>
     seedAxis.map((seed, i): SweepRun => {
       const folder = `${label}/${seeds[i]}`;
-      const all = seed.apply(apply(base as Tree));
+      const all = seed.apply(apply(base));
       try {
         return {
           variant: label,

@@ -9,6 +9,9 @@ import {
   readDocumentValues,
   studentInterval,
 } from '../evaluation/index.ts';
+import { resolveLanguageModelConfig } from '../models/language/index.ts';
+import { upcycledConfig, whyUnlikeDense } from '../upcycling/index.ts';
+import type { Recipe } from './recipe.ts';
 import type { Sweep, SweepRun } from './sweep-file.ts';
 import { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 
@@ -35,6 +38,8 @@ export interface SweepVariant {
   test?: PairedTest;
   /** Paired bootstrap over held-out documents, each document's bits per byte taken over the common seeds. */
   documents?: Comparison;
+  /** Why the model does not start as the dense one it was upcycled from. */
+  unlikeDense?: string[];
   note?: string;
 }
 
@@ -64,12 +69,14 @@ export function sweepResults(sweep: Sweep, outcomes: readonly SweepOutcome[], ou
       if (values.length > 0) metrics[metric] = studentInterval(values, confidence);
     }
     const note = sweep.notes[variant];
+    const why = unlikeDense(sweep.runs.find((run) => run.variant === variant)?.recipe);
     return {
       variant,
       runs: finished.length,
       failed: of(variant).filter(({ status }) => status === 'failed').length,
       metrics,
       ...(variant !== sweep.baseline && tests(sweep, finished, done(sweep.baseline), out)),
+      ...(why.length > 0 && { unlikeDense: why }),
       ...(note !== undefined && { note }),
     };
   });
@@ -85,6 +92,20 @@ export function sweepResults(sweep: Sweep, outcomes: readonly SweepOutcome[], ou
     variants: rows.sort((a, b) => (worth(a) === worth(b) ? 0 : worth(a) - worth(b))),
     runs: [...outcomes],
   };
+}
+
+function unlikeDense(recipe: Recipe | undefined): string[] {
+  const upcycle = recipe?.start?.upcycle;
+  if (!upcycle) return [];
+  // The reasons lie in the layer alone, so the smallest dense model will do.
+  const dense = resolveLanguageModelConfig({
+    vocabularySize: 1,
+    dModel: 2,
+    layers: 1,
+    heads: 1,
+    feedForward: { hidden: upcycle.hidden ?? 1 },
+  });
+  return whyUnlikeDense(upcycledConfig(dense, { ...upcycle, layers: 'all' }), upcycle);
 }
 
 /** A variant against the baseline, on the seeds that both have. */

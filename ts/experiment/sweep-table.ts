@@ -60,7 +60,12 @@ export function sweepTable(results: SweepResults, columns: readonly SweepMetric[
     ...(tested ? [`${headers[metric]}, difference to ${baseline}`, 'p'] : []),
     ...(onDocuments ? ['bits per byte, difference over documents'] : []),
   ];
-  const notes = variants.flatMap(({ variant, note }) => (note === undefined ? [] : [{ variant, note }]));
+  const notes = variants.flatMap(({ variant, note, unlikeDense = [] }) => {
+    const start =
+      unlikeDense.length > 0 ? [`does not start as the dense model: ${unlikeDense.join('; ')}`] : [];
+    const all = [...start, ...(note === undefined ? [] : [note])];
+    return all.length === 0 ? [] : [{ variant, note: all.join('. ') }];
+  });
   const mark = (variant: string): string => {
     const at = notes.findIndex((noted) => noted.variant === variant);
     return at < 0 ? variant : `${variant} [${at + 1}]`;

@@ -4,13 +4,13 @@ import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
 import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
-import type { StatusOutput } from '../training/index.ts';
+import type { StatusOutput, StepReport } from '../training/index.ts';
 import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 import { runRecipe } from './run.ts';
 import { differences } from './standing.ts';
 import {
   type LoadSweepOptions,
-  loadSweep,
+  openSweep,
   type Sweep,
   type SweepInput,
   type SweepRun,
@@ -35,6 +35,8 @@ export interface SweepOptions extends LoadSweepOptions {
   log?: (line: string) => void;
   /** Where the status line of a run goes; null: nowhere. */
   status?: StatusOutput | null;
+  /** Called after every step of every run. */
+  onStep?: (report: StepReport, run: SweepRun) => void;
 }
 
 /** What {@link runSweep} did. */
@@ -69,7 +71,7 @@ export async function runSweep(
   source: string | SweepInput,
   options: SweepOptions = {},
 ): Promise<SweepSummary> {
-  const sweep = loadSweep(source, options);
+  const sweep = await openSweep(source, options);
   const out = path.resolve(options.out ?? path.join('runs', sweep.name));
   const { log = () => {}, signal } = options;
   const chosen = chosenRuns(sweep, options);
@@ -88,11 +90,11 @@ export async function runSweep(
 }
 
 /** The runs that a sweep consists of, as they would be done, with what is on disk. */
-export function plannedRuns(
+export async function plannedRuns(
   source: string | SweepInput,
   options: SweepOptions = {},
-): { folder: string; variant: string; seed: number; status: SweepOutcome['status'] }[] {
-  const sweep = loadSweep(source, options);
+): Promise<{ folder: string; variant: string; seed: number; status: SweepOutcome['status'] }[]> {
+  const sweep = await openSweep(source, options);
   const out = path.resolve(options.out ?? path.join('runs', sweep.name));
   return chosenRuns(sweep, options).map((run) => ({
     folder: path.join(out, run.folder),
@@ -181,6 +183,7 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
         ...(options.status !== undefined && { status: options.status }),
         ...(signal && { signal }),
         ...(options.command && { command: options.command }),
+        ...(options.onStep && { onStep: (report: StepReport) => options.onStep?.(report, run) }),
       },
     );
     if (tokenizer !== undefined && !existsSync(tokenizer))

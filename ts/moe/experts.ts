@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import type { ActivationName } from '../nn/feed-forward.ts';
+import { type ActivationName, requireGated } from '../nn/feed-forward.ts';
 import { type Initialiser, kaimingUniform, normal, startWith } from '../nn/initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from '../nn/linear.ts';
 import { Module } from '../nn/module.ts';
@@ -46,6 +46,7 @@ const activations: Record<ActivationName, ExpertActivation> = {
   gelu: 'gelu_erf',
   geluTanh: 'gelu_tanh',
   quickGelu: 'quick_gelu',
+  clampedSwiglu: 'clamped_swiglu',
 };
 
 /** What a MoE layer asks of its experts. */
@@ -79,6 +80,7 @@ export class Experts extends Module implements ExpertSet {
     super();
     const { hidden, activation, gated, bias, init = 'linear', layers = 1 } = options;
     requirePositive('Experts', { experts: count, width, hidden });
+    requireGated('Experts', options);
     if (!Object.hasOwn(activations, activation))
       fail(
         'ERR_LIBMOE_ARGUMENT',

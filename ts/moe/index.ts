@@ -10,6 +10,7 @@ export {
 } from './context.ts';
 export { capacityOf } from './dispatch/capacity.ts';
 export { type DispatchSettings, dispatchLocally } from './dispatch/local.ts';
+export { diversityLoss } from './diversity.ts';
 export {
   type ExpertInit,
   type ExpertModule,

@@ -6,8 +6,10 @@ import { Module } from '../nn/module.ts';
 import { add, multiply, scale, sigmoid } from '../tensor/elementwise.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { DropPolicy } from '../tensor/permutation.ts';
+import type { Coefficient } from './coefficient.ts';
 import { ForwardContext, type RoutingContext } from './context.ts';
 import { dispatchLocally } from './dispatch/local.ts';
+import { diversityLoss } from './diversity.ts';
 import {
   type ExpertInit,
   type ExpertModule,
@@ -47,6 +49,8 @@ export interface MoeLayerOptions extends LayerOptions {
   weighted?: 'outputs' | 'inputs' | undefined;
   /** Factor of the routed output; default 1. */
   routedScaling?: number;
+  /** Factor of the loss that keeps a token's experts from answering alike (see diversityLoss); default 0. */
+  diversityCoefficient?: Coefficient | undefined;
   /** Changes every routing before tokens are sent: probes of analysis. */
   routingTransform?: ((routing: Routing) => Routing) | undefined;
   /** Index of the layer in the model, and the model's number of layers (initial values depend on it); default 0 of 1. */
@@ -77,6 +81,7 @@ export class MoeLayer extends Module {
   readonly routedScaling: number;
   capacityFactor: number | undefined;
   dropPolicy: DropPolicy | undefined;
+  readonly diversityCoefficient: Coefficient;
   /** Changes every routing before tokens are sent. */
   routingTransform: ((routing: Routing) => Routing) | undefined;
 
@@ -94,6 +99,7 @@ export class MoeLayer extends Module {
     this.routedScaling = options.routedScaling ?? 1;
     this.capacityFactor = options.capacityFactor;
     this.dropPolicy = options.dropPolicy;
+    this.diversityCoefficient = options.diversityCoefficient ?? 0;
     this.routingTransform = options.routingTransform;
     const count =
       typeof experts === 'number' ? experts : experts instanceof Experts ? experts.count : experts.length;
@@ -147,6 +153,10 @@ export class MoeLayer extends Module {
       context.addRecord(new RoutingRecord(at, routing, plan.offsets, plan.dropped));
     }
     for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);
+    if (place.training && this.diversityCoefficient !== 0 && routing.experts.shape[1]! > 1) {
+      const value = diversityLoss(this.experts, tokens, routing, plan);
+      context.addLoss('diversity', this.name, value, this.diversityCoefficient);
+    }
     let out =
       this.weighted === 'inputs'
         ? onWeightedInputs(this.experts, tokens, plan, routing.weights)

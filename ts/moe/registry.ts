@@ -4,6 +4,7 @@ import type { RandomSource } from '../nn/initialisers.ts';
 import type { LayerOptions } from '../nn/linear.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { type Compat, compatibilities, type Router } from './router.ts';
+import { lossOptions } from './routers/loss-options.ts';
 
 /** What a router is made for. */
 export interface RouterPlace {
@@ -125,6 +126,12 @@ function checkedRouter(
       `router "${name}" works beside an expert that sees every token: set shared: { hidden }`,
     );
   const schema = definition.options instanceof z.ZodObject ? definition.options.strict() : definition.options;
+  const losses = schema instanceof z.ZodObject ? foreignLosses(schema.shape, options) : [];
+  if (losses.length > 0)
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `router "${name}" takes no ${losses.join(', ')}: it has no scores to take such a loss of, or makes its own; leave ${losses.length > 1 ? 'them' : 'it'} out`,
+    );
   const parsed = schema.safeParse(options ?? {});
   if (!parsed.success)
     return fail(
@@ -133,3 +140,7 @@ function checkedRouter(
     );
   return { definition, checked: parsed.data };
 }
+
+/** Options of the usual losses that were given to a router which has none of them. */
+const foreignLosses = (known: object, given: unknown): string[] =>
+  Object.keys(given ?? {}).filter((key) => key !== 'flavour' && key in lossOptions.shape && !(key in known));

@@ -8,6 +8,8 @@ export interface ElementwiseNative {
   affine(x: Handle, y: Handle, alpha: number, beta: number): void;
   accumulate(x: Handle, y: Handle, alpha: number): void;
   cast(x: Handle, y: Handle): void;
+  /** blocks u8 [groups, 16], scales u8 [groups], y [groups, 32]. */
+  dequantiseMxfp4(blocks: Handle, scales: Handle, y: Handle): void;
   fill(y: Handle, value: number): void;
   where(mask: Handle, a: Handle, b: Handle, y: Handle): void;
 }

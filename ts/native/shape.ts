@@ -11,6 +11,15 @@ export interface ShapeNative {
     toStrides: readonly number[],
     toOffset: number,
   ): void;
+  /** y from the elements of a file of `size` bytes, the first at byte `offset`, one stride per axis of y. */
+  readFile(
+    y: Handle,
+    path: string,
+    size: number,
+    offset: number,
+    dtype: number,
+    strides: readonly number[],
+  ): void;
   gatherRows(x: Handle, index: Handle, y: Handle): void;
   scatterAddRows(x: Handle, index: Handle, y: Handle): void;
 }

@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import { gelu, multiply, quickGelu, relu, silu } from '../tensor/elementwise.ts';
+import { add, gelu, maximum, minimum, multiply, quickGelu, relu, silu } from '../tensor/elementwise.ts';
 import { linear } from '../tensor/gemm.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { slice } from '../tensor/shape.ts';
@@ -7,12 +7,23 @@ import { kaimingUniform, startWith } from './initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear.ts';
 import { Module } from './module.ts';
 
-/** The activations of feed-forward layers and experts; `gelu` is the exact one (erf). */
-export const activationNames = ['relu', 'silu', 'gelu', 'geluTanh', 'quickGelu', 'identity'] as const;
+/**
+ * The activations of feed-forward layers and experts; `gelu` is the exact one (erf). `clampedSwiglu` is for gated ones only and says all that lies
+ * between the matrices: quickGelu(min(gate, 7)) · (clamp(up, ±7) + 1) (gpt-oss, arXiv 2508.10925).
+ */
+export const activationNames = [
+  'relu',
+  'silu',
+  'gelu',
+  'geluTanh',
+  'quickGelu',
+  'identity',
+  'clampedSwiglu',
+] as const;
 /** One of {@link activationNames}. */
 export type ActivationName = (typeof activationNames)[number];
 
-/** Applies an activation by name. @throws ERR_LIBMOE_ARGUMENT for an unknown name */
+/** Applies an activation by name. @throws ERR_LIBMOE_ARGUMENT for an unknown name, and for clampedSwiglu, which takes two: {@link activateGated} */
 export function activate(x: Tensor, name: ActivationName): Tensor {
   switch (name) {
     case 'relu':
@@ -27,12 +38,28 @@ export function activate(x: Tensor, name: ActivationName): Tensor {
       return quickGelu(x);
     case 'identity':
       return x;
+    case 'clampedSwiglu':
+      return fail('ERR_LIBMOE_ARGUMENT', 'clampedSwiglu is for gated layers: set gated: true');
     default:
       return fail(
         'ERR_LIBMOE_ARGUMENT',
         `unknown activation "${String(name)}"; one of ${activationNames.join(', ')}`,
       );
   }
+}
+
+/** What lies between the matrices of a gated layer: activation(gate) ∘ up, all of one shape. */
+export function activateGated(gate: Tensor, up: Tensor, name: ActivationName): Tensor {
+  if (name !== 'clampedSwiglu') return multiply(activate(gate, name), up);
+  const limit = 7;
+  const bounded = minimum(maximum(up, -limit), limit);
+  return multiply(quickGelu(minimum(gate, limit)), add(bounded, 1));
+}
+
+/** Refuses an activation that only gated layers have. @throws ERR_LIBMOE_ARGUMENT */
+export function requireGated(layer: string, options: { activation: ActivationName; gated: boolean }): void {
+  if (options.activation === 'clampedSwiglu' && !options.gated)
+    fail('ERR_LIBMOE_ARGUMENT', `${layer}: the activation clampedSwiglu needs gated: true`);
 }
 
 export interface FeedForwardOptions extends LayerOptions {
@@ -60,6 +87,7 @@ export class FeedForward extends Module {
   constructor(width: number, options: FeedForwardOptions) {
     super();
     requirePositive('FeedForward', { width, hidden: options.hidden });
+    requireGated('FeedForward', options);
     this.width = width;
     this.hidden = options.hidden;
     this.activation = options.activation;
@@ -86,6 +114,6 @@ export class FeedForward extends Module {
     if (!this.gated) return linear(activate(projected, this.activation), this.down, this.downBias);
     const gate = slice(projected, -1, 0, this.hidden);
     const value = slice(projected, -1, this.hidden, 2 * this.hidden);
-    return linear(multiply(activate(gate, this.activation), value), this.down, this.downBias);
+    return linear(activateGated(gate, value, this.activation), this.down, this.downBias);
   }
 }

@@ -8,6 +8,7 @@ export { Embedding } from './embedding.ts';
 export {
   type ActivationName,
   activate,
+  activateGated,
   activationNames,
   FeedForward,
   type FeedForwardOptions,

@@ -71,11 +71,12 @@ export function rotaryFrequencies(dims: number, base: number, scaling?: RotarySc
       return { frequencies: plain.map((frequency) => frequency / scaling.factor), attentionFactor: 1 };
     case 'llama3': {
       const { lowFrequencyFactor: low, highFrequencyFactor: high, originalPositions } = scaling;
-      if (!(low < high))
-        fail('ERR_LIBMOE_ARGUMENT', `llama3: lowFrequencyFactor ${low} must be less than ${high}`);
+      if (!(low <= high))
+        fail('ERR_LIBMOE_ARGUMENT', `llama3: lowFrequencyFactor ${low} must not be more than ${high}`);
       const scaled = plain.map((frequency) => {
         const turns = (originalPositions * frequency) / (2 * Math.PI);
-        const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+        // Llama 4 Scout has one factor twice: a step instead of a ramp.
+        const kept = turns >= high ? 1 : turns <= low ? 0 : (turns - low) / (high - low);
         return frequency * (kept + (1 - kept) / scaling.factor);
       });
       return { frequencies: scaled, attentionFactor: 1 };

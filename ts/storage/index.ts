@@ -39,6 +39,7 @@ export {
   type SafetensorsHeader,
   type SafetensorsWriteOptions,
   type ShardOptions,
+  type StoredBox,
   writeSafetensors,
   writeShardedSafetensors,
 } from './safetensors.ts';

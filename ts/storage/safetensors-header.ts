@@ -45,6 +45,8 @@ export interface SafetensorsEntry {
   /** Bytes from the beginning of the file, end exclusive. */
   readonly begin: number;
   readonly end: number;
+  /** Bytes of the whole file when its header was read. */
+  readonly fileSize: number;
 }
 
 /** What a safetensors file says of its contents. */
@@ -109,7 +111,7 @@ function parseHeader(file: string, header: Buffer, start: number, size: number):
           return damaged(`has metadata "${key}" that is ${describeJson(item)}, not a string`);
         metadata[key] = item;
       }
-    } else entries.push(parseEntry(file, name, value, start));
+    } else entries.push(parseEntry(file, name, value, start, size));
   }
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = start;
@@ -129,7 +131,13 @@ function parseHeader(file: string, header: Buffer, start: number, size: number):
   return { file, metadata, entries };
 }
 
-function parseEntry(file: string, name: string, value: unknown, start: number): SafetensorsEntry {
+function parseEntry(
+  file: string,
+  name: string,
+  value: unknown,
+  start: number,
+  fileSize: number,
+): SafetensorsEntry {
   const damaged = (what: string): never => fail('ERR_LIBMOE_CHECKPOINT', `${file}: tensor "${name}" ${what}`);
   if (!isJsonObject(value)) return damaged(`must be described by an object, got ${describeJson(value)}`);
   const { dtype: formatDtype, shape, data_offsets: offsets } = value;
@@ -150,7 +158,16 @@ function parseEntry(file: string, name: string, value: unknown, start: number): 
       `of dtype ${formatDtype} and shape [${shape.join(', ')}] needs ${expected} bytes, got ${end - begin}`,
     );
   }
-  return { name, file, dtype, formatDtype, shape: shape as number[], begin: start + begin, end: start + end };
+  return {
+    name,
+    file,
+    dtype,
+    formatDtype,
+    shape: shape as number[],
+    begin: start + begin,
+    end: start + end,
+    fileSize,
+  };
 }
 
 /** Fills `buffer` from byte `position` of the file. Throws ERR_LIBMOE_CHECKPOINT where the file ends before. */

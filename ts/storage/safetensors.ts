@@ -1,17 +1,11 @@
-import { closeSync, existsSync, openSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail, native } from '../native/index.ts';
-import {
-  type DeviceName,
-  type Dtype,
-  empty,
-  emptyLike,
-  type HostArray,
-  scope,
-  type Tensor,
-} from '../tensor/index.ts';
+import { stridesOf } from '../tensor/broadcast.ts';
+import { dtypeCode } from '../tensor/dtype.ts';
+import { type DeviceName, type Dtype, empty, type Tensor, view } from '../tensor/index.ts';
 import { isJsonObject, readJsonObject, reasonOf } from './json.ts';
-import { readFully, readSafetensorsHeader, type SafetensorsEntry } from './safetensors-header.ts';
+import { readSafetensorsHeader, type SafetensorsEntry } from './safetensors-header.ts';
 
 export {
   readSafetensorsHeader,
@@ -33,7 +27,20 @@ export interface ReadTensorOptions {
   device?: DeviceName;
 }
 
-/** The tensors of one file or of a sharded folder, read one at a time so that no second copy of the whole ever exists. */
+/** Which elements of a stored tensor are meant: the first, and the step from one to the next along each axis of what they are read into. */
+export interface StoredBox {
+  offset: number;
+  strides: readonly number[];
+}
+
+/** Bytes of a file that are mapped at a time, so that its pages never add more than this to what the process holds. */
+const mappedAtOnce = 32 << 20;
+
+/**
+ * The tensors of one file or of a sharded folder. Values go from the mapped file, a piece at a time, straight to where they are wanted: no second
+ * copy of the weights exists, and no tensor ever shares memory with the file. The size of a file is checked at every read; one that is cut short
+ * in the very moment of a read kills the process (SIGBUS), as with every mapped file: replace checkpoints by renaming, never write into them.
+ */
 export class Safetensors {
   readonly entries: ReadonlyMap<string, SafetensorsEntry>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -67,22 +74,59 @@ export class Safetensors {
    */
   read(name: string, options: ReadTensorOptions = {}): Tensor {
     const entry = this.entry(name);
-    const { dtype } = entry;
-    if (dtype === undefined) {
+    const dtype = dtypeOfEntry(entry);
+    const tensor = empty(entry.shape, {
+      dtype: options.dtype ?? dtype,
+      ...(options.device && { device: options.device }),
+    });
+    try {
+      this.readInto(name, tensor);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
+    return tensor;
+  }
+
+  /**
+   * Overwrites `target` with elements of a stored tensor, converted to its dtype: all of them in their order, or those that `box` names.
+   * Throws ERR_LIBMOE_CHECKPOINT (missing, or the file is no longer what it was), ERR_LIBMOE_UNSUPPORTED, ERR_LIBMOE_SHAPE.
+   */
+  readInto(name: string, target: Tensor, box?: StoredBox): void {
+    const entry = this.entry(name);
+    const dtype = dtypeOfEntry(entry);
+    const { file, fileSize, begin, end, formatDtype } = entry;
+    const stored = entry.shape.reduce((a, b) => a * b, 1);
+    const bytes = stored === 0 ? 1 : (end - begin) / stored;
+    const shape = target.rank === 0 ? [1] : target.shape;
+    const strides = target.rank === 0 ? [1] : (box?.strides ?? stridesOf(shape));
+    const offset = box?.offset ?? 0;
+    const last = shape.reduce((at, size, axis) => at + (size - 1) * strides[axis]!, offset);
+    if (target.size > 0 && (last >= stored || (box === undefined && target.size !== stored))) {
       fail(
-        'ERR_LIBMOE_UNSUPPORTED',
-        `${entry.file}: tensor "${name}" has the dtype ${entry.formatDtype}, which cannot be loaded`,
+        'ERR_LIBMOE_SHAPE',
+        `${file}: tensor "${name}" (${formatDtype} [${entry.shape.join(', ')}]) does not fill [${target.shape.join(', ')}]`,
       );
     }
-    return scope(() => {
-      const stored = empty(entry.shape, { dtype, ...(options.device && { device: options.device }) });
-      if (stored.size > 0) stored.write(readHost(entry, dtype));
-      if (options.dtype === undefined || options.dtype === dtype) return stored;
-      const converted = emptyLike(stored, { dtype: options.dtype });
-      native().cast(stored.handle, converted.handle);
-      return converted;
-    });
+    const [rows, rowStride] = [shape[0]!, strides[0]!];
+    const width = rows === 0 ? 0 : target.size / rows;
+    const atOnce = Math.max(1, Math.floor(mappedAtOnce / Math.max(1, rowStride * bytes)));
+    for (let row = 0; row < rows && width > 0; row += atOnce) {
+      using piece = view(target, [Math.min(atOnce, rows - row), ...shape.slice(1)], row * width);
+      const from = begin + (offset + row * rowStride) * bytes;
+      native().readFile(piece.handle, file, fileSize, from, dtypeCode(dtype), strides);
+    }
   }
+}
+
+function dtypeOfEntry({ dtype, file, name, formatDtype }: SafetensorsEntry): Dtype {
+  return (
+    dtype ??
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `${file}: tensor "${name}" has the dtype ${formatDtype}, which cannot be loaded`,
+    )
+  );
 }
 
 /**
@@ -177,34 +221,4 @@ function openIndex(folder: string, index: string): Safetensors {
     }
   }
   return source;
-}
-
-function readHost(entry: SafetensorsEntry, dtype: Dtype): HostArray {
-  const bytes = new ArrayBuffer(entry.end - entry.begin);
-  let descriptor: number;
-  try {
-    descriptor = openSync(entry.file, 'r');
-  } catch (cause) {
-    fail('ERR_LIBMOE_CHECKPOINT', `cannot read ${entry.file} (${reasonOf(cause)})`, cause);
-  }
-  try {
-    readFully(descriptor, new Uint8Array(bytes), entry.begin, entry.file);
-  } finally {
-    closeSync(descriptor);
-  }
-  switch (dtype) {
-    case 'f64':
-      return new Float64Array(bytes);
-    case 'f32':
-      return new Float32Array(bytes);
-    case 'i64':
-      return new BigInt64Array(bytes);
-    case 'i32':
-      return new Int32Array(bytes);
-    case 'f16':
-    case 'bf16':
-      return new Uint16Array(bytes);
-    default:
-      return new Uint8Array(bytes);
-  }
 }

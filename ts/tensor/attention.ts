@@ -14,6 +14,11 @@ export interface AttentionOptions {
   scale?: number;
   /** A query at position p sees no key before p − window + 1. Default unlimited. */
   window?: number;
+  /**
+   * [queryHeads], dtype of q: a logit per head that joins the softmax's sum and adds nothing to the output (attention sinks, Xiao et al.,
+   * arXiv 2309.17453, learnt as in gpt-oss, arXiv 2508.10925). Differentiable.
+   */
+  sinks?: Tensor | undefined;
 }
 
 function checked(name: string, q: Tensor, window: number | undefined, scale: number | undefined) {
@@ -34,13 +39,13 @@ function checked(name: string, q: Tensor, window: number | undefined, scale: num
  * Throws ERR_LIBMOE_SHAPE, ERR_LIBMOE_DTYPE, ERR_LIBMOE_ARGUMENT (offsets that do not split the tokens, window < 1).
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
-  const { sequenceOffsets, causal = true } = options;
+  const { sequenceOffsets, causal = true, sinks } = options;
   const { window, scale } = checked('attention', q, options.window, options.scale);
   if (v.rank !== 3)
     fail('ERR_LIBMOE_SHAPE', `attention expects v [tokens, heads, valueWidth], got [${v.shape.join(', ')}]`);
   const heads = q.shape.slice(0, 2);
   const out = empty([...heads, v.shape[2]!], { dtype: q.dtype, device: q.device });
-  const differentiable = isGradEnabled() && [q, k, v].some((t) => t.requiresGrad);
+  const differentiable = isGradEnabled() && [q, k, v, sinks].some((t) => t?.requiresGrad);
   const logSum = differentiable
     ? empty(heads, { dtype: gradientDtype(q.dtype), device: q.device })
     : undefined;
@@ -49,6 +54,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     k.handle,
     v.handle,
     sequenceOffsets.handle,
+    sinks?.handle,
     out.handle,
     logSum?.handle,
     causal,
@@ -57,23 +63,27 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   );
   record({
     name: 'attention',
-    inputs: [q, k, v],
+    inputs: [q, k, v, sinks],
     outputs: [out],
-    saved: [q, k, v, sequenceOffsets, out, ...(logSum ? [logSum] : [])],
-    backward: ([dOut]) => {
+    saved: [q, k, v, sequenceOffsets, out, sinks, logSum].filter((t) => t !== undefined),
+    backward: ([dOut], sink) => {
       const gradients = [emptyLike(q), emptyLike(k), emptyLike(v)] as const;
       const [dq, dk, dv] = gradients;
+      const dSinks = sinks && sink.into(3);
       native().attentionBackward(
         q.handle,
         k.handle,
         v.handle,
         sequenceOffsets.handle,
+        sinks?.handle,
         out.handle,
         logSum!.handle,
         dOut!.handle,
         dq.handle,
         dk.handle,
         dv.handle,
+        dSinks?.tensor.handle,
+        dSinks?.accumulate ?? false,
         causal,
         window,
         scale,
@@ -106,7 +116,7 @@ export function attentionCached(
   keys: Tensor,
   values: Tensor,
   placement: CachePlacement,
-  options: { scale?: number; window?: number } = {},
+  options: Pick<AttentionOptions, 'scale' | 'window' | 'sinks'> = {},
 ): Tensor {
   const { window, scale } = checked('attentionCached', q, options.window, options.scale);
   if (values.rank !== 4)
@@ -123,6 +133,7 @@ export function attentionCached(
     blockTable.handle,
     queryOffsets.handle,
     keyLengths.handle,
+    options.sinks?.handle,
     out.handle,
     window,
     scale,

@@ -5,8 +5,15 @@ import { isGradEnabled } from './lifetime.ts';
 import type { DispatchPlan } from './permutation.ts';
 import { empty, emptyLike, type Tensor } from './tensor.ts';
 
-/** Between an expert's two matrices. */
-export type ExpertActivation = 'identity' | 'relu' | 'silu' | 'gelu_erf' | 'gelu_tanh' | 'quick_gelu';
+/** Between an expert's two matrices; `clamped_swiglu` for gated ones only: quickGelu(min(gate, 7)) · (clamp(up, ±7) + 1). */
+export type ExpertActivation =
+  | 'identity'
+  | 'relu'
+  | 'silu'
+  | 'gelu_erf'
+  | 'gelu_tanh'
+  | 'quick_gelu'
+  | 'clamped_swiglu';
 
 /** In the order of native/ops/grouped_ffn.h. */
 export const expertActivations: readonly ExpertActivation[] = [
@@ -16,6 +23,7 @@ export const expertActivations: readonly ExpertActivation[] = [
   'gelu_erf',
   'gelu_tanh',
   'quick_gelu',
+  'clamped_swiglu',
 ];
 
 /** The weights of all experts of a layer, in one dtype. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type LanguageModelConfig, layerSelectionSchema, resolveLayers } from '../models/language/index.ts';
-import { matrixInitSchema, routerDefinition } from '../moe/index.ts';
+import { coefficientSchema, matrixInitSchema, routerDefinition } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { initSchemes } from '../nn/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
@@ -39,6 +39,8 @@ export const upcycleOptionsSchema = z.strictObject({
   sharedMix: z.enum(['half', 'sum']).optional(),
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
+  /** Factor of the diversity loss in training. */
+  diversityCoefficient: coefficientSchema.optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
   compat: z.enum(['fixed', 'libmoe', 'original']).default('fixed'),
   /** Width of an expert. Must be the dense width: a narrower expert would lose dense weights. */
@@ -98,6 +100,7 @@ export function upcycledConfig(dense: LanguageModelConfig, options: UpcycleOptio
       sharedMix: given.sharedMix ?? (shared ? 'half' : 'sum'),
       routedScaling: given.routedScaling,
       ...(given.capacityFactor !== undefined && { capacityFactor: given.capacityFactor }),
+      ...(given.diversityCoefficient !== undefined && { diversityCoefficient: given.diversityCoefficient }),
       ...(given.dropPolicy !== undefined && { dropPolicy: given.dropPolicy }),
       compat: given.compat,
     },

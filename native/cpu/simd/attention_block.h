@@ -33,8 +33,9 @@ struct HeadShape {
   int64_t query_heads, heads, group, width, value_width;
   HeadShape(const TensorView& q, int64_t key_heads, int64_t value)
       : query_heads(q.shape[1]), heads(key_heads), group(q.shape[1] / key_heads), width(q.shape[2]), value_width(value) {}
+  int64_t query_head(int64_t h, int64_t c) const { return h * group + c % group; }
   // Row of [tokens, query heads] that column c of key head h stands for.
-  int64_t row_of(const Sequence& s, int64_t h, int64_t c) const { return (s.first_row + c / group) * query_heads + h * group + c % group; }
+  int64_t row_of(const Sequence& s, int64_t h, int64_t c) const { return (s.first_row + c / group) * query_heads + query_head(h, c); }
 };
 
 // The keys that up to kColumns columns see: positions [lower, upper] per column, and the range that covers them all.

@@ -5,6 +5,16 @@
 
 namespace libmoe::cpu::LIBMOE_ISA {
 
+// Bound of what enters clamped_swiglu. A NaN stays one.
+template <class A> inline Vec<A> below_limit(Vec<A> z) {
+  const Vec<A> limit(A(7));
+  return select<A>(z.v > limit.v, limit, z);
+}
+template <class A> inline Vec<A> above_limit(Vec<A> z) {
+  const Vec<A> limit(A(-7));
+  return select<A>(z.v < limit.v, limit, z);
+}
+
 template <Activation F, class A> inline Vec<A> activate(Vec<A> z) {
   if constexpr (F == Activation::identity) return z;
   if constexpr (F == Activation::relu) return apply<Unary::relu, A>(z);
@@ -12,6 +22,7 @@ template <Activation F, class A> inline Vec<A> activate(Vec<A> z) {
   if constexpr (F == Activation::gelu_erf) return apply<Unary::gelu_erf, A>(z);
   if constexpr (F == Activation::gelu_tanh) return apply<Unary::gelu_tanh, A>(z);
   if constexpr (F == Activation::quick_gelu) return apply<Unary::quick_gelu, A>(z);
+  if constexpr (F == Activation::clamped_swiglu) return apply<Unary::quick_gelu, A>(below_limit(z));
 }
 template <Activation F, class A> inline Vec<A> slope(Vec<A> z) {
   if constexpr (F == Activation::identity) return Vec<A>(A(1));
@@ -20,6 +31,17 @@ template <Activation F, class A> inline Vec<A> slope(Vec<A> z) {
   if constexpr (F == Activation::gelu_erf) return derivative<Unary::gelu_erf, A>(z);
   if constexpr (F == Activation::gelu_tanh) return derivative<Unary::gelu_tanh, A>(z);
   if constexpr (F == Activation::quick_gelu) return derivative<Unary::quick_gelu, A>(z);
+  if constexpr (F == Activation::clamped_swiglu) return select<A>(z.v > Vec<A>(A(7)).v, Vec<A>::zero(), derivative<Unary::quick_gelu, A>(z));
+}
+
+// The factor that the up rows give, and its slope times `d`.
+template <Activation F, class A> inline Vec<A> up_factor(Vec<A> up) {
+  if constexpr (F == Activation::clamped_swiglu) return above_limit(below_limit(up)) + Vec<A>(A(1));
+  return up;
+}
+template <Activation F, class A> inline Vec<A> up_slope(Vec<A> up, Vec<A> d) {
+  if constexpr (F == Activation::clamped_swiglu) return select<A>(abs(up).v > Vec<A>(A(7)).v, Vec<A>::zero(), d);
+  return d;
 }
 
 // Forward. A gated tile holds one vector of gate sums and one of up sums per row; an ungated one two vectors of neighbouring columns.
@@ -52,7 +74,7 @@ template <class T, Activation F> void up_tile(const UpTile<T>& t, int rows, int6
       }
       if (!t.hidden) continue;
       const Vec<A> a = activate<F, A>(z);
-      store_count(t.hidden + r * t.width + column, t.gated ? a * up : a, count);
+      store_count(t.hidden + r * t.width + column, t.gated ? a * up_factor<F, A>(up) : a, count);
     }
   }
 }
@@ -81,9 +103,10 @@ template <class T, Activation F> void slope_tile(const SlopeTile<T>& t, int rows
       Vec<A> a = activate<F, A>(z), dz = w * da;
       if (t.gated) {
         const Vec<A> up = load_count(t.z + r * full + t.width + column, count);
-        store_count(t.dz + r * full + t.width + column, dz * a, count);
-        dz = dz * up;
-        a = a * up;
+        store_count(t.dz + r * full + t.width + column, up_slope<F, A>(up, dz * a), count);
+        const Vec<A> factor = up_factor<F, A>(up);
+        dz = dz * factor;
+        a = a * factor;
       }
       store_count(t.dz + r * full + column, dz * slope<F, A>(z), count);
       store_count(t.weighted + r * t.width + column, w * a, count);
@@ -102,6 +125,7 @@ template <class F> inline auto with_activation(Activation a, F&& body) {
     case Activation::gelu_erf: return body.template operator()<Activation::gelu_erf>();
     case Activation::gelu_tanh: return body.template operator()<Activation::gelu_tanh>();
     case Activation::quick_gelu: return body.template operator()<Activation::quick_gelu>();
+    case Activation::clamped_swiglu: return body.template operator()<Activation::clamped_swiglu>();
     default: return body.template operator()<Activation::identity>();
   }
 }

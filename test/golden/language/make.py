@@ -5,6 +5,7 @@ gradients (named `gradient.<name in model.safetensors>`) computed by PyTorch.
   llama, llama-tied, mixtral   tiny random models of transformers, saved by transformers
   libmoe-dense, libmoe-moe     LibMoE's form, written here from its specification; names are libmoe's own
   llama3, mistral, olmoe, …    families of transformers on inputs beyond their window (8) and original length (16); see dense()
+  deepseek-v2, deepseek-v3, …  made by make_deepseek.py
 rotary.json holds the angles per position and the attention factor that transformers computes for each kind of rotary scaling.
 """
 import json
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig,
-                          MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig,
+                          Llama4ForCausalLM, Llama4TextConfig, MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig,
                           Qwen2MoeForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -212,6 +213,18 @@ def qwen3_moe():
         'model.layers.0.mlp.experts.4.up_proj.weight', 'model.layers.2.mlp.experts.1.down_proj.weight'], 62)
 
 
+def llama4():
+    torch.manual_seed(273)  # no token of the bf16 test is so near a tie that rounding sends it elsewhere
+    model = Llama4ForCausalLM(Llama4TextConfig(
+        **{**DENSE, 'num_hidden_layers': 4, 'intermediate_size': 12}, head_dim=6, intermediate_size_mlp=28, rope_parameters=dict(LLAMA3),
+        num_local_experts=5, num_experts_per_tok=1, interleave_moe_layer_step=2, no_rope_layers=[1, 0, 1, 0], attention_chunk_size=8, floor_scale=8,
+        attn_scale=0.5))
+    dense('llama4', model, [
+        'model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.k_proj.weight', 'model.layers.0.feed_forward.up_proj.weight',
+        'model.layers.1.feed_forward.router.weight', 'model.layers.3.feed_forward.experts.gate_up_proj',
+        'model.layers.1.feed_forward.experts.down_proj', 'model.layers.3.feed_forward.shared_expert.gate_proj.weight'], 64)
+
+
 def rotary():
     """Frequencies and attention factors of 4 pairs."""
     cases = {'llama3': LLAMA3, 'linear': {'rope_type': 'linear', 'rope_theta': 500.0, 'factor': 2.5}, 'yarn': YARN,
@@ -327,7 +340,7 @@ def libmoe(folder, experts):
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
         'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2,
-        'olmoe': olmoe, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe}
+        'olmoe': olmoe, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe, 'llama4': llama4}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

@@ -6,13 +6,12 @@
   deepseek-v3-halves   queries without a latent, pairs of halves, one group, weights as they are, every layer a mixture
 All but the last: yarn with mscale and mscale_all_dim. Norms have eps 1e-3, those of latents keep 1e-6.
 """
-import json
 import sys
 
 import torch
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
 
-from make import DENSE, HERE, YARN, dense
+from make import DENSE, YARN, dense
 
 MLA = {**DENSE, 'num_key_value_heads': 3, 'num_hidden_layers': 2, 'rms_norm_eps': 1e-3, 'kv_lora_rank': 10, 'qk_rope_head_dim': 8,
        'qk_nope_head_dim': 4, 'v_head_dim': 6, 'n_routed_experts': 8, 'num_experts_per_tok': 3, 'moe_intermediate_size': 8}
@@ -24,41 +23,11 @@ WANTED = [ATTENTION + 'kv_a_proj_with_mqa.weight', ATTENTION + 'kv_b_proj.weight
           MIXTURE + 'experts.3.down_proj.weight']
 
 
-class PerExpert(torch.nn.Module):
-    """The model, whose gradients are found under the names of the file: one tensor per expert, not all in one."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.inner, self.config, self.save_pretrained = model, model.config, model.save_pretrained
-
-    def forward(self, *args, **named):
-        return self.inner(*args, **named)
-
-    def named_parameters(self, *args, **named):
-        for name, p in self.inner.named_parameters(*args, **named):
-            yield name, p
-            if p.grad is None or '.experts.' not in name:
-                continue
-            stem, kind = name.rsplit('.', 1)
-            for expert, gradient in enumerate(p.grad):
-                half = gradient.shape[0] // 2
-                parts = {'down_proj': gradient} if kind == 'down_proj' else {'gate_proj': gradient[:half], 'up_proj': gradient[half:]}
-                for part, values in parts.items():
-                    leaf = torch.empty_like(values)
-                    leaf.grad = values
-                    yield f'{stem}.{expert}.{part}.weight', leaf
-
-
-def deepseek(folder, model, wanted, seed):
-    # Only of the original code: transformers carries these fields on and does not read them.
-    dense(folder, PerExpert(model), wanted, seed)
-
-
 def v2():
     torch.manual_seed(51)
     config = DeepseekV2Config(**MLA, q_lora_rank=None, first_k_dense_replace=1, n_shared_experts=2, rope_parameters=dict(SCALES),
                               topk_method='greedy', n_group=1, topk_group=1, aux_loss_alpha=0.003, seq_aux=True)
-    deepseek('deepseek-v2', DeepseekV2ForCausalLM(config), [*WANTED, ATTENTION + 'q_proj.weight'], 61)
+    dense('deepseek-v2', DeepseekV2ForCausalLM(config), [*WANTED, ATTENTION + 'q_proj.weight'], 61)
 
 
 def v2_groups():
@@ -66,7 +35,7 @@ def v2_groups():
     config = DeepseekV2Config(**MLA, q_lora_rank=9, first_k_dense_replace=1, n_shared_experts=1, rope_parameters=dict(SCALES),
                               topk_method='group_limited_greedy', n_group=4, topk_group=2, routed_scaling_factor=3.0, attention_bias=True,
                               aux_loss_alpha=0.002, seq_aux=False)
-    deepseek('deepseek-v2-groups', DeepseekV2ForCausalLM(config),
+    dense('deepseek-v2-groups', DeepseekV2ForCausalLM(config),
              [*WANTED, ATTENTION + 'q_a_proj.weight', ATTENTION + 'q_a_proj.bias', ATTENTION + 'q_b_proj.weight',
               ATTENTION + 'q_a_layernorm.weight', ATTENTION + 'kv_a_proj_with_mqa.bias'], 62)
 
@@ -84,7 +53,7 @@ def v3():
     torch.manual_seed(53)
     config = DeepseekV3Config(**MLA, q_lora_rank=9, first_k_dense_replace=1, n_shared_experts=1, rope_parameters=dict(SCALES), n_group=4,
                               topk_group=2, routed_scaling_factor=2.5, tie_word_embeddings=True)
-    deepseek('deepseek-v3', corrected(DeepseekV3ForCausalLM(config), 71),
+    dense('deepseek-v3', corrected(DeepseekV3ForCausalLM(config), 71),
              [*WANTED, ATTENTION + 'q_a_proj.weight', ATTENTION + 'q_b_proj.weight', ATTENTION + 'q_a_layernorm.weight'], 63)
 
 
@@ -92,7 +61,7 @@ def v3_halves():
     torch.manual_seed(54)
     config = DeepseekV3Config(**MLA, q_lora_rank=None, first_k_dense_replace=0, n_shared_experts=2, n_group=1, topk_group=1,
                               rope_interleave=False, norm_topk_prob=False, routed_scaling_factor=1.5)
-    deepseek('deepseek-v3-halves', corrected(DeepseekV3ForCausalLM(config), 72), [*WANTED, ATTENTION + 'q_proj.weight'], 64)
+    dense('deepseek-v3-halves', corrected(DeepseekV3ForCausalLM(config), 72), [*WANTED, ATTENTION + 'q_proj.weight'], 64)
 
 
 SETS = {'deepseek-v2': v2, 'deepseek-v2-groups': v2_groups, 'deepseek-v3': v3, 'deepseek-v3-halves': v3_halves}

@@ -4,7 +4,7 @@ import { codeOf } from '../../../ts/native/index.ts';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { checkGradients, made, near, read, rowsOf, softmaxOf, waves } from './pass.ts';
+import { best, checkGradients, made, near, read, rowsOf, softmaxOf, waves } from './pass.ts';
 
 leaveToCollector();
 
@@ -35,6 +35,54 @@ describe('shared-v2', () => {
       read(router, () => oneHot(6)).weights,
       choices.map((e, i) => p[Math.floor(i / 2)]![e]!),
     );
+  });
+
+  it('chooses from the groups with the best single expert', () => {
+    const logits = goldenLogits(8);
+    const choose = (options: object) => {
+      using router = routerWith('shared-v2', logits, { experts: 8, topK: 3 }, options);
+      return read(router, () => oneHot(6)).experts;
+    };
+    const expected = rowsOf(logits, 8).flatMap((row) => {
+      const kept = best(
+        [0, 1, 2, 3].map((g) => Math.max(row[2 * g]!, row[2 * g + 1]!)),
+        2,
+      );
+      return best(
+        row.map((x, i) => (kept.includes(Math.floor(i / 2)) ? x : -9)),
+        3,
+      );
+    });
+    expect(choose({ groups: { count: 4, kept: 2 } })).toEqual(expected);
+    expect(choose({})).not.toEqual(expected);
+    expect(() => made('shared-v2', { experts: 8, topK: 3 }, { groups: { count: 4, kept: 1 } })).toThrow(
+      /ERR_LIBMOE_CONFIG.*"shared-v2": 1 groups of 2 experts hold fewer than topK 3/,
+    );
+    using grouped = made('shared-v2', { experts: 6, topK: 2 }, { groups: { count: 3, kept: 2 } });
+    checkGradients(grouped, waves(7), { training: true });
+  });
+
+  it('takes the balance loss per sequence, or over the batch', () => {
+    const logits = [...goldenLogits(5), ...goldenLogits(5, 6, 0.5)];
+    const p = rowsOf(logits, 5).map(softmaxOf);
+    const loss = (tokens: readonly number[]): number =>
+      p[0]!.reduce((total, _, e) => {
+        const count = tokens.filter((t) => best(p[t]!, 2).includes(e)).length;
+        const mean = tokens.reduce((s, t) => s + p[t]![e]!, 0) / tokens.length;
+        return total + ((5 * count) / (2 * tokens.length)) * mean;
+      }, 0);
+    const [first, second] = [
+      Array.from({ length: 4 }, (_, i) => i),
+      Array.from({ length: 8 }, (_, i) => 4 + i),
+    ];
+    using sequenceOffsets = tensor(Int32Array.from([0, 4, 12]));
+    const balance = (options: object): number => {
+      using router = routerWith('shared-v2', logits, place, options);
+      return read(router, () => oneHot(12), { training: true, sequenceOffsets }).losses.balance!;
+    };
+    expect(balance({})).toBeCloseTo((loss(first) + loss(second)) / 2, 9);
+    expect(balance({ balanceOver: 'batch' })).toBeCloseTo(loss([...first, ...second]), 9);
+    expect(balance({})).not.toBeCloseTo(balance({ balanceOver: 'batch' }), 4);
   });
 
   it('fixed counts all choices, libmoe in vision-language models the first', () => {
@@ -73,11 +121,11 @@ describe('shared-v2', () => {
       attempt(() =>
         createRouter(
           'shared-v2',
-          { groups: 1 },
+          { scaling: 2 },
           { ...place, width: 4, layer: 0, layers: 1, compat: 'fixed' },
         ),
       ),
-    ).toMatch(/unknown key "groups"/);
+    ).toMatch(/unknown key "scaling"/);
   });
 });
 

@@ -162,6 +162,25 @@ describe('shared-v3 besides', () => {
       expect(() => made('shared-v3', { experts: 8, topK: 3 }, { groups })).toThrow(message);
   });
 
+  it('leaves the sigmoids undivided when told to', () => {
+    const logits = goldenLogits(5);
+    using router = routerWith('shared-v3', logits, { experts: 5, topK: 2 }, { normalise: false, scaling: 2 });
+    const { experts, weights } = read(router, () => oneHot(6));
+    const scores = rowsOf(logits, 5).map(sigmoids);
+    near(
+      weights,
+      experts.map((e, i) => 2 * scores[Math.floor(i / 2)]![e]!),
+    );
+    checkGradients(router, waves(6, 6), { training: true }, 6);
+  });
+
+  it('has no groups as LibMoE computes it', () => {
+    const groups = { count: 2, kept: 1 };
+    expect(() => made('shared-v3', { experts: 4, topK: 2, compat: 'libmoe' }, { groups })).toThrow(
+      /ERR_LIBMOE_CONFIG.*has no groups/,
+    );
+  });
+
   it('scales weights: 1 by default, 2.5 in original', () => {
     const total = (compat: 'fixed' | 'original', options = {}) => {
       using router = routerWith('shared-v3', goldenLogits(5), { experts: 5, topK: 2, compat }, options);

@@ -8,7 +8,7 @@ import { type Norm, newNorm } from '../../nn/norm.ts';
 import { latentScoreFactor } from '../../nn/rotary-scaling.ts';
 import { add } from '../../tensor/elementwise.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import { type LanguageModelConfig, windowsOf } from './config.ts';
+import { chunksOf, type LanguageModelConfig, turningLayersOf, windowsOf } from './config.ts';
 
 /** One decoder block: x ← x + attention(norm x), then x ← x + feedForward(norm x), the latter dense or a mixture of experts. */
 export class Block extends Module {
@@ -52,8 +52,19 @@ function newAttention(
     window: windowsOf(config)[layer],
   };
   if (attention === undefined) {
-    const { keyValueHeads, headDim, qkNorm } = config;
-    return new SelfAttention(dModel, { ...both, keyValueHeads, headDim, qkNorm, eps });
+    const { keyValueHeads, headDim, qkNorm, attentionSinks: sinks } = config;
+    const chunked = chunksOf(config)[layer] !== undefined;
+    const turns = turningLayersOf(config).includes(layer);
+    return new SelfAttention(dModel, {
+      ...both,
+      keyValueHeads,
+      headDim,
+      qkNorm,
+      sinks,
+      eps,
+      chunked,
+      turns,
+    });
   }
   const scoreFactor = latentScoreFactor(config.rotary.scaling);
   return new LatentAttention(dModel, { ...both, ...attention, scoreFactor });

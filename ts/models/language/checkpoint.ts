@@ -33,7 +33,7 @@ export function readConfig(folder: string): {
   refuseForeignFolder(folder);
   const json = readJsonObject(source, 'ERR_LIBMOE_CONFIG');
   const architecture = architectureOf(json, source);
-  refuseQuantised(json, source);
+  refuseQuantised(json, source, architecture.quantisations);
   const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
   const config = resolveLanguageModelConfig(own ?? architecture.read(json, source));
   return { config, architecture, json };

@@ -1,9 +1,10 @@
 import { z } from 'zod';
-import { createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
+import { coefficientSchema, createRouter, type Router, type RouterPlace } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { type RotaryScaling, rotaryFrequencies, rotaryScalingSchema } from '../../nn/rotary-scaling.ts';
 import { explainIssues } from '../../storage/schema-errors.ts';
+import { layerSelectionSchema, resolveLayers } from './layer-selection.ts';
 
 const count = z.number().int().positive();
 
@@ -14,6 +15,8 @@ const rotarySchema = z.strictObject({
   base: z.number().gt(1).default(10000),
   /** Pairs are neighbouring channels instead of one of each half. */
   interleaved: z.boolean().optional(),
+  /** Layers that turn; in the others nothing tells positions. Default: all. */
+  layers: layerSelectionSchema.optional(),
   scaling: rotaryScalingSchema.optional(),
 });
 
@@ -42,15 +45,6 @@ const feedForwardSchema = z.strictObject({
   bias: z.boolean().default(false),
 });
 
-/** Which layers are MoE layers: all; every Nth (`every:2` = layers 1, 3, 5 … counted from 0); or a list of indices. */
-export const layerSelectionSchema = z.union([
-  z.literal('all'),
-  z.string().regex(/^every:[1-9]\d*$/, 'must be "all", "every:N" or a list of layer indices'),
-  z.array(z.number().int().nonnegative()).min(1),
-]);
-/** Which layers are meant: see {@link layerSelectionSchema}. */
-export type LayerSelection = z.infer<typeof layerSelectionSchema>;
-
 const moeSchema = z.strictObject({
   layers: layerSelectionSchema.default('all'),
   experts: count,
@@ -66,6 +60,8 @@ const moeSchema = z.strictObject({
   routedScaling: z.number().positive().default(1),
   capacityFactor: z.number().positive().optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
+  /** Factor of the diversity loss, which keeps the experts of a token from answering alike; default: none. */
+  diversityCoefficient: coefficientSchema.optional(),
   /** Which behaviour of the method: as its idea intends, as LibMoE computes it, as its own paper has it. */
   compat: z.enum(['fixed', 'libmoe', 'original']).default('fixed'),
 });
@@ -93,14 +89,26 @@ export const languageModelConfigSchema = z.strictObject({
   attentionBias: z.boolean().default(false),
   /** Bias of the attention's output projection; default: as `attentionBias`. */
   attentionOutputBias: z.boolean().optional(),
+  /** A learnt logit per head beside those of the keys, which takes its share of the softmax and gives nothing. */
+  attentionSinks: z.boolean().optional(),
   /** Bias of the projection to the vocabulary. */
   outputBias: z.boolean().default(false),
   /** One matrix for the embedding and the projection to the vocabulary. */
   tieEmbeddings: z.boolean().default(false),
-  /** RMS norms of queries and keys: of each head by itself (Qwen3), or of the whole projection (OLMoE). */
-  qkNorm: z.enum(['head', 'projection']).optional(),
+  /**
+   * RMS norms of queries and keys: of each head by itself (Qwen3), of the whole projection (OLMoE), or of each head after it has turned, without a
+   * weight (`turned`, Llama 4).
+   */
+  qkNorm: z.enum(['head', 'projection', 'turned']).optional(),
   /** Each token sees this many tokens, itself included: in all layers, or listed by layer (null: all of them). */
   window: z.union([count, z.array(count.nullable()).min(1)]).optional(),
+  /** In these layers sequences are cut into pieces of `size` tokens, and a token sees its own piece alone (Llama 4). */
+  chunk: z.strictObject({ size: count, layers: layerSelectionSchema.default('all') }).optional(),
+  /**
+   * In layers that do not turn, queries are multiplied by 1 + strength · ln(1 + ⌊(position + 1) / every⌋), against softmax growing flat over long
+   * inputs (Nakanishi 2025, arXiv 2501.19399, as Llama 4 has it).
+   */
+  temperature: z.strictObject({ strength: z.number(), every: count }).optional(),
   maxPositions: count.default(2048),
   moe: moeSchema.optional(),
   /** `libmoe`: LibMoE's own initialisation; otherwise every matrix N(0, std²). */
@@ -123,7 +131,7 @@ export type LanguageModelConfig = Omit<
   feedForward: FeedForwardConfig;
   keyValueHeads: number;
   headDim: number;
-  rotary: { dims: number; base: number; interleaved?: true; scaling?: RotaryScaling };
+  rotary: { dims: number; base: number; interleaved?: true; layers?: number[]; scaling?: RotaryScaling };
   attentionOutputBias: boolean;
 };
 
@@ -159,10 +167,19 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
   if (Array.isArray(given.window) && given.window.length !== given.layers) {
     wrong(`window must list ${given.layers} layers, got ${given.window.length}`);
   }
+  const turning = resolveLayers(given.rotary.layers ?? 'all', given.layers);
+  if (turning.length < given.layers && given.positions !== 'rotary')
+    wrong('rotary.layers needs positions: "rotary"');
+  if (given.temperature && turning.length === given.layers)
+    wrong('temperature acts in layers that do not turn: set rotary.layers');
+  if (given.chunk) resolveLayers(given.chunk.layers, given.layers);
   if (given.outputBias && given.tieEmbeddings) {
     wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
   }
   if (given.moe) checkMoe(given.moe, given.layers);
+  for (const layer of [given.feedForward, given.moe?.expert]) {
+    if (layer?.activation === 'clampedSwiglu' && !layer.gated) wrong('clampedSwiglu needs gated: true');
+  }
   const everywhere =
     given.moe !== undefined && resolveLayers(given.moe.layers, given.layers).length === given.layers;
   const feedForward =
@@ -178,6 +195,7 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
       dims,
       base: given.rotary.base,
       ...(given.rotary.interleaved && { interleaved: true }),
+      ...(turning.length < given.layers && { layers: turning }),
       ...(given.rotary.scaling && { scaling: given.rotary.scaling }),
     },
     attentionOutputBias: given.attentionOutputBias ?? given.attentionBias,
@@ -202,6 +220,9 @@ function headDimOf({ attention, ...given }: Parsed): number {
   expected('rotary.dims', rotary.dims, rotaryDim);
   expected('rotary.fraction', rotary.fraction, undefined);
   expected('qkNorm', given.qkNorm, undefined);
+  expected('attentionSinks', given.attentionSinks || undefined, undefined);
+  expected('rotary.layers', rotary.layers, undefined);
+  expected('chunk', given.chunk, undefined);
   expected('positions', given.positions, 'rotary');
   return headDim;
 }
@@ -242,23 +263,6 @@ export function oneRouter(moe: MoeConfig, width: number, layers: number, layer =
   return createRouter(name, options, routerPlace(moe, width, layers, layer));
 }
 
-/**
- * The indices that a selection means in a model of `layers` layers, ascending.
- * @throws ERR_LIBMOE_CONFIG for an index out of range, a repeated one, or a selection of nothing
- */
-export function resolveLayers(selection: LayerSelection, layers: number): number[] {
-  const every = (n: number): number[] => [...Array(layers).keys()].filter((layer) => (layer + 1) % n === 0);
-  let chosen: number[];
-  if (selection === 'all') chosen = every(1);
-  else if (typeof selection === 'string') chosen = every(Number(selection.slice('every:'.length)));
-  else chosen = [...selection].sort((a, b) => a - b);
-  if (chosen.length === 0) wrong(`"${String(selection)}" selects none of ${layers} layers`);
-  const outside = chosen.find((layer) => !(layer >= 0 && layer < layers));
-  if (outside !== undefined) wrong(`layer ${outside} does not exist: there are 0 to ${layers - 1}`);
-  if (new Set(chosen).size !== chosen.length) wrong(`layers are named twice in [${chosen.join(', ')}]`);
-  return chosen;
-}
-
 /** The window of each layer; undefined where a token sees all before it. */
 export function windowsOf({
   window,
@@ -268,6 +272,21 @@ export function windowsOf({
     Array.isArray(window) ? (window[layer] ?? undefined) : window,
   );
 }
+
+/** The size of the pieces that a layer's tokens see, by layer; undefined where they see all before them. */
+export function chunksOf({
+  chunk,
+  layers,
+}: Pick<LanguageModelConfig, 'chunk' | 'layers'>): (number | undefined)[] {
+  const chosen = chunk === undefined ? [] : resolveLayers(chunk.layers, layers);
+  return Array.from({ length: layers }, (_, layer) => (chosen.includes(layer) ? chunk?.size : undefined));
+}
+
+/** The indices of the layers that turn. */
+export const turningLayersOf = ({
+  rotary,
+  layers,
+}: Pick<LanguageModelConfig, 'rotary' | 'layers'>): number[] => rotary.layers ?? resolveLayers('all', layers);
 
 /** The indices of the MoE layers; none in a dense model. */
 export function moeLayersOf(config: LanguageModelConfig): number[] {

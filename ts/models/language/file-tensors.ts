@@ -1,13 +1,15 @@
 import { fail } from '../../native/index.ts';
 import { shortList } from '../../nn/module.ts';
-import type { Safetensors } from '../../storage/safetensors.ts';
-import { type Dtype, noGrad, scope, type Tensor, view } from '../../tensor/index.ts';
-import { cat, slice, transpose } from '../../tensor/shape.ts';
+import type { Safetensors, StoredBox } from '../../storage/safetensors.ts';
+import { type Dtype, noGrad, type Tensor, view } from '../../tensor/index.ts';
+import { cat, permute, transpose } from '../../tensor/shape.ts';
 import type { Architecture, FileTensor } from './architectures/index.ts';
 import type { LanguageModelConfig } from './config.ts';
+import { stridesInOrder } from './element-order.ts';
+import { checkMxfp4, isMxfp4, readMxfp4 } from './mxfp4.ts';
 
 /** A file tensor, or rows of it, and where in a parameter it lies. */
-interface Place extends FileTensor {
+export interface Place extends FileTensor {
   target: Tensor;
   offset: number;
   /** Of the part within the parameter. */
@@ -24,7 +26,8 @@ function placesOf(
   for (const [name, target] of state) {
     let offset = 0;
     for (const part of architecture.fileTensors(name, target.shape, config)) {
-      const whole = part.transposed ? [...part.shape].reverse() : part.shape;
+      const [columns, rows, ...outer] = [...part.shape].reverse();
+      const whole = part.transposed ? [...outer.reverse(), columns!, rows!] : part.shape;
       const partShape = part.rows ? [part.rows[1] - part.rows[0], ...whole.slice(1)] : whole;
       const place = { ...part, target, offset, partShape };
       places.set(part.name, [...(places.get(part.name) ?? []), place]);
@@ -60,10 +63,16 @@ export function readFileTensors(
     [...placesOf(architecture, config, state)].map(([name, parts]) => [spelled(name), parts]),
   );
   const tied = (name: string): boolean => config.tieEmbeddings && name === 'lm_head.weight';
-  const missing = [...places.keys()].filter((name) => !files.has(name));
+  const packed = new Set(
+    [...places].flatMap(([name, [part]]) => (isMxfp4(files, name, part!) ? [name] : [])),
+  );
+  const ofPacked = (name: string): boolean => packed.has(name.replace(/_(blocks|scales)$/, ''));
+  const missing = [...places.keys()].filter((name) => !files.has(name) && !packed.has(name));
   const unexpected = files
     .names()
-    .filter((name) => !places.has(name) && !architecture.ignorable(name, config) && !tied(name));
+    .filter(
+      (name) => !places.has(name) && !ofPacked(name) && !architecture.ignorable(name, config) && !tied(name),
+    );
   const misshaped = [...places]
     .filter(([name, [part]]) => files.has(name) && files.entry(name).shape.join() !== part!.shape.join())
     .map(
@@ -85,19 +94,28 @@ export function readFileTensors(
       `${path} does not hold the model that its config.json describes; ${problems.join('; ')}`,
     );
   }
-  noGrad(() => {
-    for (const [name, parts] of places) {
-      scope(() => {
-        const { dtype } = parts[0]!.target;
-        const values = files.read(name, { dtype });
-        const whole = parts[0]!.transposed ? transpose(values) : values;
-        for (const { rows, target, offset, partShape } of parts) {
-          const part = rows ? slice(whole, 0, rows[0], rows[1]) : whole;
-          view(target, partShape, offset).write(part.readSync());
-        }
-      });
+  for (const name of packed) checkMxfp4(files, name, places.get(name)![0]!);
+  for (const [name, parts] of places) {
+    for (const part of parts) {
+      if (packed.has(name)) readMxfp4(files, name, part);
+      else {
+        using target = view(part.target, part.arranged?.shape ?? part.partShape, part.offset);
+        files.readInto(name, target, boxOf(part));
+      }
     }
-  });
+  }
+}
+
+/** Where in its file tensor the elements of a part lie. */
+function boxOf({ arranged, transposed, rows, shape }: Place): StoredBox {
+  if (arranged) return { offset: 0, strides: stridesInOrder(arranged.shape, arranged.axes) };
+  const axes = [...shape.keys()];
+  if (transposed) axes.push(...axes.splice(-2).reverse());
+  const strides = stridesInOrder(
+    axes.map((axis) => shape[axis]!),
+    axes,
+  );
+  return { offset: (rows?.[0] ?? 0) * (strides[0] ?? 1), strides };
 }
 
 /** The tensors that a family's files hold of these parameters (or of their gradients), by file name. They belong to the caller's scope. */
@@ -111,7 +129,10 @@ export function fileTensorsOf(
     for (const [name, parts] of placesOf(architecture, config, state)) {
       const values = [...parts]
         .sort((a, b) => (a.rows?.[0] ?? 0) - (b.rows?.[0] ?? 0))
-        .map(({ target, partShape, offset }) => view(target, partShape, offset));
+        .map(({ target, partShape, offset, arranged }) => {
+          const part = view(target, arranged?.shape ?? partShape, offset);
+          return arranged ? view(permute(part, arranged.axes), partShape) : part;
+        });
       const whole = values.length === 1 ? values[0]! : cat(values, 0);
       tensors.set(name, parts[0]!.transposed ? transpose(whole) : whole);
     }

@@ -75,10 +75,11 @@ const shown = (names: readonly string[]): string =>
     .join(', ') + (names.length > 3 ? ', …' : '');
 
 /** Refuses weights that were stored in fewer bits, whose names and shapes differ from the model's. @throws ERR_LIBMOE_UNSUPPORTED */
-export function refuseQuantised(json: JsonObject, source: string): void {
+export function refuseQuantised(json: JsonObject, source: string, readable: readonly string[] = []): void {
   const quantisation = json.quantization_config ?? undefined;
   if (quantisation === undefined) return;
   const method = isJsonObject(quantisation) ? quantisation.quant_method : undefined;
+  if (readable.some((known) => known === method)) return;
   fail(
     'ERR_LIBMOE_UNSUPPORTED',
     `${source}: the checkpoint is quantised (quantization_config: ${JSON.stringify(method ?? quantisation)}), and libmoe reads weights in ` +

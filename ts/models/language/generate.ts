@@ -1,5 +1,6 @@
+import { ForwardContext } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
-import { noGrad, scope } from '../../tensor/index.ts';
+import { noGrad, scope, type Tensor } from '../../tensor/index.ts';
 import { uniform } from '../../tensor/random.ts';
 import { KvCache } from './kv-cache.ts';
 import type { LanguageModel } from './model.ts';
@@ -23,6 +24,8 @@ export interface GenerateOptions extends SamplingOptions {
   maxTokens?: number;
   /** Ends before yielding one of these. */
   stop?: readonly number[];
+  /** Say with each token which experts the model used. Default false. */
+  routing?: boolean;
   signal?: AbortSignal;
 }
 
@@ -31,6 +34,16 @@ export interface GeneratedToken {
   token: number;
   /** ln of the model's own probability of the token, before temperature and cuts. */
   logProbability: number;
+  /** With `routing`: what every MoE layer did at the position that the token was chosen from. */
+  routing?: TokenRouting[];
+}
+
+/** Where a MoE layer sent one position. */
+export interface TokenRouting {
+  layer: string;
+  /** Outputs of the router in its order, those without computation after the experts; −1: none. */
+  experts: number[];
+  weights: number[];
 }
 
 function checkOptions({ temperature = 0, topK, topP, maxTokens = 0 }: GenerateOptions): void {
@@ -123,10 +136,11 @@ export async function* generate(
   try {
     model.eval();
     for (let made = 0; made < Math.min(maxTokens, room + 1); made++) {
-      const logits = lastLogits(model, input, cache, sequence);
+      using context = new ForwardContext({ trace: options.routing ?? false });
+      const logits = lastLogits(model, input, cache, sequence, context);
       const next = sampleToken(logits, options, () => randomAt(seed, made));
       if (stop.includes(next.token)) return;
-      yield next;
+      yield options.routing ? { ...next, routing: lastRouting(context) } : next;
       // One turn of the event loop per token: signals and timers live.
       await new Promise((resolve) => setImmediate(resolve));
       if (signal?.aborted) return;
@@ -148,13 +162,22 @@ export function lastLogits(
   ids: ArrayLike<number>,
   cache: KvCache,
   sequence: number,
+  context?: ForwardContext,
 ): ArrayLike<number> {
   return noGrad(() =>
     scope(() => {
-      const hidden = model.forward(packSequences([ids]), undefined, cache.at([sequence]));
+      const hidden = model.forward(packSequences([ids]), context, cache.at([sequence]));
       return model.logits(rowsOf(hidden, [ids.length - 1])).toArray();
     }),
   );
+}
+
+/** What the layers of a traced pass did with its last token. */
+function lastRouting(context: ForwardContext): TokenRouting[] {
+  return context.records.map(({ layer, trace }) => {
+    const last = (t: Tensor): number[] => t.toArray().slice(-t.shape[1]!);
+    return { layer, experts: trace ? last(trace.choices) : [], weights: trace ? last(trace.weights) : [] };
+  });
 }
 
 function randomAt(seed: number, index: number): number {

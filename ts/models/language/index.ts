@@ -12,15 +12,14 @@ export {
   type FeedForwardConfig,
   type LanguageModelConfig,
   type LanguageModelOptions,
-  type LayerSelection,
   languageModelConfigSchema,
-  layerSelectionSchema,
   type MoeConfig,
   moeLayersOf,
   resolveLanguageModelConfig,
-  resolveLayers,
+  valueDimOf,
   windowsOf,
 } from './config.ts';
+export { endTokens } from './end-tokens.ts';
 export {
   type GeneratedToken,
   type GenerateOptions,
@@ -28,10 +27,13 @@ export {
   lastLogits,
   type SamplingOptions,
   sampleToken,
+  type TokenRouting,
 } from './generate.ts';
 export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.ts';
+export { type LayerSelection, layerSelectionSchema, resolveLayers } from './layer-selection.ts';
 export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type NewModelOptions } from './model.ts';
 export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
 export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
 export { type MatchedNames, matchNames, takeOnly } from './partial.ts';
+export { rawForward } from './raw-forward.ts';

@@ -27,6 +27,7 @@ export function drawInitialValues(model: LanguageModel, seed: number): void {
 
 const isNorm = (path: string): boolean =>
   /(^|\.)(attentionNorm|feedForwardNorm|finalNorm|queryNorm|keyNorm|keyValueNorm)\.weight$/.test(path);
+const isSinks = (path: string): boolean => path.endsWith('.attention.sinks');
 const isBias = (path: string): boolean => /(\.bias|Bias)$/.test(path);
 
 /** Every matrix N(0, std²), biases 0, norms 1; what a router has besides its weight keeps its constructor's values. */
@@ -39,7 +40,7 @@ function gaussianRule(
   if (isNorm(path)) return onesInitialiser;
   if (path.includes('.moe.router.')) return routerRule(model, path, { std });
   if (isBias(path)) return zerosInitialiser;
-  return value.rank >= 2 ? normal(std) : undefined;
+  return value.rank >= 2 || isSinks(path) ? normal(std) : undefined;
 }
 
 /** A router's parameter, as its own options say; what they leave open is as in `usual`. */
@@ -81,6 +82,7 @@ function libmoeRule(model: LanguageModel, path: string, value: Tensor): Initiali
   if (isNorm(path)) return onesInitialiser;
   if (path === 'embedding.weight' || path === 'positionEmbedding.weight') return normal(dModel ** -0.5);
   if (path.startsWith('output.')) return kaimingUniform(dModel);
+  if (isSinks(path)) return zerosInitialiser;
   if (isBias(path) && !path.includes('.moe.router.')) return zerosInitialiser;
   const moe = /^blocks\.\d+\.moe\.(.+)$/.exec(path)?.[1];
   const fanIn = value.shape.at(-1)!;

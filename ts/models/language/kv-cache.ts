@@ -12,11 +12,12 @@ import {
   zeros,
 } from '../../tensor/index.ts';
 import { cat } from '../../tensor/shape.ts';
+import { blockSizeFor, placePieces } from './cached-pieces.ts';
 import { type LanguageModelConfig, valueDimOf } from './config.ts';
 
 /** Sizes of a {@link KvCache}. */
 export interface KvCacheOptions {
-  /** Tokens per block; default 16. */
+  /** Tokens per block; default 16, or less where layers see pieces of sequences, which it must divide. */
   blockSize?: number;
   /** Blocks to begin with; the pools double when they are full. Default 16. */
   blocks?: number;
@@ -57,6 +58,7 @@ export class KvCache {
   readonly #sequences = new Map<number, Sequence>();
   readonly #maxBlocks: number;
   readonly #device: DeviceName;
+  readonly #chunk: number | undefined;
   #references: number[];
   #free: number[];
   #next = 0;
@@ -64,10 +66,12 @@ export class KvCache {
 
   /** @throws ERR_LIBMOE_ARGUMENT for sizes that are not positive integers */
   constructor(
-    config: Pick<LanguageModelConfig, 'layers' | 'keyValueHeads' | 'headDim' | 'attention'>,
+    config: Pick<LanguageModelConfig, 'layers' | 'keyValueHeads' | 'headDim' | 'attention' | 'chunk'>,
     options: KvCacheOptions = {},
   ) {
-    const { blockSize = 16, blocks = 16, maxBlocks = Number.MAX_SAFE_INTEGER } = options;
+    this.#chunk = config.chunk?.size;
+    const { blocks = 16, maxBlocks = Number.MAX_SAFE_INTEGER } = options;
+    const blockSize = blockSizeFor(config.chunk?.size, options.blockSize);
     for (const [name, value] of Object.entries({ blockSize, blocks, maxBlocks })) {
       if (!Number.isSafeInteger(value) || value < 1) {
         fail('ERR_LIBMOE_ARGUMENT', `KvCache: ${name} must be a positive integer, got ${value}`);
@@ -178,9 +182,14 @@ export class KvCache {
         at,
       ),
     };
+    const own = states.map((state) => state.blocks);
+    const pieces =
+      this.#chunk === undefined
+        ? undefined
+        : placePieces(own, starts, counts, { ...at, size: this.#chunk, blockSize: this.blockSize });
     return {
       starts,
-      layer: (index) => ({ ...this.#layers[index]!, ...shared }),
+      layer: (index) => ({ ...this.#layers[index]!, ...shared, pieces }),
       commit: () => {
         states.forEach((state, i) => {
           state.length += counts[i]!;

@@ -30,7 +30,7 @@ import {
 } from './config.ts';
 import { drawInitialValues } from './initial-values.ts';
 import type { CachedSequences, CacheStep } from './kv-cache.ts';
-import { countedPositions, lengthsOf, type ModelBatch } from './packed-batch.ts';
+import { countedPositions, lengthsOf, type ModelBatch, piecesOf } from './packed-batch.ts';
 
 /** How a new model starts, and where it lives. */
 export interface NewModelOptions {
@@ -180,6 +180,15 @@ export class LanguageModel extends Module {
       sequenceOffsets,
       tokenIds: ids,
     });
+    const { chunk, temperature } = this.config;
+    const pieceOffsets =
+      chunk && !cacheStep ? piecesOf(batch.sequenceOffsets, chunk.size).offsets : undefined;
+    const queryFactors =
+      temperature &&
+      Float64Array.from(positions, (position) => {
+        const grown = Math.log1p(Math.floor((position + 1) / temperature.every));
+        return 1 + temperature.strength * grown;
+      });
     try {
       let x = this.#embed(ids, positionsTensor);
       context.onLayer?.('embedding', x);
@@ -188,6 +197,8 @@ export class LanguageModel extends Module {
           positions: positionsTensor,
           sequenceOffsets,
           rotary: this.#rotary,
+          pieceOffsets,
+          queryFactors,
           cache: cacheStep?.layer(layer),
         };
         const before = x;

@@ -21,6 +21,39 @@ export function countedPositions(offsets: Int32Array, starts?: readonly number[]
   return positions;
 }
 
+/** A run of new tokens of one sequence that lie in one piece of it. */
+export interface Piece {
+  sequence: number;
+  /** Which piece, counted from the sequence's start. */
+  index: number;
+  /** Tokens of the piece up to and with the last one of the run, those before the run included. */
+  length: number;
+}
+
+/**
+ * Cuts packed sequences, of which `starts[s]` tokens went before, at each multiple of `size`.
+ * @returns the pieces in the order of the batch, and where in it each begins (and the number of tokens)
+ */
+export function piecesOf(
+  offsets: Int32Array,
+  size: number,
+  starts?: readonly number[],
+): { pieces: Piece[]; offsets: Int32Array } {
+  const pieces: Piece[] = [];
+  const begins: number[] = [];
+  lengthsOf(offsets).forEach((count, sequence) => {
+    const start = starts?.[sequence] ?? 0;
+    for (let at = start; at < start + count; ) {
+      const index = Math.floor(at / size);
+      const end = Math.min(start + count, (index + 1) * size);
+      pieces.push({ sequence, index, length: end - index * size });
+      begins.push(offsets[sequence]! + at - start);
+      at = end;
+    }
+  });
+  return { pieces, offsets: Int32Array.from([...begins, offsets[offsets.length - 1]!]) };
+}
+
 /** A batch of plain token lists, without targets. @throws ERR_LIBMOE_DATA when there is none or one is empty */
 export function packSequences(sequences: readonly ArrayLike<number>[]): ModelBatch {
   const offsets = new Int32Array(sequences.length + 1);

@@ -1,5 +1,6 @@
 import { tokenCost } from '../../moe/index.ts';
 import {
+  chunksOf,
   type FeedForwardConfig,
   type LanguageModelConfig,
   type LanguageModelOptions,
@@ -39,8 +40,13 @@ function feedForwardSize(
   return { weights: width * (rows + hidden), biases: bias ? rows + width : 0 };
 }
 
-/** Mean number of keys that a token of a sequence of `length` tokens sees. */
-function meanKeys(length: number, window = length): number {
+/** Mean number of keys that a token of a sequence of `length` tokens sees in a layer that cuts sequences into pieces of `chunk`. */
+function meanKeys(length: number, window = length, chunk = length): number {
+  const rest = length % chunk;
+  if (chunk < length) {
+    const whole = (length - rest) * meanKeys(chunk, window);
+    return (whole + (rest > 0 ? rest * meanKeys(rest, window) : 0)) / length;
+  }
   const wide = Math.min(window, length);
   return wide - (wide * (wide - 1)) / (2 * length);
 }
@@ -82,8 +88,9 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
     denseLayers * dense.weights +
     moeLayers * moe.others +
     sumOf(routers, ({ trainingExperts, flops }) => trainingExperts * moe.expert.weights + flops / 2);
+  const chunks = chunksOf(config);
   const keys = windowsOf(config).reduce<number>(
-    (sum, window) => sum + meanKeys(context ?? config.maxPositions, window),
+    (sum, window, layer) => sum + meanKeys(context ?? config.maxPositions, window, chunks[layer]),
     0,
   );
   return {
@@ -103,8 +110,14 @@ function attentionSize(config: LanguageModelConfig): { weights: number; others: 
   if (attention === undefined) {
     const keyWidth = keyValueHeads * headDim;
     const bias = config.attentionBias ? queryWidth + 2 * keyWidth : 0;
-    const norms = { head: 2 * headDim, projection: queryWidth + keyWidth, none: 0 }[qkNorm ?? 'none'];
-    return { weights: dModel * (2 * queryWidth + 2 * keyWidth), others: bias + outputBias + norms };
+    const norms = { head: 2 * headDim, projection: queryWidth + keyWidth, turned: 0, none: 0 }[
+      qkNorm ?? 'none'
+    ];
+    const sinks = config.attentionSinks ? heads : 0;
+    return {
+      weights: dModel * (2 * queryWidth + 2 * keyWidth),
+      others: bias + outputBias + norms + sinks,
+    };
   }
   const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
   const query = queryRank === undefined ? dModel * queryWidth : queryRank * (dModel + queryWidth);

@@ -5,10 +5,14 @@ import type { RoutingContext } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { checkGroups, deepseekOptions, type ExpertGroups } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 
 /** With groups (DeepSeek-V2's device-limited routing) a group is worth its best score. */
 const options = topKOptions.extend(deepseekOptions);
+
+/** Whether the chosen probabilities are the weights. */
+const asTheyAre = (given: z.output<typeof options>, { compat }: Pick<RouterPlace, 'compat'>): boolean =>
+  !given.activationAfterTopK && !(given.normalise ?? compat !== 'original');
 
 /**
  * The routed part of DeepSeekMoE and DeepSeek-V2 (Dai et al., arXiv 2401.06066; arXiv 2405.04434): softmax over the routed experts, the topK best,
@@ -21,7 +25,7 @@ class SharedV2Router extends TopKRouter {
 
   constructor(given: z.output<typeof options>, place: RouterPlace) {
     const rule = ruleOf('softmax', given, place);
-    if (place.compat === 'original' && !given.activationAfterTopK) rule.weights = 'scores';
+    if (asTheyAre(given, place)) rule.weights = 'scores';
     rule.losses = { ...rule.losses, over: given.balanceOver };
     super(rule, given, place);
     checkGroups('shared-v2', given.groups, place);
@@ -35,9 +39,9 @@ class SharedV2Router extends TopKRouter {
 
 registerRouter('shared-v2', {
   summary: 'DeepSeek-V2: softmax beside a shared expert',
-  unlikeDense: ({ activationAfterTopK }, { compat }) =>
-    compat === 'original' && !activationAfterTopK
-      ? 'the chosen probabilities are not divided by their sum (compat original)'
+  unlikeDense: (given, moe) =>
+    asTheyAre(given, moe)
+      ? (undivided(given) ?? 'the chosen probabilities are not divided by their sum (compat original)')
       : undefined,
   options,
   compat: ['fixed', 'libmoe', 'original'],

@@ -96,6 +96,7 @@ function scalingOf({ scaling }: Options, compat: Compat): number {
 registerRouter('shared-v3', {
   summary: 'DeepSeek-V3: sigmoids beside a shared expert, balanced by biases',
   unlikeDense: (given, { compat }) => {
+    if (!given.normalise) return 'the chosen scores are not divided by their sum (option normalise)';
     const factor = compat === 'libmoe' ? 1 : scalingOf(given, compat);
     return factor === 1 ? undefined : `the weights sum to ${factor} (option scaling)`;
   },

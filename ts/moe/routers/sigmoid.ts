@@ -1,6 +1,6 @@
 import { registerRouter } from '../registry.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 
 /**
  * σ-MoE: every expert scored by its own sigmoid, the topK best, scores divided by their sum. The vision-language flavour balances the softmax
@@ -11,11 +11,12 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  */
 registerRouter('sigmoid', {
   summary: 'σ-MoE: every expert scored by its own sigmoid',
-  unlikeDense({ activationAfterTopK }, { compat }) {
-    if (compat === 'original') return 'the weights are the sigmoids as they are (compat original)';
-    return activationAfterTopK
+  unlikeDense(given, { compat }) {
+    if (compat === 'original' && given.normalise !== true)
+      return 'the weights are the sigmoids as they are (compat original)';
+    return given.activationAfterTopK
       ? 'the weights are plain sigmoids of the chosen logits (activationAfterTopK)'
-      : undefined;
+      : undivided(given);
   },
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
@@ -26,7 +27,7 @@ registerRouter('sigmoid', {
       rule.ownInit = true;
     }
     if (place.compat === 'original') {
-      rule.weights = 'scores';
+      if (options.normalise !== true) rule.weights = 'scores';
       rule.equalRows = true;
       rule.dropWholeExperts = true;
       rule.losses = { ...rule.losses, balance: options.balance ?? 'global' };

@@ -1,6 +1,6 @@
 import { registerRouter } from '../registry.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
 
 /**
  * SMoE: softmax over experts, the topK best, their probabilities divided by their sum.
@@ -10,6 +10,7 @@ import { ruleOf, topKOptions } from './top-k-rule.ts';
  */
 registerRouter('smoe', {
   summary: 'softmax, the top k',
+  unlikeDense: undivided,
   options: topKOptions,
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {

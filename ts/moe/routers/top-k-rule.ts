@@ -53,6 +53,10 @@ function weightsOf({ activationAfterTopK, normalise }: TopKOptions): TopKRule['w
     : fail('ERR_LIBMOE_CONFIG', 'set activationAfterTopK or normalise: each is a rule for the weights');
 }
 
+/** Why weights need not sum to 1 under an option of {@link topKOptions}; undefined where they do, for a softmax. */
+export const undivided = ({ normalise }: Pick<TopKOptions, 'normalise'>): string | undefined =>
+  normalise === false ? 'the chosen scores are not divided by their sum (option normalise)' : undefined;
+
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
 export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {
   const language = options.flavour === 'language';

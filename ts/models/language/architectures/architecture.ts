@@ -6,8 +6,13 @@ export interface FileTensor {
   name: string;
   /** Of the whole tensor, as the file has it. */
   shape: readonly number[];
-  /** The file has it transposed (GPT-2 keeps its matrices as [inputs, outputs]). */
+  /** The file has its last two axes exchanged (GPT-2 keeps its matrices as [inputs, outputs]). */
   transposed?: boolean;
+  /**
+   * The file has the axes in another order: the part, seen as `shape`, with its axes in the order `axes`, is the file's tensor. `mxfp4`: the order in
+   * which files of 4-bit numbers (`<name>_blocks` and `<name>_scales`) have them; such a file is dequantised as it is read.
+   */
+  arranged?: { shape: readonly number[]; axes: readonly number[]; mxfp4?: readonly number[] };
   /** Only the rows `from` to `to` (exclusive) belong to the parameter; counted after transposing. Default: all. */
   rows?: readonly [from: number, to: number];
 }
@@ -28,6 +33,8 @@ export interface Architecture {
   fileTensors(name: string, shape: readonly number[], config: LanguageModelConfig): FileTensor[];
   /** Names in files that may be left unread (buffers that follow from the configuration, layers that are not run). */
   ignorable(name: string, config: LanguageModelConfig): boolean;
+  /** Values of `quant_method` whose files can be read. */
+  readonly quantisations?: readonly string[];
   /** What every name but the output projection's begins with, and files that hold the model without its head leave out. */
   readonly basePrefix?: string;
 }

@@ -101,6 +101,11 @@ function ignorable(name: string, config: LanguageModelConfig): boolean {
   return isRotaryBuffer(name) || (layer !== undefined && Number(layer) >= config.layers);
 }
 
+/** Whether the router weighs experts by their probabilities as they are. */
+const leavesProbabilities = ({ router, compat }: MoeConfig): boolean =>
+  router.activationAfterTopK !== true &&
+  (compat === 'original' ? router.normalise !== true : router.normalise === false);
+
 /**
  * DeepSeek-V2 and V2-Lite (arXiv 2405.04434): latent attention, dense first layers, then softmax routing beside shared experts, whose weights are the
  * chosen probabilities as they are.
@@ -138,10 +143,7 @@ export const deepseekV2: Architecture = {
     const fits =
       config.rotary.interleaved === true &&
       config.dModel % config.heads === 0 &&
-      (moe === undefined ||
-        (moe.router.name === 'shared-v2' &&
-          moe.compat === 'original' &&
-          moe.router.activationAfterTopK !== true));
+      (moe === undefined || (moe.router.name === 'shared-v2' && leavesProbabilities(moe)));
     const [latent, mixture] = [writeLatentFields(config), writeMixture(config)];
     if (!fits || !latent || !mixture) return undefined;
     const groups = moe && groupsOf(moe);

@@ -1,4 +1,5 @@
 import { type LanguageModelConfig, type MoeConfig, moeLayersOf } from '../config.ts';
+import type { LayerSelection } from '../layer-selection.ts';
 import type { FileTensor } from './architecture.ts';
 import { llamaTensors } from './llama.ts';
 
@@ -65,6 +66,19 @@ export const normalises = (moe: MoeConfig): boolean => moe.router.normalise !== 
 /** A softmax router, as `norm_topk_prob` says what becomes of the chosen probabilities. */
 export const softmaxRouter = (normalise: boolean): MoeConfig['router'] =>
   normalise ? { name: 'smoe' } : { name: 'smoe', normalise: false };
+
+/** The indices of these layers as a selection, in the words of `every` Nth layer where those say it. @param chosen not empty */
+export function selectionOf(chosen: readonly number[], layers: number, every = 1): LayerSelection {
+  const regular = Array.from({ length: layers }, (_, layer) => layer).filter(
+    (layer) => (layer + 1) % every === 0,
+  );
+  if (chosen.length !== regular.length || chosen.some((layer, i) => layer !== regular[i])) return [...chosen];
+  return every === 1 ? 'all' : `every:${every}`;
+}
+
+/** The N of a selection of every Nth layer, 1 of any other. */
+export const stepOf = (selection: LayerSelection | undefined): number =>
+  Number(/^every:(\d+)$/.exec(String(selection))?.[1] ?? 1);
 
 /** Whether every layer has experts. */
 export const expertsEverywhere = (config: LanguageModelConfig): boolean =>

@@ -40,6 +40,14 @@ export class Fields {
       : this.wrong(`"${name}" must be a number, got ${JSON.stringify(value)}`);
   }
 
+  /** A whole number from 1 on. */
+  count(name: string, fallback?: number): number {
+    const value = this.number(name, fallback);
+    return Number.isInteger(value) && value > 0
+      ? value
+      : this.wrong(`"${name}" must be a positive integer, got ${value}`);
+  }
+
   optionalNumber(name: string): number | undefined {
     return this.get(name) === undefined ? undefined : this.number(name);
   }

@@ -72,7 +72,9 @@ export const gpt2: Architecture = {
       config.attentionOutputBias &&
       !config.outputBias &&
       config.qkNorm === undefined &&
+      !config.attentionSinks &&
       commonWindow(config) === null &&
+      config.chunk === undefined &&
       !feedForward.gated &&
       feedForward.bias;
     const activation = hiddenActOf(feedForward.activation);

@@ -3,9 +3,11 @@ import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture } from './architecture.ts';
 import { deepseekV2, deepseekV3 } from './deepseek.ts';
+import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
 import { libmoe } from './libmoe.ts';
 import { llama } from './llama.ts';
+import { llama4, llama4WithImages } from './llama4.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
 import { olmoe } from './olmoe.ts';
@@ -27,8 +29,11 @@ export const architectures: readonly Architecture[] = [
   olmoe,
   qwen2Moe,
   qwen3Moe,
+  llama4,
+  llama4WithImages,
   deepseekV2,
   deepseekV3,
+  gptOss,
   libmoe,
 ];
 

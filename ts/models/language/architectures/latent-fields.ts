@@ -4,6 +4,7 @@ import type { FileTensor } from './architecture.ts';
 import type { Fields } from './fields.ts';
 import {
   commonWindow,
+  hasDenseLlamaForm,
   type LlamaDefaults,
   llamaTensors,
   readLlamaFields,
@@ -55,33 +56,30 @@ export function readLatentFields(
 
 /** The fields of {@link readLatentFields}; undefined for a model that is not of this form. */
 export function writeLatentFields(config: LanguageModelConfig): JsonObject | undefined {
-  const { attention, rotary, feedForward } = config;
+  const { attention, rotary } = config;
+  if (attention === undefined) return undefined;
+  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
+  // Beside attention and experts a model of Llama's form; what these families call head_dim are the channels that turn.
+  const { attention: _, moe: __, ...others } = config;
+  const rest = { ...others, headDim: rotaryDim, rotary: { ...rotary, interleaved: undefined } };
   const fits =
-    attention !== undefined &&
+    hasDenseLlamaForm(rest) &&
     attention.eps === latentEps &&
-    config.norm === 'rmsnorm' &&
-    !config.outputBias &&
     config.attentionBias === config.attentionOutputBias &&
     commonWindow(config) === null &&
-    rotary.scaling?.kind !== 'longrope' &&
-    feedForward.gated &&
-    !feedForward.bias;
-  if (!fits) return undefined;
-  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
-  // What these families call head_dim are the channels that turn.
-  const fields = writeDenseLlamaFields({ ...config, headDim: rotaryDim });
-  return (
-    fields && {
-      ...fields,
-      attention_bias: config.attentionBias,
-      q_lora_rank: queryRank ?? null,
-      kv_lora_rank: keyValueRank,
-      qk_nope_head_dim: contentDim,
-      qk_rope_head_dim: rotaryDim,
-      qk_head_dim: contentDim + rotaryDim,
-      v_head_dim: valueDim,
-    }
-  );
+    rotary.scaling?.kind !== 'longrope';
+  const fields = writeDenseLlamaFields(rest);
+  if (!fits || fields === undefined) return undefined;
+  return {
+    ...fields,
+    attention_bias: config.attentionBias,
+    q_lora_rank: queryRank ?? null,
+    kv_lora_rank: keyValueRank,
+    qk_nope_head_dim: contentDim,
+    qk_rope_head_dim: rotaryDim,
+    qk_head_dim: contentDim + rotaryDim,
+    v_head_dim: valueDim,
+  };
 }
 
 /** The file tensors of everything but experts and routers. Files lay out a head's query with the channels that turn last. */

@@ -69,15 +69,18 @@ export function readLlamaFields(fields: Fields, defaults: LlamaDefaults): Langua
 /** Whether a model has the form of Llama outside its feed-forward layers, but for biases, norms of queries and keys, and windows. */
 export function hasLlamaForm(
   config: LanguageModelConfig,
-  allowed: { partialRotary?: boolean } = {},
+  allowed: { partialRotary?: boolean; sinks?: boolean } = {},
 ): boolean {
   return (
     config.norm === 'rmsnorm' &&
     config.positions === 'rotary' &&
     config.attention === undefined &&
     config.rotary.interleaved === undefined &&
+    config.rotary.layers === undefined &&
+    config.chunk === undefined &&
     (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
-    !config.outputBias
+    !config.outputBias &&
+    (allowed.sinks === true || !config.attentionSinks)
   );
 }
 

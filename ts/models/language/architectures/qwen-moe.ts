@@ -1,7 +1,16 @@
 import type { JsonObject } from '../../../storage/json.ts';
 import { type LanguageModelConfig, type LanguageModelOptions, moeLayersOf } from '../config.ts';
+import type { LayerSelection } from '../layer-selection.ts';
 import type { Architecture } from './architecture.ts';
-import { expertTensors, hasSoftmaxExperts, mlpExperts, normalises, softmaxRouter } from './expert-fields.ts';
+import {
+  expertTensors,
+  hasSoftmaxExperts,
+  mlpExperts,
+  normalises,
+  selectionOf,
+  softmaxRouter,
+  stepOf,
+} from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
   commonWindow,
@@ -16,26 +25,23 @@ import { readLayerWindows, writeLayerWindows } from './qwen.ts';
 const defaults: LlamaDefaults = { base: 10_000, maxPositions: 32_768, eps: 1e-6 };
 
 /** Every `decoder_sparse_step`th layer has experts, unless `mlp_only_layers` names it. Undefined: no layer. */
-function readMoeLayers(fields: Fields, layers: number): 'all' | string | number[] | undefined {
-  const step = fields.number('decoder_sparse_step', 1);
+function readMoeLayers(fields: Fields, layers: number): LayerSelection | undefined {
+  const step = fields.count('decoder_sparse_step', 1);
   const dense = fields.get('mlp_only_layers') === undefined ? [] : fields.numbers('mlp_only_layers');
-  if (!Number.isInteger(step) || step < 1)
-    fields.wrong(`"decoder_sparse_step" must be a positive integer, got ${step}`);
   const chosen = Array.from({ length: layers }, (_, layer) => layer).filter(
     (layer) => (layer + 1) % step === 0 && !dense.includes(layer),
   );
   if (chosen.length === 0 || fields.number('num_experts', 1) === 0) return undefined;
-  if (dense.length > 0) return chosen;
-  return step === 1 ? 'all' : `every:${step}`;
+  return selectionOf(chosen, layers, step);
 }
 
 function writeMoeLayers(config: LanguageModelConfig): JsonObject {
-  const step = /^every:(\d+)$/.exec(String(config.moe?.layers))?.[1];
+  const step = stepOf(config.moe?.layers);
   const chosen = moeLayersOf(config);
   const dense = Array.from({ length: config.layers }, (_, layer) => layer).filter(
     (layer) => !chosen.includes(layer),
   );
-  return { decoder_sparse_step: Number(step ?? 1), mlp_only_layers: step === undefined ? dense : [] };
+  return { decoder_sparse_step: step, mlp_only_layers: step === 1 ? dense : [] };
 }
 
 /** What both families say of their experts; `moe` is absent when no layer has any. */

@@ -34,7 +34,8 @@ export function readLayerWindows(fields: Fields, layers: number): (number | null
   return slides.map((slide) => (slide ? window : null));
 }
 
-function readLayerTypes(fields: Fields, layers: number): boolean[] {
+/** Which layers slide, as `layer_types` names them. */
+export function readLayerTypes(fields: Fields, layers: number): boolean[] {
   const types = fields.get('layer_types');
   if (
     !Array.isArray(types) ||

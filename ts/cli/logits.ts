@@ -1,0 +1,85 @@
+import { Command } from 'commander';
+import { fail } from '../native/index.ts';
+import { printJson, table } from './output.ts';
+
+interface Options {
+  model: string;
+  tokens: string;
+  out: string;
+  hidden?: boolean;
+  tokenizer?: string;
+  json?: boolean;
+}
+
+export function logitsCommand(): Command {
+  return new Command('logits')
+    .description('a raw forward pass into a file, to compare with another implementation')
+    .requiredOption('--model <checkpoint>', 'a checkpoint folder, a run folder, or a llama2c .bin')
+    .requiredOption('--tokens <file>', 'JSON: [1, 2, 3], or several sequences [[1, 2], [3]], or a "text"')
+    .requiredOption('--out <file>', 'a .safetensors file')
+    .option('--hidden', 'the hidden states and the routing of every layer too')
+    .option('--tokenizer <file>', 'for a text, when the checkpoint has none of its own')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      '\nTensors, f32: logits [tokens, vocabulary]; with --hidden also hidden.<layer> [tokens, width], what each block gives,\nrouting.<layer>.experts (i32) and routing.<layer>.weights [tokens, choices]. Sequences are laid end to end.\n\nExample: npx libmoe logits --model runs/demo/moe --tokens ids.json --out logits.safetensors --hidden\nMore: docs/models.md',
+    )
+    .action(async (o: Options) => {
+      const { readFileSync } = await import('node:fs');
+      const { resolveCheckpoint } = await import('../experiment/index.ts');
+      const { loadTokenizer } = await import('../data/index.ts');
+      const { loadModel, rawForward } = await import('../models/language/index.ts');
+      const { writeSafetensors } = await import('../storage/index.ts');
+      const checkpoint = resolveCheckpoint(o.model);
+      let text: string;
+      try {
+        text = readFileSync(o.tokens, 'utf8');
+      } catch (error) {
+        return fail('ERR_LIBMOE_FILE', `cannot read --tokens ${o.tokens}`, error);
+      }
+      const sequences = sequencesOf(text, o.tokens, (words) =>
+        loadTokenizer(o.tokenizer ?? checkpoint).encode(words),
+      );
+      const model = await loadModel(checkpoint);
+      let tensors: ReturnType<typeof rawForward>;
+      try {
+        tensors = rawForward(model, sequences, { hidden: o.hidden ?? false });
+      } finally {
+        model.dispose();
+      }
+      const found = [...tensors].map(([name, t]) => ({ name, dtype: t.dtype, shape: [...t.shape] }));
+      try {
+        writeSafetensors(o.out, tensors);
+      } finally {
+        for (const t of tensors.values()) t.dispose();
+      }
+      const tokens = sequences.reduce((all, { length }) => all + length, 0);
+      if (o.json) printJson({ out: o.out, tokens, tensors: found });
+      else
+        console.log(
+          table(
+            ['tensor', 'dtype', 'shape'],
+            found.map(({ name, dtype, shape }) => [name, dtype, shape.join(' × ')]),
+          ),
+        );
+    });
+}
+
+function sequencesOf(text: string, file: string, encode: (words: string) => Int32Array): ArrayLike<number>[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return fail('ERR_LIBMOE_DATA', `--tokens ${file} is not JSON: ${(error as Error).message}`, error);
+  }
+  if (typeof value === 'string') return [encode(value)];
+  const rows: unknown[] = Array.isArray(value) && value.some(Array.isArray) ? value : [value];
+  const isSequence = (row: unknown): row is number[] =>
+    Array.isArray(row) && row.length > 0 && row.every((id) => Number.isInteger(id));
+  if (!rows.every(isSequence))
+    return fail(
+      'ERR_LIBMOE_DATA',
+      `--tokens ${file} must hold token ids, [1, 2, 3] or [[1, 2], [3]], or a text in quotes`,
+    );
+  return rows;
+}
