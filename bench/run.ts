@@ -47,7 +47,13 @@ export interface BenchResult extends Summary {
   /** Growth of resident memory by one call, where the case asks for it. */
   memory?: number;
   /** Median over rounds of ours / the baseline's time, and of the operations: above 1, the case takes longer, or computes more. */
-  baseline?: Summary & { name: string; ratio: number; flopsRatio: number };
+  baseline?: Summary & {
+    name: string;
+    ratio: number;
+    flopsRatio: number;
+    /** The same ratio of processor time, which others on the machine disturb less. */
+    processorRatio: number;
+  };
 }
 
 export interface BenchFile {
@@ -87,6 +93,14 @@ function sample(run: () => void): { seconds: number; calls: number } {
   return { seconds, calls: Math.max(1, Math.round(0.1 / seconds)) };
 }
 
+/** Microseconds of processor time, all threads together, of one call. */
+function processorTime(run: () => void): number {
+  const before = process.cpuUsage();
+  run();
+  const { user, system } = process.cpuUsage(before);
+  return user + system;
+}
+
 /** A peer that is ready and was seen to compute what we compute. */
 interface Opponent {
   peer: Peer;
@@ -98,6 +112,7 @@ interface Opponent {
 interface Round {
   ours: number;
   baseline?: number;
+  processorRatio?: number;
   theirs: Map<string, number>;
   /** See {@link BenchResult.stolen}. */
   stolen: number;
@@ -161,8 +176,11 @@ async function measure(
       const { seconds, calls } = sample(() => work.run());
       const theirs = new Map<string, number>();
       for (const [mode, { peer }] of opponents) theirs.set(mode, await peer.time(calls));
-      const other = baseline && sample(() => baseline.run()).seconds;
-      return { ours: seconds, theirs, stolen: stolen(), ...(other && { baseline: other }) };
+      const alone = { ours: seconds, theirs };
+      if (!baseline) return { ...alone, stolen: stolen() };
+      const other = sample(() => baseline.run()).seconds;
+      const processorRatio = processorTime(() => work.run()) / processorTime(() => baseline.run());
+      return { ...alone, stolen: stolen(), baseline: other, processorRatio };
     });
     if (c.memory) {
       memory = residentGrowth(() => work.run());
@@ -202,6 +220,7 @@ async function measure(
         c.baseline,
         rounds.map((r) => r.baseline!),
         ours,
+        rounds.map((r) => r.processorRatio!),
       ),
     }),
   };
@@ -213,11 +232,13 @@ const againstBaseline = (
   { name, flops: least }: NonNullable<BenchCase['baseline']>,
   seconds: readonly number[],
   ours: readonly number[],
+  processor: readonly number[],
 ) => ({
   name,
   ...summarise(seconds),
   ratio: 1 / medianRatio(seconds, ours),
   flopsRatio: flops / least,
+  processorRatio: summarise(processor).median,
 });
 
 const line = (cells: readonly string[], widths: readonly number[]) =>
@@ -273,7 +294,7 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
     );
     if (r.baseline)
       options.log(
-        `    ${r.baseline.ratio.toFixed(2)}× the time of ${r.baseline.name} (${milliseconds(r.baseline.median)} ms), ${r.baseline.flopsRatio.toFixed(2)}× its operations`,
+        `    ${r.baseline.ratio.toFixed(2)}× the time of ${r.baseline.name} (${milliseconds(r.baseline.median)} ms), ${r.baseline.processorRatio.toFixed(2)}× its processor time, ${r.baseline.flopsRatio.toFixed(2)}× its operations`,
       );
     if (r.stolen > quiet)
       options.log(

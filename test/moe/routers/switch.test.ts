@@ -74,7 +74,7 @@ describe('switch', () => {
         training: true,
         tokenMask: tensor(mask, [10], { dtype: 'bool' }),
       });
-      return router.route(f64(wave(60), [10, 6]), context.routing(0)).capacity;
+      return noGrad(() => router.route(f64(wave(60), [10, 6]), context.routing(0)).capacity);
     });
     expect(capacity).toBe(2); // ceil(1.25 · 5 / 4), not ceil(1.25 · 10 / 4) = 4
     // The layer's own capacity likewise: of five equal tokens one expert takes ceil(5 / 4).
