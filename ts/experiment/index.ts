@@ -3,7 +3,6 @@ export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo
 export { headlines } from './evaluation.ts';
 export { merged, parseOverrides } from './overrides.ts';
 export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
-export { cardNames } from './plan-devices.ts';
 export type { PlannedMemory } from './plan-memory.ts';
 export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
 export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';

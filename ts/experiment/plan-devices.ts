@@ -30,8 +30,7 @@ const cards: Readonly<Record<string, Card>> = {
   h100: { memory: 80, bf16: 989, f32: 67 },
   h200: { memory: 140, bf16: 989, f32: 67 },
 };
-/** Names that {@link graphicsCard} knows. */
-export const cardNames = Object.keys(cards);
+const cardNames = Object.keys(cards);
 
 /** Part of a card's stated peak that training is assumed to reach. */
 const assumedUse = 0.35;
