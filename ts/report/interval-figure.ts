@@ -38,6 +38,7 @@ export function intervalFigure(
         ? []
         : [
             {
+              data: { values: [{}] },
               mark: { type: 'rule', strokeDash: [5, 4], color: quiet, strokeWidth: 1.2 },
               encoding: { x: { datum: reference, type: 'quantitative' } },
             },
