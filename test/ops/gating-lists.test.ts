@@ -184,7 +184,14 @@ describe('take', () => {
     using experts = tensor(Int32Array.from([3, -1, 0, 0, 2, 1]), [3, 2]);
     scope(() => {
       const all = values.toArray();
-      expect(noGrad(() => take(values, experts).toArray())).toEqual([all[3], 0, all[4], all[4], all[10], all[9]]);
+      expect(noGrad(() => take(values, experts).toArray())).toEqual([
+        all[3],
+        0,
+        all[4],
+        all[4],
+        all[10],
+        all[9],
+      ]);
     });
     gradientCheck((v) => take(v, experts), [values]);
     scope(() => {
