@@ -4,7 +4,6 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeTokenizer } from '../../ts/data/index.ts';
 import { LanguageModel, saveModel } from '../../ts/models/language/index.ts';
-import { routerNames } from '../../ts/moe/index.ts';
 import { smallTokenizer } from '../evaluation/small-tokenizer.ts';
 import { libmoe, root } from './libmoe.ts';
 
@@ -279,7 +278,6 @@ describe('the commands that need no binary', () => {
       expect(stdout, name).toMatch(/^Usage: libmoe /);
       expect(stdout, name).toMatch(/\nExamples?: /);
       expect(stdout, name).toMatch(/--json/);
-      if (name === 'upcycle') for (const router of routerNames()) expect(stdout).toContain(`${router} (`);
     }
     const { code, stdout } = await libmoe(['inspect', '--json'], { env });
     expect(code).toBe(0);

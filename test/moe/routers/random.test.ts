@@ -58,6 +58,6 @@ describe('random', () => {
 
   it('refuses what it does not have', () => {
     expect(() => made('random', { ...place, compat: 'libmoe' })).toThrow(/no compat/);
-    expect(() => made('random', place, { balance: 'switch' })).toThrow(/unknown key/);
+    expect(() => made('random', place, { balance: 'switch' })).toThrow(/takes no balance/);
   });
 });
