@@ -24,8 +24,8 @@ async function saved(name: string): Promise<string> {
   const to = path.join(folder, name);
   if (existsSync(to)) return to;
   using model = new libmoe.LanguageModel(tiny, { seed: 1 });
-  await libmoe.saveModel(model, to, async (into) => {
-    libmoe.data.writeTokenizer(into, await smallTokenizer());
+  await libmoe.saveModel(model, to, {
+    extra: async (into) => void libmoe.data.writeTokenizer(into, await smallTokenizer()),
   });
   return to;
 }

@@ -28,7 +28,9 @@ beforeAll(async () => {
     { seed: 1 },
   );
   await saveModel(small, mute);
-  await saveModel(small, checkpoint, async (to) => void writeTokenizer(to, await smallTokenizer()));
+  await saveModel(small, checkpoint, {
+    extra: async (to) => void writeTokenizer(to, await smallTokenizer()),
+  });
   cpSync(checkpoint, torn, { recursive: true });
   const weights = path.join(torn, 'model.safetensors');
   truncateSync(weights, statSync(weights).size / 2);

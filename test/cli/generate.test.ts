@@ -12,15 +12,17 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const checkpoint = path.join(folder, 'model');
 const dense = path.join(folder, 'dense');
 
+const addTokenizer = async (to: string): Promise<void> => void writeTokenizer(to, await smallTokenizer());
+
 beforeAll(async () => {
   const sizes = { vocabularySize: 290, dModel: 8, layers: 2, heads: 2, feedForward: { hidden: 8 } };
   using plain = new LanguageModel(sizes, { seed: 1 });
-  await saveModel(plain, dense, async (to) => void writeTokenizer(to, await smallTokenizer()));
+  await saveModel(plain, dense, { extra: addTokenizer });
   using mixture = new LanguageModel(
     { ...sizes, moe: { layers: [1], experts: 4, topK: 2, expert: { hidden: 8 } } },
     { seed: 1 },
   );
-  await saveModel(mixture, checkpoint, async (to) => void writeTokenizer(to, await smallTokenizer()));
+  await saveModel(mixture, checkpoint, { extra: addTokenizer });
   writeFileSync(
     path.join(checkpoint, 'chat_template.jinja'),
     '{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}',

@@ -29,6 +29,8 @@ const golden = fileURLToPath(new URL('../golden/language', import.meta.url));
 const logits = (model: LanguageModel): number[] =>
   noGrad(() => scope(() => model.logits(model.forward(packSequences([someIds(9)]))).toArray()));
 
+const withTokenizer = (to: string): void => writeFileSync(join(to, 'tokenizer.json'), '{}');
+
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'libmoe-checkpoint-'));
@@ -60,7 +62,7 @@ describe('checkpoints', () => {
     async (_, config, name, tensor) => {
       using model = tinyModel(config);
       const path = join(folder, 'model');
-      await saveModel(model, path, (temporary) => writeFileSync(join(temporary, 'tokenizer.json'), '{}'));
+      await saveModel(model, path, { extra: withTokenizer });
       expect(readdirSync(path).sort()).toEqual([
         'checksums.json',
         'config.json',
@@ -180,7 +182,7 @@ describe('checkpoints', () => {
     const path = join(folder, 'thesis');
     mkdirSync(path);
     await saveModel(model, path); // empty
-    await saveModel(model, path, (temporary) => writeFileSync(join(temporary, 'tokenizer.json'), '{}'));
+    await saveModel(model, path, { extra: withTokenizer });
     writeFileSync(join(path, 'thesis.tex'), 'years');
     await expect(saveModel(model, path)).rejects.toThrow(/ERR_LIBMOE_FILE.*holds thesis\.tex/);
     expect(readFileSync(join(path, 'thesis.tex'), 'utf8')).toBe('years');
@@ -197,8 +199,10 @@ describe('checkpoints', () => {
     const before = readFileSync(join(path, 'model.safetensors'));
     using other = tinyModel(tinyConfig, { seed: 9 });
     await expect(
-      saveModel(other, path, () => {
-        throw new Error('no room');
+      saveModel(other, path, {
+        extra() {
+          throw new Error('no room');
+        },
       }),
     ).rejects.toThrow('no room');
     expect(readFileSync(join(path, 'model.safetensors')).equals(before)).toBe(true);

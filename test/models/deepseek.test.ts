@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { describe as familyOf } from '../../ts/models/language/architectures/index.ts';
+import { familyOf } from '../../ts/models/language/architectures/index.ts';
 import {
   architectures,
   configJson,
@@ -174,7 +174,7 @@ describe('config.json of DeepSeek', () => {
   ])('%s is no other family, and changed beyond the family it is libmoe’s own', (name, family) => {
     const config = read(family, goldenJson(name));
     const claims = (changed: LanguageModelConfig): string[] =>
-      architectures.filter((known) => known.write(changed) !== undefined).map((known) => known.name);
+      architectures.filter((known) => known.needs(changed).every(([met]) => met)).map((known) => known.name);
     expect(claims(config)).toEqual([family, 'LibMoeForCausalLM']);
     const moe = config.moe!;
     for (const change of [

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { describe as familyOf } from '../../ts/models/language/architectures/index.ts';
+import { familyOf } from '../../ts/models/language/architectures/index.ts';
 import {
   architectures,
   countParameters,
@@ -140,7 +140,7 @@ describe('config.json of families with experts', () => {
   it.each(published)('%s is described by its own family again, in fields that mean the same', (...row) => {
     const [, family, json] = row;
     const config = read(family, json);
-    const { architecture, fields } = familyOf(config, family);
+    const { architecture, fields } = familyOf(config, { preferred: family });
     expect(architecture.name).toBe(family);
     expect(read(family, fields)).toEqual(config);
   });
@@ -172,7 +172,7 @@ describe('config.json of families with experts', () => {
       expect(moeLayersOf(config)).toEqual(layers);
       expect(config.moe?.layers).toEqual(selection);
       expect(config.feedForward.hidden).toBe(32);
-      const { architecture, fields } = familyOf(config, family);
+      const { architecture, fields } = familyOf(config, { preferred: family });
       expect(architecture.name).toBe(layers.length > 0 ? family : family.replace('Moe', ''));
       expect(read(architecture.name, fields)).toEqual(config);
     }

@@ -5,7 +5,7 @@ import type { RouterDefinition } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { collect, layerSelection, number, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
-import { type StepZero, upcycleText } from './upcycle-output.ts';
+import { type StepZero, upcycleText, type WrittenAs } from './upcycle-output.ts';
 
 interface Options {
   from?: string;
@@ -29,6 +29,7 @@ interface Options {
   seed: string;
   text?: string;
   tokenizer?: string;
+  family?: string;
   json?: boolean;
 }
 
@@ -84,6 +85,10 @@ export function upcycleCommand(): Command {
     .option('--seed <n>', 'seeds the routers, each by its layer, and all else that is drawn', '0')
     .option('--text <file>', 'the text on which both models are compared (default: a short one of ours)')
     .option('--tokenizer <file>', 'goes into the new checkpoint when the dense one has none of its own')
+    .option(
+      '--family <name>',
+      'the architecture that the checkpoint must be of: such as MixtralForCausalLM, public (any that transformers loads), or LibMoeForCausalLM, ours; refuses what is lost in it (default: the first that has the model, at last ours)',
+    )
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -100,8 +105,10 @@ export function upcycleCommand(): Command {
         fail('ERR_LIBMOE_FILE', `${out} exists: upcycle writes a new folder and overwrites nothing`);
       if (o.text && !existsSync(o.text)) fail('ERR_LIBMOE_FILE', `no such text: ${o.text}`);
       const { resolveCheckpoint, copyTokenizer, parseOverrides } = await import('../experiment/index.ts');
-      const { loadModel, saveModel } = await import('../models/language/index.ts');
-      const { meanLoss, sampleText, upcycleWithReport } = await import('../upcycling/index.ts');
+      const { familyOf, loadModel, publicFamilyOf, saveModel } = await import('../models/language/index.ts');
+      const { meanLoss, sampleText, upcycledConfig, upcycleWithReport } = await import(
+        '../upcycling/index.ts'
+      );
       const from = resolveCheckpoint(source);
       const tokenizer = await tokenizerOf(o, from); // what is wrong with it is said before anything is written
       const router = { ...parseOverrides(o.routerOption ?? [], '--router-option'), name: o.router };
@@ -135,7 +142,11 @@ export function upcycleCommand(): Command {
       const stepZero: StepZero = { text: o.text ?? 'a sample text', tokens: 0, dense: 0, upcycled: 0 };
       let sequences: number[][];
       let upcycled: ReturnType<typeof upcycleWithReport>;
+      let written: WrittenAs;
       try {
+        const config = upcycledConfig(dense.config, options);
+        const { architecture } = familyOf(config, { required: o.family });
+        written = { family: architecture.name, transformers: publicFamilyOf(config) };
         sequences = await sequencesOf(text, tokenizer, dense, stepZero);
         upcycled = upcycleWithReport(dense, options);
         stepZero.dense = meanLoss(dense, sequences);
@@ -145,12 +156,15 @@ export function upcycleCommand(): Command {
       const { model, report } = upcycled;
       try {
         stepZero.upcycled = meanLoss(model, sequences);
-        await saveModel(model, out, (folder) => copyTokenizer(o.tokenizer ?? from, folder));
+        await saveModel(model, out, {
+          family: written.family,
+          extra: (folder) => copyTokenizer(o.tokenizer ?? from, folder),
+        });
       } finally {
         model.dispose();
       }
-      if (o.json) printJson({ out, ...report, stepZero });
-      else console.log(upcycleText(report, stepZero));
+      if (o.json) printJson({ out, ...report, stepZero, ...written });
+      else console.log(upcycleText(report, stepZero, written));
       log(`written: ${out}`);
     });
 }

@@ -6,7 +6,7 @@ import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checks
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
 import { openSafetensors, writeShardedSafetensors } from '../../storage/safetensors.ts';
 import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
-import { type Architecture, architectureOf, describe } from './architectures/index.ts';
+import { type Architecture, architectureOf, familyOf } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
 import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
 import { refuseForeignFile, refuseForeignFolder, refuseQuantised } from './foreign-files.ts';
@@ -98,9 +98,10 @@ function functionIn(value: unknown, path: string): string | undefined {
 
 /**
  * The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes.
- * @throws ERR_LIBMOE_CONFIG for a function in it
+ * @param family as {@link SaveOptions.family}
+ * @throws ERR_LIBMOE_CONFIG for a function in it, ERR_LIBMOE_UNSUPPORTED saying what the family lacks
  */
-export function configJson(model: LanguageModel): JsonObject {
+export function configJson(model: LanguageModel, family?: string): JsonObject {
   const lost = functionIn(model.config, '');
   if (lost !== undefined) {
     fail(
@@ -108,7 +109,7 @@ export function configJson(model: LanguageModel): JsonObject {
       `config.json cannot hold ${lost}, a function: write a coefficient that changes as { kind: 'linear', from, to, steps }`,
     );
   }
-  const { architecture, fields } = describe(model.config, model.family);
+  const { architecture, fields } = familyOf(model.config, { preferred: model.family, required: family });
   return {
     architectures: [architecture.name],
     model_type: architecture.modelType,
@@ -128,10 +129,14 @@ const wholeFloats =
 const configText = (json: JsonObject): string =>
   `${JSON.stringify(json, null, 2).replace(wholeFloats, '$1.0')}\n`;
 
-/** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names. */
-export function writeModelFiles(model: LanguageModel, folder: string): string[] {
-  const { architecture } = describe(model.config, model.family);
-  writeFileAtomically(join(folder, 'config.json'), configText(configJson(model)));
+/**
+ * Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. Returns the file names.
+ * @param family as {@link SaveOptions.family}
+ * @throws as {@link configJson}
+ */
+export function writeModelFiles(model: LanguageModel, folder: string, family?: string): string[] {
+  const { architecture } = familyOf(model.config, { preferred: model.family, required: family });
+  writeFileAtomically(join(folder, 'config.json'), configText(configJson(model, family)));
   const files = scope(() => {
     const tensors = fileTensorsOf(architecture, model.config, model.stateDict());
     return writeShardedSafetensors(folder, tensors);
@@ -139,20 +144,32 @@ export function writeModelFiles(model: LanguageModel, folder: string): string[] 
   return ['config.json', ...files];
 }
 
+/** As what a model is saved, and beside what. */
+export interface SaveOptions {
+  /**
+   * The family that the checkpoint must be of: a name such as `MixtralForCausalLM`, or `public` for any that `transformers` loads. Default: the
+   * first family that has the model, at last `LibMoeForCausalLM`, which only libmoe loads.
+   */
+  family?: string | undefined;
+  /** Writes further files (a tokenizer) into the folder before it gets its name. */
+  extra?: ((folder: string) => void | Promise<void>) | undefined;
+}
+
 /**
  * Saves a model as a folder in Hugging Face's layout, under the names of its family where one describes it. The folder appears whole or not at
  * all, and replaces an older one that libmoe wrote; any other folder that is not empty is refused.
- * @param extra writes further files (a tokenizer) into the folder before it gets its name
- * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG for router options that a file cannot hold
+ * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG for router options that a file cannot hold; before anything is written ERR_LIBMOE_UNSUPPORTED when
+ * the family (or, of `public`, the nearest) lacks something of the model, saying what, and ERR_LIBMOE_ARGUMENT for a family that does not exist
  */
 export async function saveModel(
   model: LanguageModel,
   folder: string,
-  extra?: (folder: string) => void | Promise<void>,
+  { family, extra }: SaveOptions = {},
 ): Promise<void> {
   refuseForeign(folder);
+  familyOf(model.config, { preferred: model.family, required: family });
   await writeFolderAtomically(folder, async (temporary) => {
-    writeModelFiles(model, temporary);
+    writeModelFiles(model, temporary, family);
     await extra?.(temporary);
     writeChecksums(temporary);
   });

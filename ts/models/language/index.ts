@@ -1,10 +1,20 @@
-export { type Architecture, architectures, type FileTensor } from './architectures/index.ts';
+export {
+  type Architecture,
+  architectures,
+  type FamilyChoice,
+  type FamilyNeed,
+  type FileTensor,
+  familyOf,
+  type PublicFamily,
+  publicFamilyOf,
+} from './architectures/index.ts';
 export type { Block } from './block.ts';
 export {
   configJson,
   type LoadOptions,
   loadModel,
   readConfig,
+  type SaveOptions,
   saveModel,
   writeModelFiles,
 } from './checkpoint.ts';

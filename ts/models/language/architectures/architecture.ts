@@ -1,5 +1,6 @@
 import type { JsonObject } from '../../../storage/json.ts';
 import type { LanguageModelConfig, LanguageModelOptions } from '../config.ts';
+import type { FamilyNeed } from './needs.ts';
 
 /** A tensor of a checkpoint file, or the rows of it that belong to one parameter. */
 export interface FileTensor {
@@ -27,8 +28,10 @@ export interface Architecture {
   readonly modelType: string;
   /** Our configuration of a config.json. @throws ERR_LIBMOE_CONFIG for a setting that our model does not have */
   read(json: JsonObject, source: string): LanguageModelOptions;
-  /** The config.json of a model, or undefined when the family has no such model. */
-  write(config: LanguageModelConfig): JsonObject | undefined;
+  /** What a model must be for the family to have it, each need with the words for a model that is not. */
+  needs(config: LanguageModelConfig): readonly FamilyNeed[];
+  /** The config.json of a model that meets every one of these needs. */
+  write(config: LanguageModelConfig): JsonObject;
   /** Where a parameter of ours lies in the files. */
   fileTensors(name: string, shape: readonly number[], config: LanguageModelConfig): FileTensor[];
   /** Names in files that may be left unread (buffers that follow from the configuration, layers that are not run). */

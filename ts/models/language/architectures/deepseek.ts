@@ -6,10 +6,24 @@ import {
   moeLayersOf,
 } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
-import { expertTensors, mlpExperts } from './expert-fields.ts';
+import {
+  dropless,
+  expertTensors,
+  gatedExperts,
+  mlpExperts,
+  moeLayersText,
+  noExpertBias,
+  noRouterBias,
+  noSigmoidGate,
+  oneActivation,
+  routedBy,
+  sharedSum,
+  weighsOutputs,
+} from './expert-fields.ts';
 import { Fields } from './fields.ts';
-import { latentTensors, readLatentFields, writeLatentFields } from './latent-fields.ts';
+import { latentForm, latentTensors, readLatentFields, writeLatentFields } from './latent-fields.ts';
 import { isRotaryBuffer } from './llama.ts';
+import type { FamilyNeed } from './needs.ts';
 
 /** What the two families assume where config.json is silent. */
 interface MixtureDefaults {
@@ -55,31 +69,45 @@ function readBalance(fields: Fields, alpha?: number): JsonObject {
 const groupsOf = (moe: MoeConfig): { count: number; kept: number } | undefined =>
   moe.router.groups as { count: number; kept: number } | undefined;
 
-/** The fields of {@link readMixture} and {@link readBalance}, groups apart; undefined for a mixture that is not of this form. */
-function writeMixture(config: LanguageModelConfig): JsonObject | undefined {
-  const { moe, feedForward, layers } = config;
+/** The mixture of {@link readMixture} and {@link readBalance}, of which there may be none. */
+function mixtureForm(
+  config: LanguageModelConfig,
+  router: (moe: MoeConfig) => readonly FamilyNeed[],
+): FamilyNeed[] {
+  const { moe, layers } = config;
+  if (moe === undefined) return [];
+  const { expert, shared } = moe;
+  const chosen = moeLayersOf(config);
+  return [
+    ...router(moe),
+    noRouterBias(moe),
+    [chosen[0] === layers - chosen.length, `dense layers above ones with experts (${moeLayersText(config)})`],
+    gatedExperts(moe),
+    noExpertBias(moe),
+    oneActivation(config),
+    [shared !== undefined, 'no shared expert'],
+    [
+      shared === undefined || shared.hidden % expert.hidden === 0,
+      'a shared expert whose width is no multiple of the others’',
+    ],
+    noSigmoidGate(moe),
+    sharedSum(moe),
+    weighsOutputs(moe),
+    dropless(moe),
+  ];
+}
+
+/** The fields of such a mixture, groups apart. */
+function writeMixture(config: LanguageModelConfig): JsonObject {
+  const { moe, layers } = config;
   if (moe === undefined) return { first_k_dense_replace: layers };
-  const first = layers - moeLayersOf(config).length;
-  const { expert, shared, router } = moe;
-  const fits =
-    moeLayersOf(config)[0] === first &&
-    expert.gated &&
-    !expert.bias &&
-    expert.activation === feedForward.activation &&
-    shared !== undefined &&
-    shared.hidden % expert.hidden === 0 &&
-    !shared.sigmoidGate &&
-    moe.sharedMix === 'sum' &&
-    moe.weighted !== 'inputs' &&
-    moe.capacityFactor === undefined &&
-    router.bias !== true;
-  if (!fits) return undefined;
+  const { router } = moe;
   return {
-    first_k_dense_replace: first,
+    first_k_dense_replace: layers - moeLayersOf(config).length,
     n_routed_experts: moe.experts,
-    n_shared_experts: shared.hidden / expert.hidden,
+    n_shared_experts: moe.shared!.hidden / moe.expert.hidden,
     num_experts_per_tok: moe.topK,
-    moe_intermediate_size: expert.hidden,
+    moe_intermediate_size: moe.expert.hidden,
     routed_scaling_factor: moe.routedScaling,
     ...(typeof router.balanceCoefficient === 'number' && { aux_loss_alpha: router.balanceCoefficient }),
     seq_aux: router.balanceOver !== 'batch',
@@ -138,18 +166,20 @@ export const deepseekV2: Architecture = {
       },
     };
   },
+  needs: (config) => [
+    ...latentForm(config),
+    [config.rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+    [config.dModel % config.heads === 0, 'a dModel that is no multiple of heads'],
+    ...mixtureForm(config, (moe) => [
+      routedBy(moe, 'shared-v2'),
+      [leavesProbabilities(moe), 'weights that are divided by their sum'],
+    ]),
+  ],
   write(config) {
-    const { moe } = config;
-    const fits =
-      config.rotary.interleaved === true &&
-      config.dModel % config.heads === 0 &&
-      (moe === undefined || (moe.router.name === 'shared-v2' && leavesProbabilities(moe)));
-    const [latent, mixture] = [writeLatentFields(config), writeMixture(config)];
-    if (!fits || !latent || !mixture) return undefined;
-    const groups = moe && groupsOf(moe);
+    const groups = config.moe && groupsOf(config.moe);
     return {
-      ...latent,
-      ...mixture,
+      ...writeLatentFields(config),
+      ...writeMixture(config),
       mlp_bias: false,
       norm_topk_prob: false,
       scoring_func: 'softmax',
@@ -197,21 +227,22 @@ export const deepseekV3: Architecture = {
       },
     };
   },
+  needs: (config) => [
+    ...latentForm(config),
+    ...mixtureForm(config, (moe) => [
+      routedBy(moe, 'shared-v3'),
+      [moe.compat !== 'libmoe', 'compat "libmoe"'],
+      // A group is told by its two best experts.
+      [moe.experts / (groupsOf(moe)?.count ?? 1) >= 2, 'groups of one expert'],
+    ]),
+  ],
   write(config) {
     const { moe } = config;
     const groups = moe && groupsOf(moe);
-    const fits =
-      moe === undefined ||
-      (moe.router.name === 'shared-v3' &&
-        moe.compat !== 'libmoe' &&
-        // A group is told by its two best experts.
-        moe.experts / (groups?.count ?? 1) >= 2);
-    const [latent, mixture] = [writeLatentFields(config), writeMixture(config)];
-    if (!fits || !latent || !mixture) return undefined;
     const scaling = (moe?.router.scaling as number | undefined) ?? (moe?.compat === 'original' ? 2.5 : 1);
     return {
-      ...latent,
-      ...mixture,
+      ...writeLatentFields(config),
+      ...writeMixture(config),
       ...(moe && { routed_scaling_factor: moe.routedScaling * scaling }),
       rope_interleave: config.rotary.interleaved ?? false,
       norm_topk_prob: moe?.router.normalise !== false,

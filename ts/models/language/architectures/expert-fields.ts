@@ -2,6 +2,7 @@ import { type LanguageModelConfig, type MoeConfig, moeLayersOf } from '../config
 import type { LayerSelection } from '../layer-selection.ts';
 import type { FileTensor } from './architecture.ts';
 import { llamaTensors } from './llama.ts';
+import type { FamilyNeed } from './needs.ts';
 
 /** What a family calls the parts of a mixture-of-experts layer that keeps one tensor per expert and matrix. */
 export interface ExpertNames {
@@ -47,18 +48,68 @@ export function expertTensors(name: string, shape: readonly number[], names: Exp
   }
 }
 
-/** Whether a mixture is a softmax router's of gated experts without biases that drop no token, and nothing else: shared experts are for the caller to look at. */
-export function hasSoftmaxExperts({ moe }: LanguageModelConfig): boolean {
-  return (
-    moe?.router.name === 'smoe' &&
-    moe.router.bias !== true &&
-    moe.expert.gated &&
-    !moe.expert.bias &&
-    moe.weighted !== 'inputs' &&
-    moe.routedScaling === 1 &&
-    moe.capacityFactor === undefined
-  );
-}
+export const routedBy = ({ router }: MoeConfig, name: string): FamilyNeed => [
+  router.name === name,
+  `router "${router.name}"`,
+];
+export const noRouterBias = ({ router }: MoeConfig): FamilyNeed => [
+  router.bias !== true,
+  'a router with bias',
+];
+export const gatedExperts = ({ expert }: MoeConfig): FamilyNeed => [expert.gated, 'experts without gate'];
+export const noExpertBias = ({ expert }: MoeConfig): FamilyNeed => [!expert.bias, 'experts with biases'];
+export const weighsOutputs = ({ weighted }: MoeConfig): FamilyNeed => [
+  weighted !== 'inputs',
+  'weights of experts\' inputs (weighted: "inputs")',
+];
+export const unscaled = ({ routedScaling }: MoeConfig): FamilyNeed => [
+  routedScaling === 1,
+  `routedScaling ${routedScaling}`,
+];
+export const dropless = ({ capacityFactor }: MoeConfig): FamilyNeed => [
+  capacityFactor === undefined,
+  `capacityFactor ${capacityFactor}`,
+];
+export const noSharedExpert = ({ shared }: MoeConfig): FamilyNeed => [
+  shared === undefined,
+  'a shared expert',
+];
+export const noSigmoidGate = ({ shared }: MoeConfig): FamilyNeed => [
+  shared?.sigmoidGate !== true,
+  'a shared expert with sigmoidGate',
+];
+export const sharedSum = ({ sharedMix }: MoeConfig): FamilyNeed => [
+  sharedMix === 'sum',
+  `sharedMix "${sharedMix}"`,
+];
+export const expertsEverywhere = (config: LanguageModelConfig): FamilyNeed => [
+  moeLayersOf(config).length === config.layers,
+  `experts in some layers alone (${moeLayersText(config)})`,
+];
+export const oneActivation = ({ moe, feedForward }: LanguageModelConfig): FamilyNeed => [
+  moe?.expert.activation === feedForward.activation,
+  `activation "${moe?.expert.activation}" of experts beside "${feedForward.activation}" of dense layers`,
+];
+
+/** The selection of the layers with experts, as a user writes it. */
+export const moeLayersText = ({ moe }: LanguageModelConfig): string => `layers ${moe?.layers}`;
+
+/** A softmax router of gated experts without biases that drop no token, and nothing else: shared experts are for the caller to look at. */
+export const softmaxExperts = (moe: MoeConfig): FamilyNeed[] => [
+  routedBy(moe, 'smoe'),
+  noRouterBias(moe),
+  gatedExperts(moe),
+  noExpertBias(moe),
+  weighsOutputs(moe),
+  unscaled(moe),
+  dropless(moe),
+];
+
+/** The chosen probabilities are divided by their sum. */
+export const normalised = (moe: MoeConfig): FamilyNeed => [
+  normalises(moe),
+  'weights that are not divided by their sum',
+];
 
 /** Whether the chosen probabilities are divided by their sum. (A softmax over the chosen logits comes to the same.) */
 export const normalises = (moe: MoeConfig): boolean => moe.router.normalise !== false;
@@ -79,7 +130,3 @@ export function selectionOf(chosen: readonly number[], layers: number, every = 1
 /** The N of a selection of every Nth layer, 1 of any other. */
 export const stepOf = (selection: LayerSelection | undefined): number =>
   Number(/^every:(\d+)$/.exec(String(selection))?.[1] ?? 1);
-
-/** Whether every layer has experts. */
-export const expertsEverywhere = (config: LanguageModelConfig): boolean =>
-  moeLayersOf(config).length === config.layers;

@@ -1,9 +1,25 @@
 import type { JsonObject } from '../../../storage/json.ts';
-import { moeLayersOf, windowsOf } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
+import {
+  dropless,
+  expertsEverywhere,
+  normalised,
+  noSharedExpert,
+  routedBy,
+  unscaled,
+  weighsOutputs,
+} from './expert-fields.ts';
 import { Fields } from './fields.ts';
-import { hasLlamaForm, isRotaryBuffer, llamaTensors, readLlamaFields, writeLlamaFields } from './llama.ts';
-import { readLayerTypes } from './qwen.ts';
+import { isRotaryBuffer, llamaTensors, readLlamaFields, writeLlamaFields } from './llama.ts';
+import {
+  llamaForm,
+  needsMixture,
+  oneAttentionBias,
+  oneWindowSize,
+  queryKeyNorm,
+  windowSizes,
+} from './needs.ts';
+import { readLayerTypes, writeLayerTypes } from './qwen.ts';
 
 /** Rotary scaling where config.json says nothing of it. */
 const usualScaling: JsonObject = {
@@ -71,29 +87,27 @@ export const gptOss: Architecture = {
       },
     };
   },
+  needs: (config) => [
+    ...llamaForm(config, { sinks: true }),
+    [config.attentionSinks === true, 'attention without sinks'],
+    oneAttentionBias(config),
+    queryKeyNorm(config, undefined),
+    oneWindowSize(config),
+    ...needsMixture(config, (moe) => [
+      expertsEverywhere(config),
+      routedBy(moe, 'smoe'),
+      [moe.router.bias === true, 'a router without bias'],
+      normalised(moe), // the sum of 1 that it leaves is that of a softmax over the chosen
+      [moe.expert.activation === 'clampedSwiglu', `activation "${moe.expert.activation}" of experts`],
+      [moe.expert.bias, 'experts without biases'],
+      noSharedExpert(moe),
+      weighsOutputs(moe),
+      unscaled(moe),
+      dropless(moe),
+    ]),
+  ],
   write(config) {
-    const { moe } = config;
-    const windows = windowsOf(config);
-    const sizes = new Set(windows.filter((window) => window !== undefined));
-    const fits =
-      moe !== undefined &&
-      hasLlamaForm(config, { sinks: true }) &&
-      config.attentionSinks === true &&
-      config.attentionBias === config.attentionOutputBias &&
-      config.qkNorm === undefined &&
-      sizes.size <= 1 &&
-      moeLayersOf(config).length === config.layers &&
-      moe.router.name === 'smoe' &&
-      moe.router.bias === true &&
-      moe.router.normalise !== false && // the sum of 1 that it leaves is that of a softmax over the chosen
-      moe.expert.activation === 'clampedSwiglu' &&
-      moe.expert.bias &&
-      moe.shared === undefined &&
-      moe.weighted !== 'inputs' &&
-      moe.routedScaling === 1 &&
-      moe.capacityFactor === undefined;
-    if (!fits) return undefined;
-    const [size] = sizes;
+    const moe = config.moe!;
     return {
       ...writeLlamaFields(config),
       intermediate_size: moe.expert.hidden,
@@ -101,8 +115,8 @@ export const gptOss: Architecture = {
       attention_bias: config.attentionBias,
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
-      sliding_window: size ?? null,
-      layer_types: windows.map((window) => (window === undefined ? 'full_attention' : 'sliding_attention')),
+      sliding_window: windowSizes(config)[0] ?? null,
+      layer_types: writeLayerTypes(config),
     };
   },
   fileTensors(name, shape): FileTensor[] {

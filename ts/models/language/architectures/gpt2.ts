@@ -1,7 +1,16 @@
 import { fail } from '../../../native/index.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
 import { Fields } from './fields.ts';
-import { activationOf, commonWindow, hiddenActOf } from './llama.ts';
+import { activationOf, hiddenActOf, knownActivation } from './llama.ts';
+import {
+  headsFillWidth,
+  noChunk,
+  noMixture,
+  noOutputBias,
+  noSinks,
+  noWindow,
+  queryKeyNorm,
+} from './needs.ts';
 import { fusedRows } from './phi3.ts';
 
 const whole: Record<string, string> = {
@@ -60,38 +69,34 @@ export const gpt2: Architecture = {
       init: { std: fields.number('initializer_range', 0.02) },
     };
   },
-  write(config) {
-    const { feedForward, heads, dModel } = config;
-    const fits =
-      config.norm === 'layernorm' &&
-      config.positions === 'learned' &&
-      config.moe === undefined &&
-      config.keyValueHeads === heads &&
-      config.headDim * heads === dModel &&
-      config.attentionBias &&
-      config.attentionOutputBias &&
-      !config.outputBias &&
-      config.qkNorm === undefined &&
-      !config.attentionSinks &&
-      commonWindow(config) === null &&
-      config.chunk === undefined &&
-      !feedForward.gated &&
-      feedForward.bias;
-    const activation = hiddenActOf(feedForward.activation);
-    if (!fits || activation === undefined) return undefined;
-    return {
-      vocab_size: config.vocabularySize,
-      n_positions: config.maxPositions,
-      n_embd: dModel,
-      n_layer: config.layers,
-      n_head: heads,
-      n_inner: feedForward.hidden,
-      activation_function: activation,
-      layer_norm_epsilon: config.eps,
-      tie_word_embeddings: config.tieEmbeddings,
-      initializer_range: config.init === 'libmoe' ? 0.02 : config.init.std,
-    };
-  },
+  needs: (config) => [
+    [config.norm === 'layernorm', 'RMSNorm'],
+    [config.positions === 'learned', 'rotary positions'],
+    noMixture(config),
+    [config.keyValueHeads === config.heads, 'fewer heads of keys and values than of queries'],
+    headsFillWidth(config),
+    [config.attentionBias && config.attentionOutputBias, 'attention without biases'],
+    noOutputBias(config),
+    queryKeyNorm(config, undefined),
+    noSinks(config),
+    noWindow(config),
+    noChunk(config),
+    [!config.feedForward.gated, 'dense layers with gate'],
+    [config.feedForward.bias, 'dense layers without biases'],
+    knownActivation(config.feedForward.activation),
+  ],
+  write: (config) => ({
+    vocab_size: config.vocabularySize,
+    n_positions: config.maxPositions,
+    n_embd: config.dModel,
+    n_layer: config.layers,
+    n_head: config.heads,
+    n_inner: config.feedForward.hidden,
+    activation_function: hiddenActOf(config.feedForward.activation),
+    layer_norm_epsilon: config.eps,
+    tie_word_embeddings: config.tieEmbeddings,
+    initializer_range: config.init === 'libmoe' ? 0.02 : config.init.std,
+  }),
   fileTensors(name, shape, config): FileTensor[] {
     const top = whole[name];
     if (top !== undefined) return [{ name: top, shape }];

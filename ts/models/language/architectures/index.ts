@@ -10,12 +10,14 @@ import { llama } from './llama.ts';
 import { llama4, llama4WithImages } from './llama4.ts';
 import { mistral } from './mistral.ts';
 import { mixtral } from './mixtral.ts';
+import { lacking, mixture } from './needs.ts';
 import { olmoe } from './olmoe.ts';
 import { phi3 } from './phi3.ts';
 import { qwen2, qwen3 } from './qwen.ts';
 import { qwen2Moe, qwen3Moe } from './qwen-moe.ts';
 
 export type { Architecture, FileTensor } from './architecture.ts';
+export type { FamilyNeed } from './needs.ts';
 
 /** Every family that can be read and written; the first that describes a model is used to write it. */
 export const architectures: readonly Architecture[] = [
@@ -53,15 +55,72 @@ export function architectureOf(json: JsonObject, source: string): Architecture {
   );
 }
 
-/** The family that describes a model, `preferred` if that does, with its config.json fields. */
-export function describe(
+/** What of a model a family lacks, in words that follow "a model with"; empty when it has all of it. */
+const lostIn = (architecture: Architecture, config: LanguageModelConfig): string[] =>
+  lacking(architecture.needs(config));
+
+const preferring = (name: string | undefined): Architecture[] => [
+  ...architectures.filter((known) => known.name === name),
+  ...architectures,
+];
+
+/** A family that `transformers` knows, and what of a model it lacks. */
+export interface PublicFamily {
+  /** As `architectures` of config.json names it. */
+  family: string;
+  /** In words that follow "a model with"; empty when the family has all of the model. */
+  lost: string[];
+}
+
+/**
+ * The family of `transformers` that has a model, or the nearest: the one that lacks the fewest things of it.
+ * @param preferred comes first among equals
+ */
+export function publicFamilyOf(config: LanguageModelConfig, preferred?: string): PublicFamily {
+  const cost = (lost: readonly string[]): number => (lost.includes(mixture) ? Infinity : lost.length);
+  return preferring(preferred)
+    .filter((known) => known !== libmoe)
+    .map((known) => ({ family: known.name, lost: lostIn(known, config) }))
+    .reduce((best, other) => (cost(other.lost) < cost(best.lost) ? other : best));
+}
+
+/** As what a model is written. */
+export interface FamilyChoice {
+  /** Is taken where it has the model. */
+  preferred?: string | undefined;
+  /** Must have the model: the name of a family, or `public` for any that `transformers` knows. */
+  required?: string | undefined;
+}
+
+/**
+ * The family as which a model is written, with its config.json fields: without `required` the first that has the model, which is ours at last.
+ * @throws ERR_LIBMOE_UNSUPPORTED saying what the required family lacks, ERR_LIBMOE_ARGUMENT for one that is not known
+ */
+export function familyOf(
   config: LanguageModelConfig,
-  preferred?: string,
+  { preferred, required }: FamilyChoice = {},
 ): { architecture: Architecture; fields: JsonObject } {
-  const first = architectures.filter(({ name }) => name === preferred);
-  for (const architecture of [...first, ...architectures]) {
-    const fields = architecture.write(config);
-    if (fields !== undefined) return { architecture, fields };
-  }
-  return fail('ERR_LIBMOE_STATE', 'no architecture describes this model');
+  const architecture =
+    required === undefined
+      ? preferring(preferred).find((known) => lostIn(known, config).length === 0)!
+      : requiredFamily(config, required, preferred);
+  return { architecture, fields: architecture.write(config) };
+}
+
+function requiredFamily(config: LanguageModelConfig, required: string, preferred?: string): Architecture {
+  const nearest = required === 'public' ? publicFamilyOf(config, preferred).family : required;
+  const found =
+    architectures.find(({ name }) => name === nearest) ??
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `no family "${required}": known are public (any that transformers knows), ${architectures.map(({ name }) => name).join(', ')}`,
+    );
+  const lost = lostIn(found, config);
+  if (lost.length === 0) return found;
+  const who =
+    required === 'public' ? `no family of transformers has this model; the nearest, ${nearest},` : nearest;
+  return fail(
+    'ERR_LIBMOE_UNSUPPORTED',
+    `${who} knows no model with ${lost.join('; ')}: change that, or save it as ${libmoe.name}, which only libmoe loads`,
+  );
 }

@@ -3,13 +3,13 @@ import type { LanguageModelConfig, LanguageModelOptions } from '../config.ts';
 import type { FileTensor } from './architecture.ts';
 import type { Fields } from './fields.ts';
 import {
-  commonWindow,
-  hasDenseLlamaForm,
+  denseLlamaForm,
   type LlamaDefaults,
   llamaTensors,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import { type FamilyNeed, noWindow, oneAttentionBias } from './needs.ts';
 import { readRotary } from './rotary-fields.ts';
 
 /** Whatever config.json says of others, the norms of latents have this one. */
@@ -54,24 +54,28 @@ export function readLatentFields(
   };
 }
 
-/** The fields of {@link readLatentFields}; undefined for a model that is not of this form. */
-export function writeLatentFields(config: LanguageModelConfig): JsonObject | undefined {
-  const { attention, rotary } = config;
-  if (attention === undefined) return undefined;
-  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = attention;
-  // Beside attention and experts a model of Llama's form; what these families call head_dim are the channels that turn.
-  const { attention: _, moe: __, ...others } = config;
-  const rest = { ...others, headDim: rotaryDim, rotary: { ...rotary, interleaved: undefined } };
-  const fits =
-    hasDenseLlamaForm(rest) &&
-    attention.eps === latentEps &&
-    config.attentionBias === config.attentionOutputBias &&
-    commonWindow(config) === null &&
-    rotary.scaling?.kind !== 'longrope';
-  const fields = writeDenseLlamaFields(rest);
-  if (!fits || fields === undefined) return undefined;
+/** Beside attention and experts a model of Llama's form; what these families call head_dim are the channels that turn. */
+function withoutLatents(config: LanguageModelConfig): LanguageModelConfig {
+  const { attention, moe: _, ...others } = config;
+  const { interleaved: __, ...rotary } = config.rotary;
+  return { ...others, headDim: attention?.rotaryDim ?? config.headDim, rotary };
+}
+
+/** The form that {@link readLatentFields} reads. */
+export const latentForm = (config: LanguageModelConfig): FamilyNeed[] => [
+  [config.attention !== undefined, 'attention without latents'],
+  [(config.attention?.eps ?? latentEps) === latentEps, `norms of latents with eps ${config.attention?.eps}`],
+  ...denseLlamaForm(withoutLatents(config)),
+  oneAttentionBias(config),
+  noWindow(config),
+  [config.rotary.scaling?.kind !== 'longrope', 'rotary scaling "longrope"'],
+];
+
+/** The fields of {@link readLatentFields}. */
+export function writeLatentFields(config: LanguageModelConfig): JsonObject {
+  const { queryRank, keyValueRank, contentDim, rotaryDim, valueDim } = config.attention!;
   return {
-    ...fields,
+    ...writeDenseLlamaFields(withoutLatents(config)),
     attention_bias: config.attentionBias,
     q_lora_rank: queryRank ?? null,
     kv_lora_rank: keyValueRank,

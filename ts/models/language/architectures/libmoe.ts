@@ -10,6 +10,7 @@ export const libmoe: Architecture = {
       `"architectures" says ${libmoe.name}, but the "libmoe" block is missing`,
     );
   },
+  needs: () => [],
   write: () => ({}),
   fileTensors: (name, shape) => [{ name, shape }],
   ignorable: () => false,

@@ -1,9 +1,19 @@
 import { fail } from '../../../native/index.ts';
 import type { ActivationName } from '../../../nn/feed-forward.ts';
 import type { JsonObject } from '../../../storage/json.ts';
-import { type LanguageModelConfig, type LanguageModelOptions, windowsOf } from '../config.ts';
+import type { LanguageModelConfig, LanguageModelOptions } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
 import { Fields } from './fields.ts';
+import {
+  type FamilyNeed,
+  gatedFeedForward,
+  llamaForm,
+  noFeedForwardBias,
+  noMixture,
+  noWindow,
+  oneAttentionBias,
+  queryKeyNorm,
+} from './needs.ts';
 import { type RotaryDefaults, readRotary, writeRotary } from './rotary-fields.ts';
 
 const activations: Record<string, ActivationName> = {
@@ -25,10 +35,17 @@ export function activationOf(fields: Fields, field = 'hidden_act', fallback = 's
   );
 }
 
-/** Hugging Face's name of an activation of ours. */
-export function hiddenActOf(activation: ActivationName): string | undefined {
-  return Object.entries(activations).find(([, ours]) => ours === activation)?.[0];
-}
+const nameOf = (activation: ActivationName): string | undefined =>
+  Object.entries(activations).find(([, ours]) => ours === activation)?.[0];
+
+/** Hugging Face must have a name for an activation. */
+export const knownActivation = (activation: ActivationName): FamilyNeed => [
+  nameOf(activation) !== undefined,
+  `activation "${activation}"`,
+];
+
+/** Hugging Face's name of a {@link knownActivation} of ours. */
+export const hiddenActOf = (activation: ActivationName): string => nameOf(activation)!;
 
 /** What a family assumes where config.json is silent. */
 export interface LlamaDefaults extends RotaryDefaults {
@@ -66,38 +83,17 @@ export function readLlamaFields(fields: Fields, defaults: LlamaDefaults): Langua
   };
 }
 
-/** Whether a model has the form of Llama outside its feed-forward layers, but for biases, norms of queries and keys, and windows. */
-export function hasLlamaForm(
-  config: LanguageModelConfig,
-  allowed: { partialRotary?: boolean; sinks?: boolean } = {},
-): boolean {
-  return (
-    config.norm === 'rmsnorm' &&
-    config.positions === 'rotary' &&
-    config.attention === undefined &&
-    config.rotary.interleaved === undefined &&
-    config.rotary.layers === undefined &&
-    config.chunk === undefined &&
-    (allowed.partialRotary === true || config.rotary.dims === config.headDim) &&
-    !config.outputBias &&
-    (allowed.sinks === true || !config.attentionSinks)
-  );
-}
-
-/** Whether a dense model has the form of Llama with gated feed-forward layers without bias. */
-export function hasDenseLlamaForm(
+/** A dense model of Llama's form with gated feed-forward layers without bias. */
+export const denseLlamaForm = (
   config: LanguageModelConfig,
   allowed: { partialRotary?: boolean } = {},
-): boolean {
-  const { gated, bias } = config.feedForward;
-  return hasLlamaForm(config, allowed) && config.moe === undefined && gated && !bias;
-}
-
-/** The window of all layers, null when none has one; undefined when they differ. */
-export function commonWindow(config: LanguageModelConfig): number | null | undefined {
-  const windows = windowsOf(config);
-  return windows.every((window) => window === windows[0]) ? (windows[0] ?? null) : undefined;
-}
+): FamilyNeed[] => [
+  ...llamaForm(config, allowed),
+  noMixture(config),
+  gatedFeedForward(config),
+  noFeedForwardBias(config),
+  knownActivation(config.feedForward.activation),
+];
 
 /** The fields of config.json that Llama and its relatives share. */
 export function writeLlamaFields(config: LanguageModelConfig): JsonObject {
@@ -116,16 +112,12 @@ export function writeLlamaFields(config: LanguageModelConfig): JsonObject {
   };
 }
 
-/** The same with those of dense feed-forward layers; undefined when Hugging Face has no name for the activation. */
-export function writeDenseLlamaFields(config: LanguageModelConfig): JsonObject | undefined {
-  const hiddenAct = hiddenActOf(config.feedForward.activation);
-  if (hiddenAct === undefined) return undefined;
-  return {
-    ...writeLlamaFields(config),
-    intermediate_size: config.feedForward.hidden,
-    hidden_act: hiddenAct,
-  };
-}
+/** The same with those of dense feed-forward layers. */
+export const writeDenseLlamaFields = (config: LanguageModelConfig): JsonObject => ({
+  ...writeLlamaFields(config),
+  intermediate_size: config.feedForward.hidden,
+  hidden_act: hiddenActOf(config.feedForward.activation),
+});
 
 const renamed: Record<string, string> = {
   'attentionNorm.weight': 'input_layernorm.weight',
@@ -183,19 +175,20 @@ export const llama: Architecture = {
       attentionBias: fields.boolean('attention_bias', false),
     };
   },
-  write(config) {
-    const { feedForward, attentionBias, attentionOutputBias } = config;
-    const fits =
-      hasLlamaForm(config) &&
-      config.moe === undefined &&
-      feedForward.gated &&
-      attentionBias === attentionOutputBias &&
-      config.qkNorm === undefined &&
-      commonWindow(config) === null;
-    const fields = writeDenseLlamaFields(config);
-    if (!fits || fields === undefined) return undefined;
-    return { ...fields, attention_bias: attentionBias, mlp_bias: feedForward.bias };
-  },
+  needs: (config) => [
+    ...llamaForm(config),
+    noMixture(config),
+    gatedFeedForward(config),
+    knownActivation(config.feedForward.activation),
+    oneAttentionBias(config),
+    queryKeyNorm(config, undefined),
+    noWindow(config),
+  ],
+  write: (config) => ({
+    ...writeDenseLlamaFields(config),
+    attention_bias: config.attentionBias,
+    mlp_bias: config.feedForward.bias,
+  }),
   fileTensors: llamaTensors,
   ignorable: isRotaryBuffer,
 };

@@ -3,21 +3,43 @@ import {
   chunksOf,
   type LanguageModelConfig,
   type LanguageModelOptions,
+  type MoeConfig,
   moeLayersOf,
   turningLayersOf,
 } from '../config.ts';
 import type { LayerSelection } from '../layer-selection.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
-import { selectionOf, stepOf } from './expert-fields.ts';
+import {
+  dropless,
+  gatedExperts,
+  noExpertBias,
+  noRouterBias,
+  noSigmoidGate,
+  oneActivation,
+  routedBy,
+  selectionOf,
+  sharedSum,
+  stepOf,
+  unscaled,
+} from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
-  commonWindow,
-  hasLlamaForm,
   isRotaryBuffer,
+  knownActivation,
   llamaTensors,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import {
+  type FamilyNeed,
+  gatedFeedForward,
+  llamaForm,
+  needsMixture,
+  noFeedForwardBias,
+  noWindow,
+  oneAttentionBias,
+  queryKeyNorm,
+} from './needs.ts';
 
 const chunked = 'chunked_attention';
 const full = 'full_attention';
@@ -104,22 +126,27 @@ function readText(fields: Fields): LanguageModelOptions {
   };
 }
 
-/** Whether the experts are Llama 4's: a sigmoid of each chosen logit times the input, beside a shared block of an expert's width. */
-function hasLlama4Experts({ moe }: LanguageModelConfig): boolean {
-  return (
-    moe?.router.name === 'sigmoid' &&
-    moe.router.bias !== true &&
-    (moe.router.normalise === false || moe.router.activationAfterTopK === true) &&
-    moe.weighted === 'inputs' &&
-    moe.expert.gated &&
-    !moe.expert.bias &&
-    moe.shared?.hidden === moe.expert.hidden &&
-    moe.shared.sigmoidGate !== true &&
-    moe.sharedMix === 'sum' &&
-    moe.routedScaling === 1 &&
-    moe.capacityFactor === undefined
-  );
-}
+/** A sigmoid of each chosen logit times the input of an expert, beside a shared block of an expert's width. */
+const llama4Experts = (moe: MoeConfig): FamilyNeed[] => [
+  routedBy(moe, 'sigmoid'),
+  noRouterBias(moe),
+  [
+    moe.router.normalise === false || moe.router.activationAfterTopK === true,
+    'weights that are divided by their sum',
+  ],
+  [moe.weighted === 'inputs', "weights of experts' outputs"],
+  gatedExperts(moe),
+  noExpertBias(moe),
+  [moe.shared !== undefined, 'no shared expert'],
+  [
+    moe.shared === undefined || moe.shared.hidden === moe.expert.hidden,
+    'a shared expert of another width than the routed ones',
+  ],
+  noSigmoidGate(moe),
+  sharedSum(moe),
+  unscaled(moe),
+  dropless(moe),
+];
 
 function tensorsOf(name: string, shape: readonly number[], prefix: string): FileTensor[] {
   const [, layer, rest] = /^blocks\.(\d+)\.((?:moe|feedForward)\..+)$/.exec(name) ?? [];
@@ -160,29 +187,31 @@ export const llama4: Architecture = {
   name: 'Llama4ForCausalLM',
   modelType: 'llama4_text',
   read: (json, source) => readText(new Fields(json, source)),
-  write(config) {
-    const { moe, feedForward, rotary, chunk, temperature } = config;
-    const plain = {
+  needs(config) {
+    const { rotary } = config;
+    const plain: LanguageModelConfig = {
       ...config,
-      rotary: { ...rotary, interleaved: undefined, layers: undefined },
+      rotary: { dims: rotary.dims, base: rotary.base },
       chunk: undefined,
     };
-    const someDense = moeLayersOf(config).length < config.layers;
-    const fields = writeDenseLlamaFields(config);
-    const fits =
-      moe !== undefined &&
-      hasLlamaForm(plain as LanguageModelConfig) &&
-      hasLlama4Experts(config) &&
-      rotary.interleaved === true &&
-      config.attentionBias === config.attentionOutputBias &&
-      (config.qkNorm === undefined || config.qkNorm === 'turned') &&
-      commonWindow(config) === null &&
-      moe.expert.activation === feedForward.activation &&
-      (!someDense || (feedForward.gated && !feedForward.bias));
-    if (!fits || !fields) return undefined;
+    return [
+      ...llamaForm(plain),
+      [rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+      ...needsMixture(config, (moe) => [...llama4Experts(moe), oneActivation(config)]),
+      oneAttentionBias(config),
+      queryKeyNorm(config, undefined, 'turned'),
+      noWindow(config),
+      knownActivation(config.feedForward.activation),
+      gatedFeedForward(config),
+      noFeedForwardBias(config),
+    ];
+  },
+  write(config) {
+    const { feedForward, chunk, temperature } = config;
+    const moe = config.moe!;
     const turning = turningLayersOf(config);
     return {
-      ...fields,
+      ...writeDenseLlamaFields(config),
       intermediate_size: moe.expert.hidden,
       intermediate_size_mlp: feedForward.hidden,
       num_local_experts: moe.experts,
@@ -215,7 +244,8 @@ export const llama4WithImages: Architecture = {
       ? fields.wrong('"text_config" is missing')
       : readText(fields.nested('text_config'));
   },
-  write: () => undefined,
+  needs: (config) => [...llama4.needs(config), [false, 'text alone']],
+  write: (config) => llama4.write(config),
   fileTensors: (name, shape) => tensorsOf(name, shape, 'language_model.'),
   ignorable: (name) => /^(vision_model|multi_modal_projector)\./.test(name) || isRotaryBuffer(name),
 };

@@ -1,13 +1,13 @@
 import type { Architecture } from './architecture.ts';
 import { Fields } from './fields.ts';
 import {
-  commonWindow,
-  hasDenseLlamaForm,
+  denseLlamaForm,
   isRotaryBuffer,
   llamaTensors,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import { commonWindow, noAttentionBias, oneWindow, queryKeyNorm } from './needs.ts';
 
 /** Mistral (Jiang et al. 2023, arXiv 2310.06825): Llama's form without biases, every layer with the same sliding window. */
 export const mistral: Architecture = {
@@ -22,17 +22,13 @@ export const mistral: Architecture = {
       window: fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096,
     };
   },
-  write(config) {
-    const window = commonWindow(config);
-    const fits =
-      hasDenseLlamaForm(config) &&
-      !config.attentionBias &&
-      !config.attentionOutputBias &&
-      config.qkNorm === undefined &&
-      window !== undefined;
-    const fields = writeDenseLlamaFields(config);
-    return fits && fields ? { ...fields, sliding_window: window } : undefined;
-  },
+  needs: (config) => [
+    ...denseLlamaForm(config),
+    noAttentionBias(config),
+    queryKeyNorm(config, undefined),
+    oneWindow(config),
+  ],
+  write: (config) => ({ ...writeDenseLlamaFields(config), sliding_window: commonWindow(config)! }),
   fileTensors: llamaTensors,
   ignorable: isRotaryBuffer,
 };

@@ -1,15 +1,21 @@
 import type { Architecture } from './architecture.ts';
-import { expertsEverywhere, expertTensors, hasSoftmaxExperts, normalises } from './expert-fields.ts';
+import {
+  expertsEverywhere,
+  expertTensors,
+  normalised,
+  noSharedExpert,
+  softmaxExperts,
+} from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
   activationOf,
-  commonWindow,
-  hasLlamaForm,
   hiddenActOf,
   isRotaryBuffer,
+  knownActivation,
   readLlamaFields,
   writeLlamaFields,
 } from './llama.ts';
+import { commonWindow, llamaForm, needsMixture, noAttentionBias, oneWindow, queryKeyNorm } from './needs.ts';
 
 /** Mixtral (Jiang et al. 2024, arXiv 2401.04088): Llama's form, in every layer a softmax router with renormalised top-k and SwiGLU experts. */
 export const mixtral: Architecture = {
@@ -35,29 +41,28 @@ export const mixtral: Architecture = {
       },
     };
   },
+  needs: (config) => [
+    ...llamaForm(config),
+    ...needsMixture(config, (moe) => [
+      ...softmaxExperts(moe),
+      normalised(moe),
+      expertsEverywhere(config),
+      noSharedExpert(moe),
+      knownActivation(moe.expert.activation),
+    ]),
+    noAttentionBias(config),
+    queryKeyNorm(config, undefined),
+    oneWindow(config),
+  ],
   write(config) {
-    const { moe } = config;
-    const window = commonWindow(config);
-    const fits =
-      moe !== undefined &&
-      hasLlamaForm(config) &&
-      hasSoftmaxExperts(config) &&
-      normalises(moe) &&
-      expertsEverywhere(config) &&
-      moe.shared === undefined &&
-      !config.attentionBias &&
-      !config.attentionOutputBias &&
-      config.qkNorm === undefined &&
-      window !== undefined;
-    const hiddenAct = moe && hiddenActOf(moe.expert.activation);
-    if (!fits || !hiddenAct) return undefined;
+    const moe = config.moe!;
     return {
       ...writeLlamaFields(config),
       intermediate_size: moe.expert.hidden,
-      hidden_act: hiddenAct,
+      hidden_act: hiddenActOf(moe.expert.activation),
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
-      sliding_window: window,
+      sliding_window: commonWindow(config)!,
     };
   },
   fileTensors: (name, shape) =>

@@ -2,20 +2,22 @@ import type { Architecture } from './architecture.ts';
 import {
   expertsEverywhere,
   expertTensors,
-  hasSoftmaxExperts,
   mlpExperts,
   normalises,
+  noSharedExpert,
+  softmaxExperts,
   softmaxRouter,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
+import { hiddenActOf, isRotaryBuffer, knownActivation, readLlamaFields, writeLlamaFields } from './llama.ts';
 import {
-  commonWindow,
-  hasLlamaForm,
-  hiddenActOf,
-  isRotaryBuffer,
-  readLlamaFields,
-  writeLlamaFields,
-} from './llama.ts';
+  headsFillWidth,
+  llamaForm,
+  needsMixture,
+  noWindow,
+  oneAttentionBias,
+  queryKeyNorm,
+} from './needs.ts';
 
 /**
  * OLMoE (Muennighoff et al. 2024, arXiv 2409.02060): Llama's form with norms of all queries and of all keys, and in every layer a softmax router
@@ -44,25 +46,26 @@ export const olmoe: Architecture = {
       },
     };
   },
+  needs: (config) => [
+    ...llamaForm(config),
+    ...needsMixture(config, (moe) => [
+      ...softmaxExperts(moe),
+      expertsEverywhere(config),
+      noSharedExpert(moe),
+      knownActivation(moe.expert.activation),
+    ]),
+    headsFillWidth(config),
+    oneAttentionBias(config),
+    queryKeyNorm(config, 'projection'),
+    noWindow(config),
+  ],
   write(config) {
-    const { moe } = config;
-    const fits =
-      moe !== undefined &&
-      hasLlamaForm(config) &&
-      hasSoftmaxExperts(config) &&
-      expertsEverywhere(config) &&
-      moe.shared === undefined &&
-      config.heads * config.headDim === config.dModel &&
-      config.attentionBias === config.attentionOutputBias &&
-      config.qkNorm === 'projection' &&
-      commonWindow(config) === null;
-    const hiddenAct = moe && hiddenActOf(moe.expert.activation);
-    if (!fits || !hiddenAct) return undefined;
+    const moe = config.moe!;
     const { head_dim: _, ...fields } = writeLlamaFields(config); // not a field of this family
     return {
       ...fields,
       intermediate_size: moe.expert.hidden,
-      hidden_act: hiddenAct,
+      hidden_act: hiddenActOf(moe.expert.activation),
       attention_bias: config.attentionBias,
       clip_qkv: null,
       num_experts: moe.experts,

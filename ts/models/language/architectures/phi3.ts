@@ -3,13 +3,13 @@ import type { LanguageModelConfig } from '../config.ts';
 import type { Architecture, FileTensor } from './architecture.ts';
 import { Fields } from './fields.ts';
 import {
-  commonWindow,
-  hasDenseLlamaForm,
+  denseLlamaForm,
   isRotaryBuffer,
   llamaTensors,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import { commonWindow, headsFillWidth, noAttentionBias, oneWindow, queryKeyNorm } from './needs.ts';
 
 /**
  * Phi-3 and Phi-4-mini (arXiv 2404.14219): Llama's form without biases, with queries, keys and values in one matrix, gate and up in another, and
@@ -33,25 +33,25 @@ export const phi3: Architecture = {
       window: fields.optionalNumber('sliding_window'),
     };
   },
+  needs(config) {
+    const { scaling } = config.rotary;
+    return [
+      ...denseLlamaForm(config, { partialRotary: true }),
+      headsFillWidth(config),
+      noAttentionBias(config),
+      queryKeyNorm(config, undefined),
+      [scaling === undefined || scaling.kind === 'longrope', `rotary scaling "${scaling?.kind}"`],
+      oneWindow(config),
+    ];
+  },
   write(config) {
     const { scaling } = config.rotary;
-    const window = commonWindow(config);
-    const fits =
-      hasDenseLlamaForm(config, { partialRotary: true }) &&
-      config.heads * config.headDim === config.dModel &&
-      !config.attentionBias &&
-      !config.attentionOutputBias &&
-      config.qkNorm === undefined &&
-      (scaling === undefined || scaling.kind === 'longrope') &&
-      window !== undefined;
-    const fields = writeDenseLlamaFields(config);
-    if (!fits || !fields) return undefined;
-    const { head_dim: _, ...rest } = fields; // not a field of this family
+    const { head_dim: _, ...rest } = writeDenseLlamaFields(config); // not a field of this family
     return {
       ...rest,
       original_max_position_embeddings:
         scaling?.kind === 'longrope' ? scaling.originalPositions : config.maxPositions,
-      sliding_window: window,
+      sliding_window: commonWindow(config)!,
       ...(scaling && { rope_scaling: oldScaling(rest.rope_scaling as JsonObject) }),
     };
   },

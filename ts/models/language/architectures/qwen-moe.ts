@@ -1,25 +1,45 @@
 import type { JsonObject } from '../../../storage/json.ts';
-import { type LanguageModelConfig, type LanguageModelOptions, moeLayersOf } from '../config.ts';
+import {
+  type LanguageModelConfig,
+  type LanguageModelOptions,
+  type MoeConfig,
+  moeLayersOf,
+} from '../config.ts';
 import type { LayerSelection } from '../layer-selection.ts';
 import type { Architecture } from './architecture.ts';
 import {
   expertTensors,
-  hasSoftmaxExperts,
   mlpExperts,
   normalises,
+  noSharedExpert,
+  oneActivation,
   selectionOf,
+  sharedSum,
+  softmaxExperts,
   softmaxRouter,
   stepOf,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
-  commonWindow,
-  hasLlamaForm,
   isRotaryBuffer,
+  knownActivation,
   type LlamaDefaults,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import {
+  commonWindow,
+  type FamilyNeed,
+  gatedFeedForward,
+  llamaForm,
+  needsMixture,
+  noAttentionOutputBias,
+  noFeedForwardBias,
+  oneAttentionBias,
+  oneWindow,
+  oneWindowSize,
+  queryKeyNorm,
+} from './needs.ts';
 import { readLayerWindows, writeLayerWindows } from './qwen.ts';
 
 const defaults: LlamaDefaults = { base: 10_000, maxPositions: 32_768, eps: 1e-6 };
@@ -67,20 +87,23 @@ function readExperts(
   };
 }
 
-/** The fields of a model with such experts, undefined when it has others or dense layers of another kind. */
-function writeExperts(config: LanguageModelConfig): JsonObject | undefined {
-  const { moe, feedForward } = config;
-  const someDense = moeLayersOf(config).length < config.layers;
-  const fields = writeDenseLlamaFields(config);
-  const fits =
-    moe !== undefined &&
-    hasLlamaForm(config) &&
-    hasSoftmaxExperts(config) &&
-    moe.expert.activation === feedForward.activation &&
-    (!someDense || (feedForward.gated && !feedForward.bias));
-  if (!fits || fields === undefined) return undefined;
+/** A model of Llama's form with such experts, and dense layers of the same kind. */
+const mixedForm = (
+  config: LanguageModelConfig,
+  more: (moe: MoeConfig) => readonly FamilyNeed[],
+): FamilyNeed[] => [
+  ...llamaForm(config),
+  ...needsMixture(config, (moe) => [...softmaxExperts(moe), oneActivation(config), ...more(moe)]),
+  knownActivation(config.feedForward.activation),
+  gatedFeedForward(config),
+  noFeedForwardBias(config),
+];
+
+/** The fields of such a model. */
+function writeExperts(config: LanguageModelConfig): JsonObject {
+  const moe = config.moe!;
   return {
-    ...fields,
+    ...writeDenseLlamaFields(config),
     ...writeMoeLayers(config),
     moe_intermediate_size: moe.expert.hidden,
     num_experts: moe.experts,
@@ -110,23 +133,22 @@ export const qwen2Moe: Architecture = {
       ...(moe && { moe: { ...moe, shared } }),
     };
   },
-  write(config) {
-    const { shared, sharedMix } = config.moe ?? {};
-    const fields = writeExperts(config);
-    const windows = writeLayerWindows(config);
-    const fits =
-      shared?.sigmoidGate &&
-      sharedMix === 'sum' &&
-      !config.attentionOutputBias &&
-      config.qkNorm === undefined;
-    if (!fits || !fields || !windows) return undefined;
-    return {
-      ...fields,
-      ...windows,
-      qkv_bias: config.attentionBias,
-      shared_expert_intermediate_size: shared.hidden,
-    };
-  },
+  needs: (config) => [
+    ...mixedForm(config, (moe) => [
+      [moe.shared !== undefined, 'no shared expert'],
+      [moe.shared === undefined || moe.shared.sigmoidGate === true, 'a shared expert without sigmoidGate'],
+      sharedSum(moe),
+    ]),
+    noAttentionOutputBias(config),
+    queryKeyNorm(config, undefined),
+    oneWindowSize(config),
+  ],
+  write: (config) => ({
+    ...writeExperts(config),
+    ...writeLayerWindows(config),
+    qkv_bias: config.attentionBias,
+    shared_expert_intermediate_size: config.moe!.shared!.hidden,
+  }),
   fileTensors: (name, shape) => expertTensors(name, shape, mlpExperts),
   ignorable: isRotaryBuffer,
 };
@@ -149,18 +171,17 @@ export const qwen3Moe: Architecture = {
       ...readExperts(fields, rest, { experts: 128, topK: 8, hidden: 768 }),
     };
   },
+  needs: (config) => [
+    ...mixedForm(config, (moe) => [noSharedExpert(moe)]),
+    oneAttentionBias(config),
+    queryKeyNorm(config, 'head'),
+    oneWindow(config),
+  ],
   write(config) {
-    const fields = writeExperts(config);
-    const window = commonWindow(config);
-    const fits =
-      config.moe?.shared === undefined &&
-      config.attentionBias === config.attentionOutputBias &&
-      config.qkNorm === 'head' &&
-      window !== undefined;
-    if (!fits || !fields) return undefined;
+    const window = commonWindow(config)!;
     return {
-      ...fields,
-      num_local_experts: fields.num_experts!, // its name in transformers 5
+      ...writeExperts(config),
+      num_local_experts: config.moe!.experts, // its name in transformers 5
       attention_bias: config.attentionBias,
       use_sliding_window: window !== null,
       sliding_window: window,

@@ -3,13 +3,20 @@ import { type LanguageModelConfig, windowsOf } from '../config.ts';
 import type { Architecture } from './architecture.ts';
 import { Fields } from './fields.ts';
 import {
-  hasDenseLlamaForm,
+  denseLlamaForm,
   isRotaryBuffer,
   type LlamaDefaults,
   llamaTensors,
   readLlamaFields,
   writeDenseLlamaFields,
 } from './llama.ts';
+import {
+  noAttentionOutputBias,
+  oneAttentionBias,
+  oneWindowSize,
+  queryKeyNorm,
+  windowSizes,
+} from './needs.ts';
 
 const sliding = 'sliding_attention';
 const full = 'full_attention';
@@ -49,20 +56,22 @@ export function readLayerTypes(fields: Fields, layers: number): boolean[] {
   return types.map((type) => type === sliding);
 }
 
-/** The fields of {@link readLayerWindows}; undefined when windows of several sizes cannot be said in them. */
-export function writeLayerWindows(config: LanguageModelConfig): JsonObject | undefined {
+/** The fields of {@link readLayerWindows}, which have one size of windows. */
+export function writeLayerWindows(config: LanguageModelConfig): JsonObject {
   const windows = windowsOf(config);
-  const sizes = new Set(windows.filter((window) => window !== undefined));
-  if (sizes.size > 1) return undefined;
-  const [size] = sizes;
+  const [size] = windowSizes(config);
   const first = windows.findIndex((window) => window !== undefined);
   return {
     use_sliding_window: size !== undefined,
     sliding_window: size ?? null,
     max_window_layers: first < 0 ? config.layers : first,
-    layer_types: windows.map((window) => (window === undefined ? full : sliding)),
+    layer_types: writeLayerTypes(config),
   };
 }
+
+/** Which layers slide, as {@link readLayerTypes} reads it. */
+export const writeLayerTypes = (config: LanguageModelConfig): string[] =>
+  windowsOf(config).map((window) => (window === undefined ? full : sliding));
 
 const defaults: LlamaDefaults = { base: 10000, maxPositions: 32_768, eps: 1e-6, keyValueHeads: 32 };
 
@@ -80,16 +89,14 @@ export const qwen2: Architecture = {
       window: readLayerWindows(fields, rest.layers),
     };
   },
-  write(config) {
-    const fits =
-      hasDenseLlamaForm(config) &&
-      config.attentionBias &&
-      !config.attentionOutputBias &&
-      config.qkNorm === undefined;
-    const fields = writeDenseLlamaFields(config);
-    const windows = writeLayerWindows(config);
-    return fits && fields && windows ? { ...fields, ...windows } : undefined;
-  },
+  needs: (config) => [
+    ...denseLlamaForm(config),
+    [config.attentionBias, 'queries, keys and values without biases'],
+    noAttentionOutputBias(config),
+    queryKeyNorm(config, undefined),
+    oneWindowSize(config),
+  ],
+  write: (config) => ({ ...writeDenseLlamaFields(config), ...writeLayerWindows(config) }),
   fileTensors: llamaTensors,
   ignorable: isRotaryBuffer,
 };
@@ -108,16 +115,17 @@ export const qwen3: Architecture = {
       window: readLayerWindows(fields, rest.layers),
     };
   },
-  write(config) {
-    const fits =
-      hasDenseLlamaForm(config) &&
-      config.attentionBias === config.attentionOutputBias &&
-      config.qkNorm === 'head';
-    const fields = writeDenseLlamaFields(config);
-    const windows = writeLayerWindows(config);
-    if (!fits || !fields || !windows) return undefined;
-    return { ...fields, ...windows, attention_bias: config.attentionBias };
-  },
+  needs: (config) => [
+    ...denseLlamaForm(config),
+    oneAttentionBias(config),
+    queryKeyNorm(config, 'head'),
+    oneWindowSize(config),
+  ],
+  write: (config) => ({
+    ...writeDenseLlamaFields(config),
+    ...writeLayerWindows(config),
+    attention_bias: config.attentionBias,
+  }),
   fileTensors: llamaTensors,
   ignorable: isRotaryBuffer,
 };
