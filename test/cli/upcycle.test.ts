@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -26,8 +26,13 @@ describe('libmoe upcycle', () => {
   it('measures both models and finds them equal where weights sum to 1', async () => {
     const { stdout, code } = await upcycle('--json', '--router', 'shared-v3');
     expect(code).toBe(0);
-    const { stepZero, unlikeDense } = JSON.parse(stdout);
+    const { stepZero, unlikeDense, family, transformers } = JSON.parse(stdout);
     expect(unlikeDense).toEqual([]);
+    expect(family).toBe('LibMoeForCausalLM');
+    expect(transformers).toEqual({
+      family: 'MixtralForCausalLM',
+      lost: ['router "shared-v3"', 'a shared expert'],
+    });
     expect(stepZero.tokens).toBe(49);
     expect(stepZero.dense).toBeGreaterThan(1);
     expect(stepZero.upcycled).toBeCloseTo(stepZero.dense, 5);
@@ -37,6 +42,9 @@ describe('libmoe upcycle', () => {
 
   it('says why not, and by how much, where they do not', async () => {
     const { stdout } = await upcycle('--router', 'switch', '--routed-scaling', '2');
+    expect(stdout).toMatch(
+      /^only libmoe loads it: the nearest architecture of transformers, MixtralForCausalLM, knows no model with router "switch"; routedScaling 2$/m,
+    );
     const [, dense, moe] = /dense (\d+\.\d+), upcycled (\d+\.\d+)/.exec(stdout)!.map(Number);
     expect(Math.abs(dense! - moe!)).toBeGreaterThan(0.001);
     expect(stdout).toMatch(/does not start as the dense one:\n {2}router switch: .*\n {2}routedScaling 2: /);
@@ -68,6 +76,23 @@ describe('libmoe upcycle', () => {
     expect(part.stdout).toMatch(/not taken over, drawn anew: embedding.weight/);
   });
 
+  it('writes the family that was asked for, or says what is lost in it and writes nothing', async () => {
+    const { stdout } = await upcycle('--family', 'public');
+    expect(stdout).toMatch(/^transformers loads it as MixtralForCausalLM$/m);
+    const config = readFileSync(path.join(folder, `moe-${made}/config.json`), 'utf8');
+    expect(JSON.parse(config).architectures).toEqual(['MixtralForCausalLM']);
+    const ours = await upcycle('--family', 'LibMoeForCausalLM');
+    expect(ours.stdout).toMatch(
+      /^only libmoe loads it, as --family says; transformers has it as MixtralForCausalLM$/m,
+    );
+    const { code, stderr } = await upcycle('--family', 'MixtralForCausalLM', '--layers', 'every:2');
+    expect(stderr).toMatch(
+      /ERR_LIBMOE_UNSUPPORTED: MixtralForCausalLM knows no model with experts in some layers alone \(layers every:2\)/,
+    );
+    expect(code).not.toBe(0);
+    expect(existsSync(path.join(folder, `moe-${made}`))).toBe(false);
+  });
+
   it('lists the routers as the registry has them', async () => {
     const { stdout } = await libmoe(['upcycle', '--router', 'list', '--json']);
     const { routers } = JSON.parse(stdout) as { routers: { name: string; summary: string }[] };
@@ -83,6 +108,7 @@ describe('libmoe upcycle', () => {
     ['a text that is not there', ['--text', 'no.txt'], /ERR_LIBMOE_FILE: no such text: no\.txt/],
     ['an option of no router', ['--router-option', 'blance=1'], /ERR_LIBMOE_CONFIG: .*"blance"/],
     ['half an option', ['--router-option', 'balance'], /ERR_LIBMOE_RECIPE: --router-option expects/],
+    ['a family of no name', ['--family', 'Mixtral'], /ERR_LIBMOE_ARGUMENT: no family "Mixtral"/],
     ['noise without noise', ['--keep-first'], /ERR_LIBMOE_ARGUMENT: --keep-first goes with/],
   ])('refuses %s', async (_, args, message) => {
     const { code, stderr } = await upcycle(...args);
