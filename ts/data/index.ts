@@ -15,6 +15,7 @@ export {
   loadChatTemplate,
 } from './chat-template.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
+export type { TextDocuments } from './corpus-files.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';
 export type { Normalization } from './sentence-normalization.ts';

@@ -19,6 +19,7 @@ export const sweepMetrics = [
   'parameters',
   'activeParameters',
 ] as const;
+/** What a sweep can compare, by name. */
 export type SweepMetric = (typeof sweepMetrics)[number];
 
 /** Those that a sweep can be judged by: less is better. */

@@ -75,13 +75,17 @@ class ReluRouter extends ScoringRouter {
   }
 
   /** λ · mean over layers and tokens of Σᵢ fᵢ gᵢ, fᵢ = N / (topK · tokens) · how many chose expert i (no gradient). */
-  #penalty(gates: Tensor, { counts, summary }: Gate, { training, tokenMask }: RoutingContext): RoutingLoss[] {
+  #penalty(gates: Tensor, { counts, summary }: Gate, context: RoutingContext): RoutingLoss[] {
+    const { training, tokenMask, reduce } = context;
     if (!training) return [];
     const { experts, layers, topK } = this.#place;
-    const tokens = noGrad(() => maximum(sum(slice(summary, 1, 0, 1)), 1));
+    const here = noGrad(() => sum(slice(summary, 1, 0, 1)));
+    const tokens = noGrad(() => maximum(here, 1));
     const factors = noGrad(() => {
       const chosen = sum(cast(counts, gates.dtype), 0, { keepDims: true });
-      const load = divide(scale(chosen, experts / topK), tokens);
+      // The load is that of the global batch.
+      const all = reduce ? { chosen: reduce(chosen), tokens: reduce(here) } : { chosen, tokens: here };
+      const load = divide(scale(all.chosen, experts / topK), maximum(all.tokens, 1));
       const each = this.#options.loadWeighted ? load : scale(load, 0, 1);
       return tokenMask ? multiply(each, reshape(cast(tokenMask, gates.dtype), [tokenMask.size, 1])) : each;
     });
