@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import {
   LanguageModel,
   type LanguageModelOptions,
@@ -6,7 +6,7 @@ import {
 } from '../../../ts/models/language/index.ts';
 import { ForwardContext, routerDefinition } from '../../../ts/moe/index.ts';
 import { add, scale } from '../../../ts/tensor/elementwise.ts';
-import { scope } from '../../../ts/tensor/index.ts';
+import { scope, setThreads, threads } from '../../../ts/tensor/index.ts';
 import { optimizer } from '../../../ts/training/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { tinyConfig } from '../../models/tiny.ts';
@@ -14,6 +14,11 @@ import { type RouterCase, routerCases } from './cases.ts';
 import { made } from './routed.ts';
 
 leaveToCollector(); // some routers compute logits that no loss and no output needs
+
+// Models this small have nothing to share out: threads would only wait for each other.
+const before = threads();
+setThreads(1);
+afterAll(() => setThreads(before));
 
 /** The two best experts where the router takes two. */
 const optionsOf = ({ name, compat, options, topKs }: RouterCase): LanguageModelOptions => ({
