@@ -8,12 +8,9 @@ import { ForwardContext, routerDefinition } from '../../../ts/moe/index.ts';
 import { add, scale } from '../../../ts/tensor/elementwise.ts';
 import { scope, setThreads, threads } from '../../../ts/tensor/index.ts';
 import { optimizer } from '../../../ts/training/index.ts';
-import { leaveToCollector } from '../../collected.ts';
 import { tinyConfig } from '../../models/tiny.ts';
 import { type RouterCase, routerCases } from './cases.ts';
 import { made } from './routed.ts';
-
-leaveToCollector(); // some routers compute logits that no loss and no output needs
 
 // Models this small have nothing to share out: threads would only wait for each other.
 const before = threads();
