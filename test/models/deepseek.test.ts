@@ -21,15 +21,12 @@ import type { JsonObject } from '../../ts/storage/json.ts';
 import { openSafetensors, writeShardedSafetensors } from '../../ts/storage/safetensors.ts';
 import { noGrad, scope, zeros } from '../../ts/tensor/index.ts';
 import { upcycle } from '../../ts/upcycling/index.ts';
+import { configOf } from './family-json.ts';
 
 const golden = (name: string): string =>
   fileURLToPath(new URL(`../golden/language/${name}`, import.meta.url));
 const v2 = 'DeepseekV2ForCausalLM';
 const v3 = 'DeepseekV3ForCausalLM';
-const fieldsOf = (family: string, json: JsonObject): LanguageModelOptions =>
-  architectures.find(({ name }) => name === family)!.read(json, 'config.json');
-const read = (family: string, json: JsonObject): LanguageModelConfig =>
-  resolveLanguageModelConfig(fieldsOf(family, json));
 const goldenJson = (name: string): JsonObject =>
   JSON.parse(readFileSync(join(golden(name), 'config.json'), 'utf8')) as JsonObject;
 
@@ -107,7 +104,7 @@ const familyNameOf = (options: LanguageModelOptions): string =>
 
 describe('config.json of DeepSeek', () => {
   it('reads the published ones, which count as transformers counts them', () => {
-    const config = read(v2, lite);
+    const config = configOf(v2, lite);
     expect(config).toMatchObject({
       headDim: 192,
       keyValueHeads: 16,
@@ -121,11 +118,11 @@ describe('config.json of DeepSeek', () => {
     const report = parameterReport(config, 4096);
     expect(report.total).toBe(15_706_484_224);
     expect(Math.abs(report.active / 2.66e9 - 1)).toBeLessThan(0.01);
-    expect(countParameters(read(v3, { ...large, num_hidden_layers: 4 }))).toBe(15_111_101_440);
+    expect(countParameters(configOf(v3, { ...large, num_hidden_layers: 4 }))).toBe(15_111_101_440);
   });
 
   it('takes losses from the fields of the original code', () => {
-    const routerOf = (family: string, json: JsonObject) => read(family, json).moe!.router;
+    const routerOf = (family: string, json: JsonObject) => configOf(family, json).moe!.router;
     const { aux_loss_alpha: _, ...silent } = lite;
     expect(routerOf(v2, { ...silent, seq_aux: false })).toEqual({
       name: 'shared-v2',
@@ -160,7 +157,7 @@ describe('config.json of DeepSeek', () => {
       [v3, { topk_method: 'greedy' }, /"topk_method": "greedy"/],
       [v3, { scoring_func: 'softmax' }, /"scoring_func": "softmax"/],
     ] as const) {
-      expect(() => read(family, { ...(family === v2 ? lite : large), ...change } as JsonObject)).toThrow(
+      expect(() => configOf(family, { ...(family === v2 ? lite : large), ...change } as JsonObject)).toThrow(
         message,
       );
     }
@@ -172,7 +169,7 @@ describe('config.json of DeepSeek', () => {
     ['deepseek-v3', v3],
     ['deepseek-v3-halves', v3],
   ])('%s is no other family, and changed beyond the family it is libmoe’s own', (name, family) => {
-    const config = read(family, goldenJson(name));
+    const config = configOf(family, goldenJson(name));
     const claims = (changed: LanguageModelConfig): string[] =>
       architectures.filter((known) => known.needs(changed).every(([met]) => met)).map((known) => known.name);
     expect(claims(config)).toEqual([family, 'LibMoeForCausalLM']);
@@ -208,7 +205,7 @@ describe('config.json of DeepSeek', () => {
       const config = resolveLanguageModelConfig(options);
       const { architecture, fields } = familyOf(config);
       expect(architecture.name).toBe(family);
-      expect(read(family, fields)).toEqual(config);
+      expect(configOf(family, fields)).toEqual(config);
     }
     // Two factors become one, and what training alone sees stays behind.
     const scaled = resolveLanguageModelConfig(

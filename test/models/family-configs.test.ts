@@ -5,11 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { familyOf } from '../../ts/models/language/architectures/index.ts';
 import {
-  architectures,
   configJson,
   countParameters,
   LanguageModel,
-  type LanguageModelConfig,
   type LanguageModelOptions,
   loadModel,
   parameterReport,
@@ -19,12 +17,9 @@ import {
 import type { JsonObject } from '../../ts/storage/json.ts';
 import { openSafetensors, writeShardedSafetensors } from '../../ts/storage/safetensors.ts';
 import { scope } from '../../ts/tensor/index.ts';
+import { configOf } from './family-json.ts';
 import { tinyConfig } from './tiny.ts';
 
-const read = (name: string, json: JsonObject): LanguageModelConfig => {
-  const family = architectures.find((candidate) => candidate.name === name)!;
-  return resolveLanguageModelConfig(family.read(json, 'config.json'));
-};
 const sizes = (
   hidden: number,
   inner: number,
@@ -112,28 +107,28 @@ const published: [string, string, JsonObject, number][] = [
 
 describe('config.json', () => {
   it.each(published)('%s has its published number of parameters', (_, family, json, parameters) => {
-    expect(countParameters(read(family, json))).toBe(parameters);
+    expect(countParameters(configOf(family, json))).toBe(parameters);
   });
 
   it.each(published)('%s is described by its own family again, in fields that mean the same', (...row) => {
     const [, family, json] = row;
-    const config = read(family, json);
+    const config = configOf(family, json);
     const { architecture, fields } = familyOf(config, { preferred: family });
     expect(architecture.name).toBe(family);
-    expect(read(family, fields)).toEqual(config);
+    expect(configOf(family, fields)).toEqual(config);
   });
 
   it('knows the defaults of absent fields, and what null says', () => {
     const json = sizes(64, 96, 4, 4, 2, 50);
-    expect(read('MistralForCausalLM', json).window).toBe(4096);
-    expect(read('MistralForCausalLM', { ...json, sliding_window: null }).window).toBeUndefined();
+    expect(configOf('MistralForCausalLM', json).window).toBe(4096);
+    expect(configOf('MistralForCausalLM', { ...json, sliding_window: null }).window).toBeUndefined();
     const qwen = { ...json, use_sliding_window: true, sliding_window: 8, max_window_layers: 3 };
-    expect(windowsOf(read('Qwen2ForCausalLM', qwen))).toEqual([undefined, undefined, undefined, 8]);
+    expect(windowsOf(configOf('Qwen2ForCausalLM', qwen))).toEqual([undefined, undefined, undefined, 8]);
     const { num_key_value_heads: _, ...silent } = sizes(64, 96, 4, 16, 2, 50);
-    expect(read('MistralForCausalLM', silent).keyValueHeads).toBe(8);
-    expect(read('LlamaForCausalLM', silent).keyValueHeads).toBe(16);
-    expect(read('Qwen3ForCausalLM', json).headDim).toBe(128);
-    const phi = read('Phi3ForCausalLM', published[4]![2]);
+    expect(configOf('MistralForCausalLM', silent).keyValueHeads).toBe(8);
+    expect(configOf('LlamaForCausalLM', silent).keyValueHeads).toBe(16);
+    expect(configOf('Qwen3ForCausalLM', json).headDim).toBe(128);
+    const phi = configOf('Phi3ForCausalLM', published[4]![2]);
     expect(phi.rotary.scaling).toMatchObject({ kind: 'longrope', factor: 32, originalPositions: 4096 });
   });
 
@@ -183,8 +178,8 @@ describe('config.json', () => {
     ],
   ];
   it.each(refused)('refuses %s', (_, family, change, message) => {
-    expect(() => read(family, { ...llama, ...change })).toThrow(/ERR_LIBMOE_CONFIG/);
-    expect(() => read(family, { ...llama, ...change })).toThrow(message);
+    expect(() => configOf(family, { ...llama, ...change })).toThrow(/ERR_LIBMOE_CONFIG/);
+    expect(() => configOf(family, { ...llama, ...change })).toThrow(message);
   });
 });
 

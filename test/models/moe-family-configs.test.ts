@@ -1,20 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { familyOf } from '../../ts/models/language/architectures/index.ts';
 import {
-  architectures,
   countParameters,
-  type LanguageModelConfig,
   type LanguageModelOptions,
   moeLayersOf,
   resolveLanguageModelConfig,
 } from '../../ts/models/language/index.ts';
 import type { JsonObject } from '../../ts/storage/json.ts';
+import { configOf } from './family-json.ts';
 import { tinyConfig } from './tiny.ts';
 
-const read = (name: string, json: JsonObject): LanguageModelConfig => {
-  const family = architectures.find((candidate) => candidate.name === name)!;
-  return resolveLanguageModelConfig(family.read(json, 'config.json'));
-};
 const sizes = (hidden: number, layers: number, heads: number, vocabulary: number): JsonObject => ({
   hidden_size: hidden,
   num_hidden_layers: layers,
@@ -134,26 +129,26 @@ const published: [string, string, JsonObject, number][] = [
 
 describe('config.json of families with experts', () => {
   it.each(published)('%s has as many parameters as in transformers', (_, family, json, parameters) => {
-    expect(countParameters(read(family, json))).toBe(parameters);
+    expect(countParameters(configOf(family, json))).toBe(parameters);
   });
 
   it.each(published)('%s is described by its own family again, in fields that mean the same', (...row) => {
     const [, family, json] = row;
-    const config = read(family, json);
+    const config = configOf(family, json);
     const { architecture, fields } = familyOf(config, { preferred: family });
     expect(architecture.name).toBe(family);
-    expect(read(family, fields)).toEqual(config);
+    expect(configOf(family, fields)).toEqual(config);
   });
 
   const small: JsonObject = { ...sizes(24, 4, 4, 50), intermediate_size: 32 };
   it('knows the defaults of absent fields', () => {
-    const olmoe = read('OlmoeForCausalLM', small);
+    const olmoe = configOf('OlmoeForCausalLM', small);
     expect(olmoe.moe).toMatchObject({ experts: 64, topK: 8, router: { name: 'smoe', normalise: false } });
     expect(olmoe).toMatchObject({ keyValueHeads: 4, qkNorm: 'projection', eps: 1e-5, maxPositions: 4096 });
-    const qwen2 = read('Qwen2MoeForCausalLM', { ...small, num_attention_heads: 16, head_dim: 2 });
+    const qwen2 = configOf('Qwen2MoeForCausalLM', { ...small, num_attention_heads: 16, head_dim: 2 });
     expect(qwen2).toMatchObject({ keyValueHeads: 16, attentionBias: true, attentionOutputBias: false });
     expect(qwen2.moe).toMatchObject({ experts: 60, topK: 4, shared: { hidden: 5632, sigmoidGate: true } });
-    const qwen3 = read('Qwen3MoeForCausalLM', { ...small, use_sliding_window: true });
+    const qwen3 = configOf('Qwen3MoeForCausalLM', { ...small, use_sliding_window: true });
     expect(qwen3).toMatchObject({ keyValueHeads: 4, headDim: 6, window: 4096, qkNorm: 'head' });
     expect(qwen3.moe).toMatchObject({ experts: 128, topK: 8, expert: { hidden: 768 } });
   });
@@ -168,19 +163,19 @@ describe('config.json of families with experts', () => {
   ] as const)('of Qwen says which layers have experts: %s', (_, change, layers, selection) => {
     const json = { ...small, ...(change as unknown as JsonObject), num_key_value_heads: 4 };
     for (const family of ['Qwen2MoeForCausalLM', 'Qwen3MoeForCausalLM']) {
-      const config = read(family, json);
+      const config = configOf(family, json);
       expect(moeLayersOf(config)).toEqual(layers);
       expect(config.moe?.layers).toEqual(selection);
       expect(config.feedForward.hidden).toBe(32);
       const { architecture, fields } = familyOf(config, { preferred: family });
       expect(architecture.name).toBe(layers.length > 0 ? family : family.replace('Moe', ''));
-      expect(read(architecture.name, fields)).toEqual(config);
+      expect(configOf(architecture.name, fields)).toEqual(config);
     }
   });
 
   it('of Llama 4 says which layers turn, see pieces and have experts', () => {
     const json = { ...small, num_key_value_heads: 4, head_dim: 6 };
-    const llama = (change: JsonObject) => read('Llama4ForCausalLM', { ...json, ...change });
+    const llama = (change: JsonObject) => configOf('Llama4ForCausalLM', { ...json, ...change });
     const silent = llama({});
     expect(silent).toMatchObject({
       rotary: { base: 500_000, interleaved: true, layers: [0, 1, 2] },
@@ -216,15 +211,15 @@ describe('config.json of families with experts', () => {
     for (const config of [silent, other]) {
       const { architecture, fields } = familyOf(config);
       expect(architecture.name).toBe('Llama4ForCausalLM');
-      expect(read('Llama4ForCausalLM', fields)).toEqual(config);
+      expect(configOf('Llama4ForCausalLM', fields)).toEqual(config);
     }
   });
 
   it('of Llama 4 with images holds that of its text model', () => {
     const text = { ...small, num_key_value_heads: 4, head_dim: 6 };
     const json = { text_config: text, vision_config: { hidden_size: 9 } };
-    expect(read('Llama4ForConditionalGeneration', json)).toEqual(read('Llama4ForCausalLM', text));
-    expect(() => read('Llama4ForConditionalGeneration', {})).toThrow(
+    expect(configOf('Llama4ForConditionalGeneration', json)).toEqual(configOf('Llama4ForCausalLM', text));
+    expect(() => configOf('Llama4ForConditionalGeneration', {})).toThrow(
       /ERR_LIBMOE_CONFIG.*"text_config" is missing/,
     );
   });
@@ -293,8 +288,8 @@ describe('config.json of families with experts', () => {
   ];
   it.each(refused)('refuses %s', (_, family, change, message) => {
     const json = { ...small, num_key_value_heads: 4, ...change };
-    expect(() => read(family, json)).toThrow(/ERR_LIBMOE_CONFIG/);
-    expect(() => read(family, json)).toThrow(message);
+    expect(() => configOf(family, json)).toThrow(/ERR_LIBMOE_CONFIG/);
+    expect(() => configOf(family, json)).toThrow(message);
   });
 });
 

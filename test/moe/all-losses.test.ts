@@ -3,7 +3,9 @@ import { z } from 'zod';
 import { balanceModes, routerDefinition, routerNames } from '../../ts/moe/index.ts';
 import { tensor } from '../../ts/tensor/index.ts';
 import { leaveToCollector } from '../collected.ts';
-import { checkGradients, made, pass, rowsOf, softmaxOf, tokensOf, waves } from './routers/pass.ts';
+import { checkGradients } from './routers/gradients.ts';
+import { rowsOf, softmaxOf, waves } from './routers/plain-numbers.ts';
+import { made, pass } from './routers/routed.ts';
 
 // Every loss with every router that is registered: value against a few lines of arithmetic on the router's logits, gradient against slopes in f64.
 leaveToCollector();
@@ -33,16 +35,11 @@ function lossOf(name: string, options: object, loss: 'balance' | 'routerZ') {
   using router = made(name, place, options);
   using sequenceOffsets = tensor(Int32Array.from(offsets));
   const given = { training: true, sequenceOffsets, step: 5, totalSteps: 20, seed: 1 };
-  return pass(
-    router,
-    () => tokensOf(waves(7)),
-    given,
-    (routing, losses) => {
-      const outputs = routing.logits!.shape[1]!;
-      const { value, coefficient } = losses.get(loss)!;
-      return { value: value.item(), coefficient, logits: rowsOf(routing.logits!.toArray(), outputs) };
-    },
-  );
+  return pass(router, waves(7), given, (routing, losses) => {
+    const outputs = routing.logits!.shape[1]!;
+    const { value, coefficient } = losses.get(loss)!;
+    return { value: value.item(), coefficient, logits: rowsOf(routing.logits!.toArray(), outputs) };
+  });
 }
 
 const rising = { kind: 'linear', from: 0, to: 1, steps: 10 };

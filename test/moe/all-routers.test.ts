@@ -1,19 +1,14 @@
 import { afterAll, describe, expect, it } from 'vitest';
-import { z } from 'zod';
-import {
-  type Compat,
-  checkpointed,
-  ForwardContext,
-  MoeLayer,
-  routerDefinition,
-  routerNames,
-} from '../../ts/moe/index.ts';
+import { type Compat, checkpointed, ForwardContext, MoeLayer, routerDefinition } from '../../ts/moe/index.ts';
 import { Module } from '../../ts/nn/module.ts';
 import { add, scale, square } from '../../ts/tensor/elementwise.ts';
 import { parameter, scope, setThreads, type Tensor, tensor, threads } from '../../ts/tensor/index.ts';
 import { mean } from '../../ts/tensor/reduction.ts';
 import { leaveToCollector } from '../collected.ts';
-import { checkGradients, made, waves } from './routers/pass.ts';
+import { routerCases } from './routers/cases.ts';
+import { acrossRows, checkGradients } from './routers/gradients.ts';
+import { waves } from './routers/plain-numbers.ts';
+import { made } from './routers/routed.ts';
 
 // Whatever router is registered is tested here, in every behaviour it has. One that needs more than these passes give it fails: a router works
 // with tokens, their ids, sequences and a mask, and says what else it cannot do without where it is made.
@@ -124,40 +119,14 @@ const finite = (all: Awaited<ReturnType<typeof run>>): void => {
   expect(numbers.every(Number.isFinite)).toBe(true);
 };
 
-/** LibMoE has every one of its methods in the vision-language layers, not all of them in language models. */
-function optionsFor(name: string, compat: Compat): object {
-  const { options } = routerDefinition(name);
-  const flavoured = options instanceof z.ZodObject && 'flavour' in options.shape;
-  return compat === 'libmoe' && flavoured ? { flavour: 'vision-language' } : {};
-}
+/** Parameters that the forward pass rescales row by row, of which it takes no gradient: LibMoE's XMoE does. */
+const rescaled: Record<string, string[]> = { 'xmoe libmoe': ['embeddings'] };
 
-/** Parameters whose gradient is on purpose not the slope of what the router computes, and why. */
-const notTheSlope: Record<string, string[]> = {
-  // LibMoE rescales the embeddings inside the forward pass and takes no gradient of that.
-  'xmoe libmoe': ['embeddings'],
-};
-
-const cases = routerNames().flatMap((name) =>
-  (routerDefinition(name).compat ?? ['fixed']).map((compat) => ({ name, compat })),
-);
-
-describe.each(cases)('$name, $compat', ({ name, compat }) => {
-  const options = optionsFor(name, compat);
-  // Top 1 alone is the method of some papers.
-  const topK = accepts(2) ? 2 : 1;
-  const most = accepts(4) ? 4 : 1;
+describe.each(routerCases('vision-language'))('$name, $compat', ({ name, compat, options, topKs }) => {
+  const topK = topKs.includes(2) ? 2 : 1;
+  const most = topKs.includes(4) ? 4 : 1;
   const router = { name, ...options };
   const sizes = { experts: 4, topK };
-
-  function accepts(k: number): boolean {
-    try {
-      made(name, { experts: 4, topK: k, compat }, options).dispose();
-      return true;
-    } catch (error) {
-      if (k === 1 || !/topK/.test(String(error))) throw error;
-      return false;
-    }
-  }
 
   it('runs forward and backward, and its records count', async () => {
     using pair = new Pair(router, compat, sizes);
@@ -177,7 +146,11 @@ describe.each(cases)('$name, $compat', ({ name, compat }) => {
     using tokenMask = tensor([1, 1, 1, 1, 0, 1, 1], [7], { dtype: 'bool' });
     using sequenceOffsets = tensor(Int32Array.from([0, 4, 7]));
     const context = { training: true, tokenIds, tokenMask, sequenceOffsets, step: 1, totalSteps: 4 };
-    checkGradients(one, waves(7), context, 5, notTheSlope[`${name} ${compat}`]);
+    checkGradients(one, waves(7), {
+      ...context,
+      adjust: (field, gradient, t) =>
+        rescaled[`${name} ${compat}`]?.includes(field) ? acrossRows(gradient, t) : gradient,
+    });
   });
 
   it('takes one token, all experts per token, one expert, and tokens that are all alike', async () => {

@@ -19,7 +19,8 @@ import { leaveToCollector } from '../collected.ts';
 import { tinyConfig } from '../models/tiny.ts';
 import { ToyData } from '../training/toy.ts';
 import { goldenLogits, oneHot, routerWith } from './golden-logits.ts';
-import { made, near, read, rowsOf, tokensOf, waves } from './routers/pass.ts';
+import { near, rowsOf, waves } from './routers/plain-numbers.ts';
+import { made, read } from './routers/routed.ts';
 
 leaveToCollector();
 
@@ -42,10 +43,10 @@ describe('MoE++', () => {
       layers: 2,
       values: { seed: 9, name: 'x' },
     });
-    const before = read(own, () => tokensOf(waves(6)), { training: false });
-    expect(read(loaded, () => tokensOf(waves(6)), { training: false })).not.toEqual(before);
+    const before = read(own, waves(6), { training: false });
+    expect(read(loaded, waves(6), { training: false })).not.toEqual(before);
     loaded.loadStateDict(own.stateDict());
-    expect(read(loaded, () => tokensOf(waves(6)), { training: false })).toEqual(before);
+    expect(read(loaded, waves(6), { training: false })).toEqual(before);
   });
 
   it('#3: the layer of language models can be built, and runs its 74 outputs', async () => {
@@ -87,7 +88,7 @@ describe('TC-MoE', () => {
   it("#7: language models balance it, with both of LibMoE's recipes' sizes", () => {
     for (const balance of ['standard', 'switch', 'step', 'time', 'layers_time', 'global'] as const) {
       using router = made('tc-moe', { experts: 66, topK: 8 }, { balance });
-      const { losses } = read(router, () => tokensOf(waves(12)));
+      const { losses } = read(router, waves(12));
       expect(Number.isFinite(losses.balance)).toBe(true);
     }
   });
@@ -114,7 +115,7 @@ describe('X-MoE', () => {
   it('#9: 66 experts, top 8: libmoe weighs all alike and pushes nothing, fixed does; both take `standard`', () => {
     const spread = (compat: 'fixed' | 'libmoe') => {
       using router = made('xmoe', { experts: 66, topK: 8, width: 32, compat });
-      const { weights, losses } = read(router, () => tokensOf(waves(20, 32), 32));
+      const { weights, losses } = read(router, waves(20, 32));
       return {
         weights: Math.max(...weights) - Math.min(...weights),
         losses,
@@ -126,7 +127,7 @@ describe('X-MoE', () => {
     for (const { losses } of [libmoe, fixed]) expect(losses.balance).toBeGreaterThan(0.9);
     // The entropy of p taken as logits hardly differs from that of an even router.
     using even = made('xmoe', { experts: 16, topK: 2, compat: 'libmoe' }, { balance: 'global' });
-    expect(read(even, () => tokensOf(waves(20))).losses.balance! + Math.log(16)).toBeLessThan(0.02);
+    expect(read(even, waves(20)).losses.balance! + Math.log(16)).toBeLessThan(0.02);
   });
 });
 
@@ -139,7 +140,7 @@ describe('SharedE-V3', () => {
       const bias = router.namedBuffers().get('selectionBias')?.toArray();
       if (compat === 'libmoe') expect(bias).toBeUndefined();
       else near(bias!, [0, -0.001, -0.001, 0, 0.001, 0.001], 9);
-      const { weights } = read(router, () => tokensOf(waves(1)));
+      const { weights } = read(router, waves(1));
       expect(weights[0]! + weights[1]!).toBeCloseTo(compat === 'original' ? 2.5 : 1, 9);
     }
   });
@@ -250,7 +251,7 @@ describe('all routers', () => {
     for (const compat of ['fixed', 'libmoe', 'original'] as const) {
       using saved = made('hyper', { experts: 6, topK: 2, compat });
       using loaded = made('hyper', { experts: 6, topK: 2, compat, values: { seed: 5, name: 'other' } });
-      const route = (router: Router) => read(router, () => tokensOf(waves(7)), { training: false });
+      const route = (router: Router) => read(router, waves(7), { training: false });
       expect(route(loaded)).not.toEqual(route(saved));
       loaded.loadStateDict(saved.stateDict());
       expect(route(loaded)).toEqual(route(saved));
@@ -259,7 +260,7 @@ describe('all routers', () => {
 
   it("#23: libmoe's cosine loss is one number, and its bias is in the weights; fixed has it in neither", () => {
     using libmoe = made('cosine', { experts: 5, topK: 2, compat: 'libmoe' });
-    const x = () => tokensOf(waves(6));
+    const x = waves(6);
     const before = read(libmoe, x);
     const bias = libmoe.namedParameters().get('bias')!;
     // Far more for the second choice: same experts, another weight.

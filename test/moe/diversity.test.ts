@@ -3,7 +3,7 @@ import { checkpointed, ForwardContext, MoeLayer, routerDefinition, routerNames }
 import { noGrad, parameter, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
 import { leaveToCollector } from '../collected.ts';
 import { slope } from './golden-logits.ts';
-import { waves } from './routers/pass.ts';
+import { waves } from './routers/plain-numbers.ts';
 
 leaveToCollector();
 

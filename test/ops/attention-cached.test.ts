@@ -2,10 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { attention, attentionCached, cacheCopyBlock, cacheWrite } from '../../ts/tensor/attention.ts';
 import { type Dtype, full, scope, type Tensor, tensor, view } from '../../ts/tensor/index.ts';
+import { i32 } from './attention-inputs.ts';
 import { sameBits, sample, values, withThreads } from './values.ts';
-
-const i32 = (data: readonly number[], shape?: readonly number[]): Tensor =>
-  tensor(Int32Array.from(data), shape);
 
 interface Shape {
   queryHeads: number;

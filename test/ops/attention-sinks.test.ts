@@ -1,38 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import { attention, attentionCached, cacheWrite } from '../../ts/tensor/attention.ts';
 import { type Dtype, full, scope, type Tensor, tensor, view } from '../../ts/tensor/index.ts';
+import { type Case, i32, inputs, offsetsOf, tolerances } from './attention-inputs.ts';
 import { referenceAttention } from './attention-reference.ts';
 import { gradientCheck } from './gradient-check.ts';
 import { distance, sameBits, sample, withThreads } from './values.ts';
 
-interface Case {
-  lengths: readonly number[];
-  queryHeads: number;
-  heads: number;
-  width: number;
-  valueWidth?: number;
-  causal?: boolean;
-  window?: number;
-}
-
-const i32 = (data: readonly number[], shape?: readonly number[]): Tensor =>
-  tensor(Int32Array.from(data), shape);
-const offsetsOf = (lengths: readonly number[]): number[] => {
-  const offsets = [0];
-  for (const n of lengths) offsets.push(offsets.at(-1)! + n);
-  return offsets;
-};
-
 /** q, k, v and sinks. */
-function inputs(c: Case, dtype: Dtype, requiresGrad = false): [Tensor, Tensor, Tensor, Tensor] {
-  const tokens = c.lengths.reduce((a, b) => a + b, 0);
-  return [
-    sample([tokens, c.queryHeads, c.width], 1, dtype, requiresGrad),
-    sample([tokens, c.heads, c.width], 2, dtype, requiresGrad),
-    sample([tokens, c.heads, c.valueWidth ?? c.width], 3, dtype, requiresGrad),
-    sample([c.queryHeads], 4, dtype, requiresGrad),
-  ];
-}
+const withSinks = (c: Case, dtype: Dtype, requiresGrad = false): [Tensor, Tensor, Tensor, Tensor] => [
+  ...inputs(c, dtype, requiresGrad),
+  sample([c.queryHeads], 4, dtype, requiresGrad),
+];
 
 const cases: Case[] = [
   { lengths: [1], queryHeads: 1, heads: 1, width: 8 },
@@ -43,16 +21,12 @@ const cases: Case[] = [
 ];
 
 describe('attention with sinks', () => {
-  for (const [dtype, tolerance] of [
-    ['f64', 1e-14],
-    ['f32', 2e-6],
-    ['bf16', 8e-3],
-  ] as const) {
+  for (const [dtype, tolerance] of tolerances) {
     it(`matches the definition in ${dtype}`, () => {
       for (const c of cases) {
         scope(() => {
           const offsets = offsetsOf(c.lengths);
-          const [q, k, v, sinks] = inputs(c, dtype);
+          const [q, k, v, sinks] = withSinks(c, dtype);
           const { causal = true, window } = c;
           const options = { causal, window, scale: 0.3 };
           const out = attention(q, k, v, { sequenceOffsets: i32(offsets), sinks, ...options });
@@ -68,7 +42,7 @@ describe('attention with sinks', () => {
   it('a sink of −∞ is none, one that outweighs everything leaves nothing', () => {
     scope(() => {
       const c = cases[2]!;
-      const [q, k, v] = inputs(c, 'f32');
+      const [q, k, v] = withSinks(c, 'f32');
       const sequenceOffsets = i32(offsetsOf(c.lengths));
       const plain = attention(q, k, v, { sequenceOffsets, scale: 1 });
       const at = (value: number): Tensor =>
@@ -95,7 +69,7 @@ describe('attention with sinks', () => {
         const { causal = true, window } = c;
         gradientCheck(
           (q, k, v, sinks) => attention(q!, k!, v!, { sequenceOffsets, causal, window, sinks }),
-          inputs(c, 'f64', true),
+          withSinks(c, 'f64', true),
         );
       });
     }
@@ -105,7 +79,9 @@ describe('attention with sinks', () => {
     const c: Case = { lengths: [150, 1, 40], queryHeads: 6, heads: 2, width: 24, window: 50 };
     const run = (dtype: Dtype, times = 1) =>
       scope(() => {
-        const ts = inputs(c, 'bf16').map((t) => tensor(t.toArray(), t.shape, { dtype, requiresGrad: true }));
+        const ts = withSinks(c, 'bf16').map((t) =>
+          tensor(t.toArray(), t.shape, { dtype, requiresGrad: true }),
+        );
         const [q, k, v, sinks] = ts as [Tensor, Tensor, Tensor, Tensor];
         for (let i = 0; i < times; i++) {
           const out = attention(q, k, v, {
@@ -150,7 +126,7 @@ describe('attention with sinks', () => {
     scope(() => {
       const [tokens, pageSize] = [75, 8];
       const c: Case = { lengths: [tokens], queryHeads: 6, heads: 2, width: 10, valueWidth: 7 };
-      const [q, k, v, sinks] = inputs(c, dtype);
+      const [q, k, v, sinks] = withSinks(c, dtype);
       const options = { scale: 0.4, sinks, ...(window && { window }) };
       const whole = attention(q, k, v, { sequenceOffsets: i32([0, tokens]), ...options });
       const pages = Math.ceil(tokens / pageSize);
@@ -180,7 +156,7 @@ describe('attention with sinks', () => {
 
   it('refuses sinks of another size or dtype', () => {
     scope(() => {
-      const [q, k, v] = inputs(cases[1]!, 'f32');
+      const [q, k, v] = withSinks(cases[1]!, 'f32');
       const sequenceOffsets = i32(offsetsOf(cases[1]!.lengths));
       expect(() => attention(q, k, v, { sequenceOffsets, sinks: full([4], 0) })).toThrow(
         /ERR_LIBMOE_SHAPE.*sinks must be \[query heads=3\]/,

@@ -3,35 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { attention } from '../../ts/tensor/attention.ts';
 import { type Dtype, noGrad, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { type Case, i32, inputs, offsetsOf, tolerances } from './attention-inputs.ts';
 import { referenceAttention } from './attention-reference.ts';
 import { gradientCheck } from './gradient-check.ts';
 import { distance, sameBits, sample, withThreads } from './values.ts';
-
-interface Case {
-  lengths: readonly number[];
-  queryHeads: number;
-  heads: number;
-  width: number;
-  valueWidth?: number;
-  causal?: boolean;
-  window?: number;
-}
-
-const offsetsOf = (lengths: readonly number[]): number[] => {
-  const offsets = [0];
-  for (const n of lengths) offsets.push(offsets[offsets.length - 1]! + n);
-  return offsets;
-};
-const i32 = (data: readonly number[]): Tensor => tensor(Int32Array.from(data));
-
-function inputs(c: Case, dtype: Dtype, requiresGrad = false): [Tensor, Tensor, Tensor] {
-  const tokens = c.lengths.reduce((a, b) => a + b, 0);
-  return [
-    sample([tokens, c.queryHeads, c.width], 1, dtype, requiresGrad),
-    sample([tokens, c.heads, c.width], 2, dtype, requiresGrad),
-    sample([tokens, c.heads, c.valueWidth ?? c.width], 3, dtype, requiresGrad),
-  ];
-}
 
 const cases: Case[] = [
   { lengths: [1], queryHeads: 1, heads: 1, width: 8 },
@@ -46,11 +21,7 @@ const cases: Case[] = [
 ];
 
 describe('attention', () => {
-  for (const [dtype, tolerance] of [
-    ['f64', 1e-14],
-    ['f32', 2e-6],
-    ['bf16', 8e-3],
-  ] as const) {
+  for (const [dtype, tolerance] of tolerances) {
     it(`matches the definition in ${dtype}`, () => {
       for (const c of cases) {
         scope(() => {

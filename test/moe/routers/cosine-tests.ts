@@ -1,21 +1,13 @@
 import { expect, it } from 'vitest';
 import type { CosineRouter } from '../../../ts/moe/routers/cosine-router.ts';
-import {
-  checkEdges,
-  checkGradients,
-  dot,
-  near,
-  normOf,
-  routed,
-  routerFor,
-  rowsOf,
-  softmaxOf,
-  softmaxRouting,
-  wave,
-} from './checks.ts';
+import { tensor } from '../../../ts/tensor/index.ts';
+import { checkEdges } from './edges.ts';
+import { checkGradients } from './gradients.ts';
+import { dot, near, normOf, rowsOf, softmaxOf, softmaxRouting, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 export const place = { width: 6, experts: 5, topK: 2 };
-export const x = wave(7 * 6);
+export const x = waves(7, 6, 1);
 
 /** Cosines of every token with every row, with constants added to the norms. */
 const cosines = (router: CosineRouter, plus = [0, 0]): number[][] =>
@@ -28,29 +20,29 @@ const cosines = (router: CosineRouter, plus = [0, 0]): number[][] =>
 /** What both cosine routers promise; `plus`: the constants in the norms of tokens and of expert rows. */
 export function cosineTests(name: string, plus: readonly number[]): void {
   it('fixed: the softmax of the cosines, the chosen divided by their sum', () => {
-    using router = routerFor<CosineRouter>(name, place, { zCoefficient: 0.1, temperature: 0.5 });
+    using router = made<CosineRouter>(name, place, { zCoefficient: 0.1, temperature: 0.5 });
     const logits = cosines(router, [...plus]).map((row) => row.map((c) => c / 0.5));
     const want = softmaxRouting(logits, 2);
-    const got = routed(router, x, 6);
+    const got = read(router, x);
     expect(got.experts).toEqual(want.experts);
     near(got.weights, want.weights);
     near(got.logits, logits.flat());
-    expect(got.losses.get('balance')).toBeCloseTo(want.balance(2), 9);
-    expect(got.losses.get('routerZ')).toBeCloseTo(want.z, 9);
+    expect(got.losses.balance).toBeCloseTo(want.balance(2), 9);
+    expect(got.losses.routerZ).toBeCloseTo(want.z, 9);
     expect(router.bias).toBeUndefined();
   });
 
   it('libmoe: a bias beside the probabilities, a second softmax, first choices counted', () => {
     const options = { flavour: 'vision-language' };
-    using router = routerFor<CosineRouter>(name, { ...place, compat: 'libmoe' }, options);
+    using router = made<CosineRouter>(name, { ...place, compat: 'libmoe' }, options);
     const bias = router.bias!.toArray();
     expect(Math.max(...bias.map(Math.abs))).toBeGreaterThan(0.01);
     const want = softmaxRouting(cosines(router, [...plus]), 2, bias);
-    const got = routed(router, x, 6);
+    const got = read(router, x);
     expect(got.experts).toEqual(want.experts);
     near(got.weights, want.weights);
-    expect(got.losses.get('balance')).toBeCloseTo(want.balance(1), 9);
-    expect(got.losses.get('routerZ')).toBeCloseTo(want.z, 9);
+    expect(got.losses.balance).toBeCloseTo(want.balance(1), 9);
+    expect(got.losses.routerZ).toBeCloseTo(want.z, 9);
     // The record tells the entropy of these weights, and that of p.
     const p = cosines(router, [...plus]).map(softmaxOf);
     const entropy = (rows: number[][]) =>
@@ -59,14 +51,15 @@ export function cosineTests(name: string, plus: readonly number[]): void {
   });
 
   it('has right gradients', () => {
+    using sequenceOffsets = tensor(Int32Array.from([0, 3, 6]));
     for (const compat of ['fixed', 'libmoe'] as const)
       for (const balance of ['standard', 'global', 'step']) {
-        using router = routerFor(
+        using router = made(
           name,
           { ...place, compat },
           { bias: true, balance, balanceCoefficient: 1, zCoefficient: 0.3, temperature: 0.4 },
         );
-        checkGradients(router, { width: 6 });
+        checkGradients(router, waves(6, 6, 1), { sequenceOffsets });
       }
   });
 
@@ -76,7 +69,7 @@ export function cosineTests(name: string, plus: readonly number[]): void {
 
   it('starts from the model’s matrices; libmoe always as PyTorch’s Linear', () => {
     const values = (compat: 'fixed' | 'libmoe', options = {}) => {
-      using router = routerFor<CosineRouter>(name, { ...place, compat }, options);
+      using router = made<CosineRouter>(name, { ...place, compat }, options);
       router.start((t) => t.write(new Array(t.size).fill(3)), 'weight')!(router.weight, {
         seed: 1,
         name: 'w',

@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { best, checkGradients, made, near, read, rowsOf, softmaxOf, tokensOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -25,15 +27,15 @@ describe('dense', () => {
     using sequenceOffsets = tensor(Int32Array.from([0, 4, 7]));
     for (const balance of ['none', 'switch', 'global']) {
       using router = made('dense', place, { balance, zCoefficient: 0.1, init: { std: 0.5 } });
-      checkGradients(router, waves(7), { training: true, sequenceOffsets });
+      checkGradients(router, waves(7), { sequenceOffsets });
     }
   });
 
   it('takes one token and a single expert', () => {
     using all = made('dense', { experts: 3, topK: 3 });
-    expect(read(all, () => tokensOf(waves(1))).weights.reduce((a, w) => a + w, 0)).toBeCloseTo(1, 12);
+    expect(read(all, waves(1)).weights.reduce((a, w) => a + w, 0)).toBeCloseTo(1, 12);
     using one = made('dense', { experts: 1, topK: 1 });
-    expect(read(one, () => tokensOf(waves(2))).weights).toEqual([1, 1]);
+    expect(read(one, waves(2)).weights).toEqual([1, 1]);
   });
 
   it('refuses what it does not have', () => {

@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { best, checkGradients, made, near, read, rowsOf, softmaxOf, tokensOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -59,7 +61,7 @@ describe('expert-choice', () => {
   it('leaves masked tokens out and fills with the others', () => {
     using router = routerWith('expert-choice', goldenLogits(5), place);
     using tokenMask = tensor([1, 1, 1, 1, 0, 0], [6], { dtype: 'bool' });
-    const { experts, counts } = read(router, () => oneHot(6), { tokenMask });
+    const { experts, counts } = read(router, () => oneHot(6), { training: false, tokenMask });
     const { rows } = reference(goldenLogits(5, 4), 5, 2); // 8 / 5
     const most = experts.length / 6;
     expect(experts).toEqual(
@@ -72,15 +74,15 @@ describe('expert-choice', () => {
     using sequenceOffsets = tensor(Int32Array.from([0, 4, 7]));
     for (const balance of ['none', 'switch', 'time']) {
       using router = made('expert-choice', place, { balance, zCoefficient: 0.1, init: { std: 0.5 } });
-      checkGradients(router, waves(7), { training: true, sequenceOffsets });
+      checkGradients(router, waves(7), { sequenceOffsets });
     }
   });
 
   it('takes one token, all experts and a single expert', () => {
     using all = made('expert-choice', { experts: 3, topK: 3 });
-    expect([...read(all, () => tokensOf(waves(1))).experts].sort()).toEqual([0, 1, 2]);
+    expect([...read(all, waves(1)).experts].sort()).toEqual([0, 1, 2]);
     using one = made('expert-choice', { experts: 1, topK: 1 });
-    expect(read(one, () => tokensOf(waves(2)))).toMatchObject({ experts: [0, 0], weights: [1, 1] });
+    expect(read(one, waves(2))).toMatchObject({ experts: [0, 0], weights: [1, 1] });
   });
 
   it('is not in LibMoE', () => {

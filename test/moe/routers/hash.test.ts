@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
-import { made, read, rowsOf, tokensOf, waves } from './pass.ts';
+import { rowsOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -9,7 +10,7 @@ describe('hash', () => {
   const place = { experts: 8, topK: 2 };
   const route = (router: ReturnType<typeof made>, ids: number[], options: object = {}) => {
     using tokenIds = tensor(Int32Array.from(ids));
-    return read(router, () => tokensOf(waves(ids.length)), { tokenIds, training: true, ...options });
+    return read(router, waves(ids.length), { tokenIds, training: true, ...options });
   };
 
   it('sends equal ids to equal experts, whatever the token, its place and the step', () => {
@@ -36,9 +37,9 @@ describe('hash', () => {
 
   it('asks for token ids, one for each token', () => {
     using router = made('hash', place);
-    expect(() => read(router, () => tokensOf(waves(2)))).toThrow(/ERR_LIBMOE_ARGUMENT.*tokenIds/);
+    expect(() => read(router, waves(2))).toThrow(/ERR_LIBMOE_ARGUMENT.*tokenIds/);
     using tokenIds = tensor(Int32Array.from([1, 2, 3]));
-    expect(() => read(router, () => tokensOf(waves(2)), { tokenIds })).toThrow(/ERR_LIBMOE_SHAPE/);
+    expect(() => read(router, waves(2), { training: false, tokenIds })).toThrow(/ERR_LIBMOE_SHAPE/);
   });
 
   it('takes one token, all experts, a single expert, and leaves masked tokens out', () => {

@@ -3,7 +3,9 @@ import { ForwardContext, MoeLayer, type Router } from '../../../ts/moe/index.ts'
 import { noGrad, scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { checkGradients, made, near, product, read, rowsOf, softmaxOf, tokensOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { near, product, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read, tokensOf } from './routed.ts';
 
 leaveToCollector();
 
@@ -77,7 +79,7 @@ describe('moe++', () => {
     const at = (name: string) => parameterOf(router, name).toArray();
     parameterOf(router, 'weight').write(waves(7).map((v) => Math.sin(9 * v)));
     parameterOf(router, 'mixing').write(waves(4).map((v) => Math.cos(5 * v)));
-    const got = read(router, () => tokensOf(x));
+    const got = read(router, x);
     const mix = rowsOf(product(x, at('mixing'), 5), 4);
     const constants = rowsOf(at('constants'), 5);
     const expected = rowsOf(x, 5).flatMap((token, t) =>
@@ -131,12 +133,12 @@ describe('moe++', () => {
     parameterOf(router, 'weight').write(
       [0, 1, 0, 1].flatMap((v) => [v, 0, 0, 0, 0]), // outputs 1 (an expert) and 3 (the constant one)
     );
-    const training = read(router, () => tokensOf(x));
+    const training = read(router, x);
     const share = (1.1 * 12 * 2) / (0.75 * 2 + 2);
     expect(training.capacity).toBe(Math.ceil(0.75 * share));
     const cheap = training.choices!.flatMap((c, slot) => (c === 3 ? [training.weights[slot]!] : []));
     expect(cheap.filter((w) => w > 0).length).toBe(Math.ceil(share));
-    const evaluation = read(router, () => tokensOf(x), {});
+    const evaluation = read(router, x, { training: false });
     expect(evaluation.capacity).toBeUndefined();
     expect(evaluation.weights.every((w) => w > 0)).toBe(true);
   });
@@ -195,7 +197,6 @@ describe('moe++', () => {
           { ...options, zCoefficient: 0.1, init: { std: 0.4 } },
         );
         checkGradients(router, waves(7), {
-          training: true,
           layer: 1,
           tokenMask,
           sequenceOffsets,
@@ -206,16 +207,16 @@ describe('moe++', () => {
 
   it('takes one token, all experts and a single expert, and only zero experts', () => {
     using all = made('moe++', { experts: 3, topK: 3 });
-    expect(read(all, () => tokensOf(waves(1))).weights.every(Number.isFinite)).toBe(true);
+    expect(read(all, waves(1)).weights.every(Number.isFinite)).toBe(true);
     using one = made('moe++', { experts: 1, topK: 1 });
-    expect(read(one, () => tokensOf(waves(2))).weights.length).toBe(2);
+    expect(read(one, waves(2)).weights.length).toBe(2);
     using nothing = made(
       'moe++',
       { experts: 1, topK: 1 },
       { zeroExperts: 1, copyExperts: 0, constantExperts: 0 },
     );
     parameterOf(nothing, 'weight').write([0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
-    const got = read(nothing, () => tokensOf([1, 0, 0, 0, 0]));
+    const got = read(nothing, [1, 0, 0, 0, 0]);
     expect(got).toMatchObject({ choices: [1], experts: [-1], weights: [0], extra: undefined });
   });
 

@@ -2,24 +2,15 @@ import { describe, expect, it } from 'vitest';
 import { ForwardContext, type Router } from '../../../ts/moe/index.ts';
 import { scale } from '../../../ts/tensor/elementwise.ts';
 import { noGrad, scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
-import {
-  best,
-  checkEdges,
-  checkGradients,
-  checkRefusal,
-  dot,
-  near,
-  routed,
-  routerFor,
-  rowsOf,
-  softmaxRouting,
-  wave,
-} from './checks.ts';
+import { checkEdges, checkRefusal } from './edges.ts';
+import { checkGradients } from './gradients.ts';
+import { best, dot, near, rowsOf, softmaxRouting, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 type Noisy = Router & { weight: Tensor; noise: Tensor };
 
 const place = { width: 6, experts: 5, topK: 2 };
-const x = wave(9 * 6);
+const x = waves(9, 6, 1);
 
 /** The normal distribution function, by Simpson's rule. */
 function phi(z: number): number {
@@ -39,8 +30,8 @@ const products = (matrix: Tensor): number[][] =>
   rowsOf(x, 6).map((t) => rowsOf(matrix.toArray(), 6).map((row) => dot(row, t)));
 
 function noisyRouter(options: object = {}): Noisy {
-  const router = routerFor<Noisy>('noisy-top-k', place, { init: { std: 0.5 }, ...options });
-  router.noise.write(wave(30, 5).map((v) => 0.4 * v));
+  const router = made<Noisy>('noisy-top-k', place, { init: { std: 0.5 }, ...options });
+  router.noise.write(waves(5, 6, 5).map((v) => 0.4 * v));
   return router;
 }
 
@@ -48,10 +39,10 @@ describe('noisy-top-k', () => {
   it('is a softmax over the k best logits outside training, without losses', () => {
     using router = noisyRouter();
     const want = softmaxRouting(products(router.weight), 2);
-    const got = routed(router, x, 6, { training: false });
+    const got = read(router, x, { training: false });
     expect(got.experts).toEqual(want.experts);
     near(got.weights, want.weights);
-    expect(got.losses.size).toBe(0);
+    expect(got.losses).toEqual({});
   });
 
   it('adds noise of the learnt deviation in training', () => {
@@ -62,19 +53,19 @@ describe('noisy-top-k', () => {
       .map((v) => Math.log1p(Math.exp(v)) + 0.01);
     const samples: number[] = [];
     for (let step = 0; step < 60; step += 1)
-      routed(router, x, 6, { step }).logits.forEach((l, i) => {
+      read(router, x, { step }).logits.forEach((l, i) => {
         samples.push((l - clean[i]!) / deviations[i]!);
       });
     // Standard normal, from 2700 numbers.
     expect(Math.abs(samples.reduce((a, v) => a + v, 0) / samples.length)).toBeLessThan(0.08);
     expect(Math.sqrt(samples.reduce((a, v) => a + v * v, 0) / samples.length)).toBeCloseTo(1, 1);
     expect(samples.filter((v) => Math.abs(v) < 1).length / samples.length).toBeCloseTo(0.683, 1);
-    expect(routed(router, x, 6, { step: 4 })).toEqual(routed(router, x, 6, { step: 4 }));
+    expect(read(router, x, { step: 4 })).toEqual(read(router, x, { step: 4 }));
   });
 
   it('measures importance and expected load', () => {
     using router = noisyRouter();
-    const got = routed(router, x, 6);
+    const got = read(router, x);
     const noisy = rowsOf(got.logits, 5);
     const want = softmaxRouting(noisy, 2);
     expect(got.experts).toEqual(want.experts);
@@ -91,12 +82,9 @@ describe('noisy-top-k', () => {
         return sum + phi((clean[t]![e]! - threshold) / deviations[t]![e]!);
       }, 0),
     );
-    expect(got.losses.get('importance')).toBeCloseTo(variation(importance), 9);
-    expect(got.losses.get('load')).toBeCloseTo(variation(load), 7);
-    expect([...got.coefficients]).toEqual([
-      ['importance', 0.1],
-      ['load', 0.1],
-    ]);
+    expect(got.losses.importance).toBeCloseTo(variation(importance), 9);
+    expect(got.losses.load).toBeCloseTo(variation(load), 7);
+    expect(got.coefficients).toEqual({ importance: 0.1, load: 0.1 });
   });
 
   it('ignores masked tokens, and sums over ranks', () => {
@@ -112,12 +100,12 @@ describe('noisy-top-k', () => {
               )
             : undefined;
           const seen = masked ? x : x.slice(0, count * 6);
-          return [...routed(router, seen, 6, { tokenMask }).losses.values()];
+          return Object.values(read(router, seen, { tokenMask }).losses);
         }),
       );
     near(values(5, true), values(5, false));
     const reduce = (t: Tensor): Tensor => scale(t, 2); // two ranks with the same tokens
-    near([...routed(router, x, 6, { reduce }).losses.values()], [...routed(router, x, 6).losses.values()]);
+    near(Object.values(read(router, x, { reduce }).losses), Object.values(read(router, x).losses));
   });
 
   it('may have the usual losses as well', () => {
@@ -127,14 +115,15 @@ describe('noisy-top-k', () => {
       importanceCoefficient: 0,
       loadCoefficient: 0,
     });
-    const got = routed(router, x, 6);
-    expect([...got.losses.keys()]).toEqual(['balance', 'routerZ']);
-    expect(got.losses.get('balance')).toBeCloseTo(softmaxRouting(rowsOf(got.logits, 5), 2).balance(2), 9);
+    const got = read(router, x);
+    expect(Object.keys(got.losses)).toEqual(['balance', 'routerZ']);
+    expect(got.losses.balance).toBeCloseTo(softmaxRouting(rowsOf(got.logits, 5), 2).balance(2), 9);
   });
 
   it('has right gradients', () => {
+    using sequenceOffsets = tensor(Int32Array.from([0, 4, 8]));
     for (const topK of [1, 2, 5]) {
-      using router = routerFor<Noisy>(
+      using router = made<Noisy>(
         'noisy-top-k',
         { ...place, topK },
         {
@@ -145,22 +134,22 @@ describe('noisy-top-k', () => {
           zCoefficient: 0.2,
         },
       );
-      router.noise.write(wave(30, 5).map((v) => 0.4 * v));
-      checkGradients(router, { width: 6, tokens: 8, digits: 6 });
+      router.noise.write(waves(5, 6, 5).map((v) => 0.4 * v));
+      checkGradients(router, waves(8, 6, 1), { sequenceOffsets, seed: 3 });
     }
   });
 
   it('original starts at zero, without a floor of the noise', () => {
-    using router = routerFor<Noisy>('noisy-top-k', { ...place, compat: 'original' });
+    using router = made<Noisy>('noisy-top-k', { ...place, compat: 'original' });
     expect(new Set(router.weight.toArray())).toEqual(new Set([0]));
     expect(router.start!(() => {}, 'weight')).toBeUndefined();
-    using fixed = routerFor<Noisy>('noisy-top-k', place);
+    using fixed = made<Noisy>('noisy-top-k', place);
     expect(new Set(fixed.weight.toArray()).size).toBeGreaterThan(20);
     expect(fixed.start!(() => {}, 'noise')).toBeUndefined();
     using context = new ForwardContext({ training: true });
     fixed.weight.write(new Array(30).fill(0));
     // The same noise with deviations ln 2 and ln 2 + 0.01.
-    const [a, b] = [router, fixed].map((r) => routed(r, x, 6, { seed: context.seed }).logits);
+    const [a, b] = [router, fixed].map((r) => read(r, x, { seed: context.seed }).logits);
     near(
       a!.map((v) => v / Math.LN2),
       b!.map((v) => v / (Math.LN2 + 0.01)),

@@ -1,23 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import type { CosineRouter } from '../../../ts/moe/routers/cosine-router.ts';
-import {
-  checkEdges,
-  checkGradients,
-  dot,
-  near,
-  normOf,
-  routed,
-  routerFor,
-  rowsOf,
-  softmaxRouting,
-} from './checks.ts';
+import { tensor } from '../../../ts/tensor/index.ts';
 import { cosineTests, place, x } from './cosine-tests.ts';
+import { checkEdges } from './edges.ts';
+import { checkGradients } from './gradients.ts';
+import { dot, near, normOf, rowsOf, softmaxRouting, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 describe('perturbed-cosine', () => {
   cosineTests('perturbed-cosine', [0.1, 0.1]);
 
   it('may project first and has an intercept in its original form', () => {
-    using router = routerFor<CosineRouter>(
+    using router = made<CosineRouter>(
       'perturbed-cosine',
       { ...place, compat: 'original' },
       { projection: 3, tokenConstant: 0.2, expertConstant: 0.3, balanceCoefficient: 1 },
@@ -31,14 +25,15 @@ describe('perturbed-cosine', () => {
       );
     });
     const want = softmaxRouting(logits, 2);
-    const got = routed(router, x, 6);
+    const got = read(router, x);
     expect(got.experts).toEqual(want.experts);
     near(got.weights, want.weights);
-    checkGradients(router, { width: 6 });
+    using sequenceOffsets = tensor(Int32Array.from([0, 3, 6]));
+    checkGradients(router, waves(6, 6, 1), { sequenceOffsets });
   });
 
   it('refuses what cannot be', () => {
     checkEdges('perturbed-cosine', { projection: 3 }, 'original');
-    expect(() => routerFor('perturbed-cosine', place, { tokenConstant: 0 })).toThrow(/ERR_LIBMOE_CONFIG/);
+    expect(() => made('perturbed-cosine', place, { tokenConstant: 0 })).toThrow(/ERR_LIBMOE_CONFIG/);
   });
 });

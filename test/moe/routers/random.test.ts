@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
-import { made, pass, read, rowsOf, tokensOf, waves } from './pass.ts';
+import { rowsOf, waves } from './plain-numbers.ts';
+import { made, pass, read, tokensOf } from './routed.ts';
 
 leaveToCollector();
 
@@ -12,7 +13,7 @@ describe('random', () => {
 
   it('takes every pair of experts equally often, weights 1/topK', () => {
     using router = made('random', place);
-    const { experts, weights, losses } = read(router, () => tokensOf(x));
+    const { experts, weights, losses } = read(router, x);
     const pairs = new Map<string, number>();
     for (const row of rowsOf(experts, 2)) {
       expect(row[0]).not.toBe(row[1]);
@@ -29,7 +30,7 @@ describe('random', () => {
   it('draws anew for every step and seed, and the same again when asked again', () => {
     using router = made('random', place);
     const at = (step: number, seed = 0) =>
-      read(router, () => tokensOf(x.slice(0, 100)), { step, seed, training: true }).experts;
+      read(router, x.slice(0, 100), { step, seed, training: true }).experts;
     expect(at(1)).toEqual(at(1));
     expect(at(1)).not.toEqual(at(2));
     expect(at(1)).not.toEqual(at(1, 1));
@@ -38,11 +39,11 @@ describe('random', () => {
   it('leaves masked tokens out, and repeats choices given to it', () => {
     using router = made('random', place);
     using tokenMask = tensor([1, 0, 1], [3], { dtype: 'bool' });
-    const got = read(router, () => tokensOf(waves(3)), { tokenMask });
+    const got = read(router, waves(3), { training: false, tokenMask });
     expect(got.experts.slice(2, 4)).toEqual([-1, -1]);
     expect(got.counts!.reduce((a, c) => a + c, 0)).toBe(4);
     const same = () => tokensOf(waves(3));
-    pass(router, same, {}, (_, __, given) => {
+    pass(router, same, { training: false }, (_, __, given) => {
       const replayed = tensor(Int32Array.from([0, 1, 2, 3, 1, 0]), [3, 2]);
       const routing = router.route(same(), { ...given, replayed });
       expect('experts' in routing && routing.experts.toArray()).toEqual([0, 1, 2, 3, 1, 0]);
@@ -51,9 +52,9 @@ describe('random', () => {
 
   it('takes one token, all experts and a single expert', () => {
     using all = made('random', { experts: 3, topK: 3 });
-    expect([...read(all, () => tokensOf(waves(1))).experts].sort()).toEqual([0, 1, 2]);
+    expect([...read(all, waves(1)).experts].sort()).toEqual([0, 1, 2]);
     using one = made('random', { experts: 1, topK: 1 });
-    expect(read(one, () => tokensOf(waves(2)))).toMatchObject({ experts: [0, 0], weights: [1, 1] });
+    expect(read(one, waves(2))).toMatchObject({ experts: [0, 0], weights: [1, 1] });
   });
 
   it('refuses what it does not have', () => {

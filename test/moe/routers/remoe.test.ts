@@ -4,7 +4,9 @@ import { add } from '../../../ts/tensor/elementwise.ts';
 import { scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { checkGradients, made, near, read, rowsOf, tokensOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { near, rowsOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -52,7 +54,7 @@ describe('remoe', () => {
       total(() => 1),
       9,
     );
-    expect(read(plain, () => oneHot(6), {}).losses).toEqual({});
+    expect(read(plain, () => oneHot(6), { training: false }).losses).toEqual({});
   });
 
   it('takes the load of the global batch', () => {
@@ -118,7 +120,7 @@ describe('remoe', () => {
     });
     using tokenMask = tensor([1, 0, 1, 1, 1, 1], [6], { dtype: 'bool' });
     using open = routerWith('remoe', logits, place);
-    const got = read(open, () => oneHot(6), { training: true, tokenMask });
+    const got = read(open, () => oneHot(6), { tokenMask });
     expect(rowsOf(got.experts, got.experts.length / 6)[1]!.every((e) => e === -1)).toBe(true);
     using five = routerWith('remoe', [...logits.slice(0, 6), ...logits.slice(12)], place);
     expect(got.losses.sparsity).toBeCloseTo(read(five, () => oneHot(5)).losses.sparsity!, 9);
@@ -141,16 +143,16 @@ describe('remoe', () => {
     using tokenMask = tensor([1, 1, 1, 1, 0, 1, 1], [7], { dtype: 'bool' });
     for (const options of [{}, { loadWeighted: false }, { balance: 'switch', zCoefficient: 0.1 }]) {
       using router = made('remoe', place, { ...options, init: { std: 0.5 } });
-      checkGradients(router, waves(7), { training: true, sequenceOffsets, tokenMask });
+      checkGradients(router, waves(7), { sequenceOffsets, tokenMask });
     }
   });
 
   it('takes one token, all experts and a single expert; names a token that is no number', () => {
     using all = made('remoe', { experts: 3, topK: 3 });
-    expect(read(all, () => tokensOf(waves(1))).weights.every(Number.isFinite)).toBe(true);
+    expect(read(all, waves(1)).weights.every(Number.isFinite)).toBe(true);
     using one = made('remoe', { experts: 1, topK: 1 });
-    expect(read(one, () => tokensOf(waves(2))).experts.every((e) => e <= 0)).toBe(true);
-    expect(() => read(all, () => tokensOf([1, 1, 1, 1, 1, 1, Number.NaN, 1, 1, 1]))).toThrow(
+    expect(read(one, waves(2)).experts.every((e) => e <= 0)).toBe(true);
+    expect(() => read(all, [1, 1, 1, 1, 1, 1, Number.NaN, 1, 1, 1])).toThrow(
       /ERR_LIBMOE_NOT_FINITE.*token 1/,
     );
   });

@@ -4,7 +4,9 @@ import { codeOf } from '../../../ts/native/index.ts';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { best, checkGradients, made, near, read, rowsOf, softmaxOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -59,7 +61,7 @@ describe('shared-v2', () => {
       /ERR_LIBMOE_CONFIG.*"shared-v2": 1 groups of 2 experts hold fewer than topK 3/,
     );
     using grouped = made('shared-v2', { experts: 6, topK: 2 }, { groups: { count: 3, kept: 2 } });
-    checkGradients(grouped, waves(7), { training: true });
+    checkGradients(grouped, waves(7));
   });
 
   it('takes the balance loss per sequence, or over the batch', () => {
@@ -78,7 +80,7 @@ describe('shared-v2', () => {
     using sequenceOffsets = tensor(Int32Array.from([0, 4, 12]));
     const balance = (options: object): number => {
       using router = routerWith('shared-v2', logits, place, options);
-      return read(router, () => oneHot(12), { training: true, sequenceOffsets }).losses.balance!;
+      return read(router, () => oneHot(12), { sequenceOffsets }).losses.balance!;
     };
     expect(balance({})).toBeCloseTo((loss(first) + loss(second)) / 2, 9);
     expect(balance({ balanceOver: 'batch' })).toBeCloseTo(loss([...first, ...second]), 9);
@@ -98,18 +100,18 @@ describe('shared-v2', () => {
     for (const compat of ['fixed', 'libmoe', 'original'] as const) {
       using router = made('shared-v2', { ...place, compat }, { ...vision, init: { std: 0.5 } });
       const sequenceOffsets = tensor(Int32Array.from([0, 4, 7]));
-      checkGradients(router, waves(7), { training: true, sequenceOffsets });
+      checkGradients(router, waves(7), { sequenceOffsets });
       sequenceOffsets.dispose();
     }
   });
 
   it('takes one token, all experts and a single expert', () => {
     using all = made('shared-v2', { experts: 3, topK: 3 });
-    const { weights, experts } = read(all, () => tensor(waves(1), [1, 5], { dtype: 'f64' }));
+    const { weights, experts } = read(all, waves(1));
     expect([...experts].sort()).toEqual([0, 1, 2]);
     expect(weights.reduce((a, w) => a + w, 0)).toBeCloseTo(1, 12);
     using one = made('shared-v2', { experts: 1, topK: 1 });
-    expect(read(one, () => tensor(waves(2), [2, 5], { dtype: 'f64' })).weights).toEqual([1, 1]);
+    expect(read(one, waves(2)).weights).toEqual([1, 1]);
   });
 
   it('asks for a shared expert', () => {

@@ -4,7 +4,9 @@ import { codeOf } from '../../../ts/native/index.ts';
 import { tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { best, checkGradients, made, near, pass, read, rowsOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { best, near, rowsOf, waves } from './plain-numbers.ts';
+import { made, pass, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -48,7 +50,7 @@ describe('shared-v3 as LibMoE computes it', () => {
     const balance = (compat: 'libmoe' | 'fixed') => {
       using router = routerWith('shared-v3', logits, { experts: 6, topK: 2, compat });
       using sequenceOffsets = tensor(Int32Array.from([0, 6, 12]));
-      return read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      return read(router, () => oneHot(12), { sequenceOffsets });
     };
     expect(balance('libmoe').losses.balance).toBeCloseTo(3.175112, 6);
     expect(balance('fixed').losses.balance).toBeCloseTo(1.035484, 6);
@@ -91,7 +93,7 @@ describe('the bias of shared-v3', () => {
         return c.map((e) => scores[t]![e]! / total);
       }),
     );
-    checkGradients(router, waves(4, 6), { training: true }, 6);
+    checkGradients(router, waves(4, 6));
   });
 
   it('is not in the balance loss, which counts the best scores themselves (equation 18)', () => {
@@ -101,13 +103,13 @@ describe('the bias of shared-v3', () => {
     for (const balance of ['standard', 'switch'] as const) {
       const options = { balance, groups: { count: 3, kept: 2 } };
       using router = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, options);
-      const before = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      const before = read(router, () => oneHot(12), { sequenceOffsets });
       router.namedBuffers().get('selectionBias')!.write(bias);
-      const after = read(router, () => oneHot(12), { training: true, sequenceOffsets });
+      const after = read(router, () => oneHot(12), { sequenceOffsets });
       expect(after.counts).toEqual([6, 0, 6, 0, 0, 0, 6, 0, 6, 0, 0, 0]);
       expect(after.losses.balance).toBeCloseTo(before.losses.balance!, 12);
       using plain = routerWith('shared-v3', logits, { experts: 6, topK: 2 }, { balance });
-      const ungrouped = read(plain, () => oneHot(12), { training: true, sequenceOffsets });
+      const ungrouped = read(plain, () => oneHot(12), { sequenceOffsets });
       expect(after.losses.balance).toBeCloseTo(ungrouped.losses.balance!, 12);
     }
   });
@@ -126,7 +128,7 @@ describe('the bias of shared-v3', () => {
   it('evens the load out over steps', () => {
     const values = Array.from({ length: 320 }, (_, i) => 2 * Math.sin(0.37 * i * i) + (i % 5 === 0 ? 3 : 0));
     using router = made('shared-v3', { experts: 4, topK: 1 }, { biasUpdate: 0.005, init: { std: 0.5 } });
-    const counts = () => read(router, () => tensor(values, [64, 5], { dtype: 'f64' })).counts!;
+    const counts = () => read(router, values).counts!;
     const most = Math.max(...counts());
     for (let step = 1; step <= 200; step += 1) router.afterStep!(told(counts(), step, 0));
     expect(Math.max(...counts())).toBeLessThan(most);
@@ -171,7 +173,7 @@ describe('shared-v3 besides', () => {
       weights,
       experts.map((e, i) => 2 * scores[Math.floor(i / 2)]![e]!),
     );
-    checkGradients(router, waves(6, 6), { training: true }, 6);
+    checkGradients(router, waves(6, 6));
   });
 
   it('has no groups as LibMoE computes it', () => {
@@ -200,30 +202,23 @@ describe('shared-v3 besides', () => {
         { experts: 6, topK: 2, compat },
         { zCoefficient: 0.1, init: { std: 0.5 } },
       );
-      checkGradients(router, waves(7), { training: true, sequenceOffsets });
+      checkGradients(router, waves(7), { sequenceOffsets });
     }
     using grouped = made('shared-v3', { experts: 6, topK: 2 }, { groups: { count: 3, kept: 2 } });
-    checkGradients(grouped, waves(7), { training: true });
+    checkGradients(grouped, waves(7));
   });
 
   it('takes one token, all experts, a single expert, and repeats choices given to it', () => {
     using all = made('shared-v3', { experts: 3, topK: 3 });
-    expect([...read(all, () => tensor(waves(1), [1, 5], { dtype: 'f64' })).experts].sort()).toEqual([
-      0, 1, 2,
-    ]);
+    expect([...read(all, waves(1)).experts].sort()).toEqual([0, 1, 2]);
     using one = made('shared-v3', { experts: 1, topK: 1 });
-    expect(read(one, () => tensor(waves(2), [2, 5], { dtype: 'f64' })).weights).toEqual([1, 1]);
-    pass(
-      all,
-      () => tensor(waves(1), [1, 5], { dtype: 'f64' }),
-      {},
-      (_, __, given) => {
-        const replayed = tensor(Int32Array.from([2, 0, 1]), [1, 3]);
-        const x = tensor(waves(1), [1, 5], { dtype: 'f64' });
-        const routing = all.route(x, { ...given, replayed });
-        expect('experts' in routing && routing.experts.toArray()).toEqual([2, 0, 1]);
-      },
-    );
+    expect(read(one, waves(2)).weights).toEqual([1, 1]);
+    pass(all, waves(1), { training: false }, (_, __, given) => {
+      const replayed = tensor(Int32Array.from([2, 0, 1]), [1, 3]);
+      const x = tensor(waves(1), [1, 5], { dtype: 'f64' });
+      const routing = all.route(x, { ...given, replayed });
+      expect('experts' in routing && routing.experts.toArray()).toEqual([2, 0, 1]);
+    });
   });
 
   it('refuses what it does not have', () => {

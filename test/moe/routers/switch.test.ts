@@ -1,29 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { ForwardContext, MoeLayer, type TopKRouter } from '../../../ts/moe/index.ts';
 import { noGrad, scope, tensor } from '../../../ts/tensor/index.ts';
-import {
-  checkEdges,
-  checkGradients,
-  checkRefusal,
-  dot,
-  f64,
-  near,
-  routed,
-  routerFor,
-  rowsOf,
-  softmaxOf,
-  wave,
-} from './checks.ts';
+import { checkEdges, checkRefusal } from './edges.ts';
+import { checkGradients } from './gradients.ts';
+import { dot, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read, tokensOf } from './routed.ts';
 
 const place = { width: 6, experts: 4, topK: 1 };
-const alikeRows = Array.from({ length: 60 }, (_, i) => wave(6)[i % 6]!);
+const alikeRows = Array.from({ length: 60 }, (_, i) => waves(1, 6, 1)[i % 6]!);
 const plain = { capacityFactor: null, evaluationCapacityFactor: null };
 
 describe('switch', () => {
   it('weighs the best expert by its probability and balances over the batch', () => {
-    using router = routerFor<TopKRouter>('switch', place, { init: { std: 1 } });
-    const x = wave(8 * 6);
-    const { experts, weights, losses, coefficients } = routed(router, x, 6);
+    using router = made<TopKRouter>('switch', place, { init: { std: 1 } });
+    const x = waves(8, 6, 1);
+    const { experts, weights, losses, coefficients } = read(router, x);
     const matrix = rowsOf(router.weight.toArray(), 6);
     const p = rowsOf(x, 6).map((row) => softmaxOf(matrix.map((w) => dot(row, w))));
     const first = p.map((row) => row.indexOf(Math.max(...row)));
@@ -37,17 +28,17 @@ describe('switch', () => {
         sum + (4 * (first.filter((i) => i === e).length / 8) * p.reduce((a, row) => a + row[e]!, 0)) / 8,
       0,
     );
-    expect(losses.get('balance')).toBeCloseTo(balance, 9);
-    expect(coefficients.get('balance')).toBe(0.01);
+    expect(losses.balance).toBeCloseTo(balance, 9);
+    expect(coefficients.balance).toBe(0.01);
   });
 
   it('has another capacity in training than otherwise, and drops beyond it', async () => {
-    using router = routerFor<TopKRouter>('switch', place);
-    const x = wave(10 * 6);
-    expect(routed(router, x, 6).capacity).toBe(4); // ceil(1.25 · 10 / 4)
-    expect(routed(router, x, 6, { training: false }).capacity).toBe(5); // 2 · 10 / 4
-    using free = routerFor('switch', place, plain);
-    expect(routed(free, x, 6).capacity).toBeUndefined();
+    using router = made<TopKRouter>('switch', place);
+    const x = waves(10, 6, 1);
+    expect(read(router, x).capacity).toBe(4); // ceil(1.25 · 10 / 4)
+    expect(read(router, x, { training: false }).capacity).toBe(5); // 2 · 10 / 4
+    using free = made('switch', place, plain);
+    expect(read(free, x).capacity).toBeUndefined();
     using layer = new MoeLayer({
       router: { name: 'switch', capacityFactor: 1 },
       experts: 4,
@@ -60,7 +51,7 @@ describe('switch', () => {
     // Ten equal tokens: one expert takes ceil(10 / 4).
     noGrad(() =>
       scope(() => {
-        layer.forward(f64(alikeRows, [10, 6]), context);
+        layer.forward(tokensOf(alikeRows, 6), context);
       }),
     );
     expect((await context.records[0]!.read()).dropped).toBe(7);
@@ -68,13 +59,13 @@ describe('switch', () => {
 
   it('masked tokens make no room and take none', async () => {
     const mask = [1, 0, 1, 1, 0, 0, 1, 0, 1, 0];
-    using router = routerFor<TopKRouter>('switch', place);
+    using router = made<TopKRouter>('switch', place);
     const capacity = scope(() => {
       using context = new ForwardContext({
         training: true,
         tokenMask: tensor(mask, [10], { dtype: 'bool' }),
       });
-      return noGrad(() => router.route(f64(wave(60), [10, 6]), context.routing(0)).capacity);
+      return noGrad(() => router.route(tokensOf(waves(10, 6, 1), 6), context.routing(0)).capacity);
     });
     expect(capacity).toBe(2); // ceil(1.25 · 5 / 4), not ceil(1.25 · 10 / 4) = 4
     // The layer's own capacity likewise: of five equal tokens one expert takes ceil(5 / 4).
@@ -90,17 +81,17 @@ describe('switch', () => {
       });
       using tokenMask = tensor(mask, [10], { dtype: 'bool' });
       using context = new ForwardContext({ training: true, tokenMask });
-      noGrad(() => scope(() => void layer.forward(f64(alikeRows, [10, 6]), context)));
+      noGrad(() => scope(() => void layer.forward(tokensOf(alikeRows, 6), context)));
       expect(await context.records[0]!.read()).toMatchObject({ tokens: 5, dropped: 3 });
     }
   });
 
   it('jitters its input in training only', () => {
-    using router = routerFor<TopKRouter>('switch', place, { jitter: 0.2 });
-    using calm = routerFor<TopKRouter>('switch', place);
+    using router = made<TopKRouter>('switch', place, { jitter: 0.2 });
+    using calm = made<TopKRouter>('switch', place);
     calm.weight.write(router.weight.toArray());
-    const x = wave(30);
-    const logits = (r: TopKRouter, pass: object) => routed(r, x, 6, pass).logits;
+    const x = waves(5, 6, 1);
+    const logits = (r: TopKRouter, options: object) => read(r, x, options).logits;
     expect(logits(router, { training: false })).toEqual(logits(calm, {}));
     expect(logits(router, { step: 1 })).toEqual(logits(router, { step: 1 }));
     expect(logits(router, { step: 1 })).not.toEqual(logits(router, { step: 2 }));
@@ -114,22 +105,23 @@ describe('switch', () => {
   });
 
   it('has right gradients, with jitter and a z loss', () => {
+    using sequenceOffsets = tensor(Int32Array.from([0, 3, 6]));
     for (const topK of [1, 2]) {
-      using router = routerFor(
+      using router = made(
         'switch',
         { ...place, topK },
         { jitter: 0.1, zCoefficient: 0.3, balanceCoefficient: 1, init: { std: 0.7 }, bias: true },
       );
-      checkGradients(router, { width: 6 });
+      checkGradients(router, waves(6, 6, 1), { sequenceOffsets, seed: 3 });
     }
   });
 
   it('survives the edges, and refuses what it is not', () => {
     checkEdges('switch', { ...plain, jitter: 0.1 });
     checkRefusal('switch', ['libmoe']);
-    expect(() => routerFor('switch', { ...place, topK: 2, compat: 'original' })).toThrow(
+    expect(() => made('switch', { ...place, topK: 2, compat: 'original' })).toThrow(
       /ERR_LIBMOE_CONFIG.*topK 1/,
     );
-    routerFor('switch', { ...place, compat: 'original' }).dispose();
+    made('switch', { ...place, compat: 'original' }).dispose();
   });
 });

@@ -3,7 +3,9 @@ import { MoeLayer } from '../../../ts/moe/index.ts';
 import { scope, tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
-import { best, checkGradients, made, near, read, rowsOf, softmaxOf, waves } from './pass.ts';
+import { checkGradients } from './gradients.ts';
+import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
+import { made, read } from './routed.ts';
 
 leaveToCollector();
 
@@ -66,7 +68,7 @@ describe('tc-moe', () => {
     using sequenceOffsets = tensor(Int32Array.from([0, 6, 12]));
     const balance = (compat: 'fixed' | 'libmoe') => {
       using both = golden(compat, {}, twice);
-      return read(both, () => oneHot(12), { training: true, sequenceOffsets }).losses.balance;
+      return read(both, () => oneHot(12), { sequenceOffsets }).losses.balance;
     };
     expect(balance('libmoe')).toBeCloseTo(2 * 0.177119, 5);
     expect(balance('fixed')).toBeCloseTo(1.062716, 6);
@@ -108,7 +110,7 @@ describe('tc-moe', () => {
     using router = golden('fixed', { zCoefficient: 0 });
     expect(Object.keys(read(router, () => oneHot(6)).losses)).toEqual(['balance', 'reward']);
     using tokenMask = tensor([1, 1, 1, 1, 0, 0], [6], { dtype: 'bool' });
-    const masked = read(router, () => oneHot(6), { training: true, tokenMask });
+    const masked = read(router, () => oneHot(6), { tokenMask });
     const { counts, used, mean, nulls } = reference(rowsOf(logits, 15).slice(0, 4));
     expect(masked.losses.balance).toBeCloseTo(
       6 * counts.reduce((a, c, e) => a + (c / used) * mean[e]!, 0),
@@ -125,27 +127,20 @@ describe('tc-moe', () => {
     for (const compat of ['fixed', 'libmoe', 'original'] as const)
       for (const balance of ['switch', 'global']) {
         using router = made('tc-moe', { ...place, compat }, { ...vision, balance, init: { std: 0.5 } });
-        checkGradients(router, waves(7), { training: true, sequenceOffsets, tokenMask });
+        checkGradients(router, waves(7), { sequenceOffsets, tokenMask });
       }
   });
 
   it('takes one token, all experts and a single expert', () => {
     using all = made('tc-moe', { experts: 3, topK: 3 });
-    expect(read(all, () => tensor(waves(1), [1, 5], { dtype: 'f64' })).weights.every(Number.isFinite)).toBe(
-      true,
-    );
+    expect(read(all, waves(1)).weights.every(Number.isFinite)).toBe(true);
     using one = made('tc-moe', { experts: 1, topK: 1 });
-    expect(read(one, () => tensor(waves(2), [2, 5], { dtype: 'f64' })).experts.every((e) => e <= 0)).toBe(
-      true,
-    );
+    expect(read(one, waves(2)).experts.every((e) => e <= 0)).toBe(true);
   });
 
   it("refuses the balance that LibMoE's language models cannot compute", () => {
     expect(() => made('tc-moe', { ...place, compat: 'libmoe' })).toThrow(/set balance to step, time/);
     using router = made('tc-moe', { ...place, compat: 'libmoe' }, { balance: 'global' });
-    expect(Object.keys(read(router, () => tensor(waves(2), [2, 5], { dtype: 'f64' })).losses)).toEqual([
-      'reward',
-      'balance',
-    ]);
+    expect(Object.keys(read(router, waves(2)).losses)).toEqual(['reward', 'balance']);
   });
 });

@@ -8,6 +8,7 @@ import { sum } from '../../tensor/reduction.ts';
 import { cat, scatterAddRows, slice, split } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext, RoutingLoss } from '../context.ts';
+import { gateLosses } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -133,8 +134,8 @@ class TernaryRouter extends ScoringRouter {
         sequenceOffsets: context.sequenceOffsets,
         entropy: mode === 'step',
       });
-      const usual = this.losses(plain, context);
-      losses.push(...usual.filter(({ name }) => name !== 'balance' || !folds(mode)));
+      const usual = { ...this.lossTerms, topK: this.topK, balance: folds(mode) ? ('none' as const) : mode };
+      losses.push(...gateLosses(plain, usual, context));
     }
     if (rewardCoefficient !== 0) {
       const tokens = noGrad(() => maximum(sum(slice(chosen.summary, 1, 0, 1)), 1));
