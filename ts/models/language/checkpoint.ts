@@ -10,7 +10,7 @@ import { type Architecture, architectureOf, familyOf } from './architectures/ind
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
 import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
 import { refuseForeignFile, refuseForeignFolder, refuseQuantised } from './foreign-files.ts';
-import { loadLlama2c } from './llama2c.ts';
+import { loadLlama2c, readLlama2cConfig } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
 /** Where and in which dtype a model is loaded. */
@@ -40,17 +40,29 @@ export function readConfig(folder: string): {
 }
 
 /**
+ * The configuration of what {@link loadModel} loads; of the weights nothing is read.
+ * @throws as {@link readConfig}, and ERR_LIBMOE_CHECKPOINT for a file that is no llama2.c checkpoint
+ */
+export function readModelConfig(path: string): LanguageModelConfig {
+  return isFile(path) ? readLlama2cConfig(path) : readConfig(path).config;
+}
+
+/** Whether a checkpoint is a llama2.c file, not a folder. @throws ERR_LIBMOE_FILE when there is none, and for a foreign file what it is */
+function isFile(path: string): boolean {
+  if (!existsSync(path)) recoverFolder(path);
+  if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
+  if (statSync(path).isDirectory()) return false;
+  refuseForeignFile(path);
+  return true;
+}
+
+/**
  * Loads a language model: a Hugging Face folder, one of ours, or a llama2.c `.bin` file. Everything is checked before a weight is read.
  * @throws ERR_LIBMOE_FILE for no such path, ERR_LIBMOE_CONFIG, ERR_LIBMOE_UNSUPPORTED (another architecture, quantised weights, a pickle, which
  *   is never opened), or ERR_LIBMOE_CHECKPOINT naming missing files, and missing, unexpected and mis-shaped tensors
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LanguageModel> {
-  if (!existsSync(path)) recoverFolder(path);
-  if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
-  if (!statSync(path).isDirectory()) {
-    refuseForeignFile(path);
-    return loadLlama2c(path, options);
-  }
+  if (isFile(path)) return loadLlama2c(path, options);
   if (existsSync(join(path, checksumFile))) verifyFolder(path);
   const { config, architecture, json } = readConfig(path);
   const files = openSafetensors(path);
