@@ -76,8 +76,11 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   }
   model.checkpoint = path;
   model.family = architecture.name;
+  const text = isJsonObject(json.text_config) ? json.text_config : {};
   model.specialTokens = Object.fromEntries(
-    specialTokenFields.flatMap((field) => (field in json ? [[field, json[field]!]] : [])),
+    specialTokenFields
+      .filter((field) => field in json || field in text)
+      .map((field) => [field, json[field] ?? text[field] ?? null]),
   );
   return model;
 }
@@ -88,7 +91,10 @@ export function readModelWeights(model: LanguageModel, folder: string): void {
   readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
 }
 
-/** Written even when unknown: families have defaults for them, which may lie outside the vocabulary. */
+/**
+ * In config.json or, of a text model among others, in its `text_config`. Written even when unknown: families have defaults for them, which may lie
+ * outside the vocabulary.
+ */
 const specialTokenFields = ['bos_token_id', 'eos_token_id', 'pad_token_id'] as const;
 
 function storedDtype(json: JsonObject): Dtype {
