@@ -45,8 +45,10 @@ function readMixture(
   const first = fields.number('first_k_dense_replace', defaults.firstMoe);
   if (first >= model.layers) return undefined;
   const hidden = fields.number('moe_intermediate_size', defaults.hidden);
-  const shared = fields.number('n_shared_experts', defaults.shared);
+  const shared = fields.optionalNumber('n_shared_experts', defaults.shared) ?? 0;
   fields.refuse(shared < 1, 'a mixture without shared experts');
+  for (const name of ['n_routed_experts', 'num_experts_per_tok', 'moe_intermediate_size'])
+    fields.refuse(fields.has(name) && fields.get(name) === undefined, `"${name}": null`);
   return {
     layers: first === 0 ? 'all' : Array.from({ length: model.layers - first }, (_, i) => first + i),
     experts: fields.number('n_routed_experts', defaults.experts),
@@ -213,14 +215,17 @@ export const deepseekV3: Architecture = {
       const given = fields.string(name, known);
       fields.refuse(given !== known, `"${name}": "${given}"`);
     }
-    const groups = { count: fields.number('n_group', 8), kept: fields.number('topk_group', 4) };
+    const count = fields.optionalNumber('n_group', 8) ?? 1;
+    const kept = fields.optionalNumber('topk_group', 4);
+    if (count > 1 && kept === undefined)
+      fields.wrong(`"topk_group" is null beside "n_group": ${count}: write how many groups are kept`);
     return {
       ...model,
       moe: {
         ...moe,
         router: {
           name: 'shared-v3',
-          ...(groups.count > 1 && { groups }),
+          ...(count > 1 && { groups: { count, kept } }),
           ...(fields.boolean('norm_topk_prob', true) ? {} : { normalise: false }),
           ...readBalance(fields),
         },

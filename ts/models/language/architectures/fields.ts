@@ -48,7 +48,9 @@ export class Fields {
       : this.wrong(`"${name}" must be a positive integer, got ${value}`);
   }
 
-  optionalNumber(name: string): number | undefined {
+  /** A number of which null says that there is none; `absent` where the field is not written. */
+  optionalNumber(name: string, absent?: number): number | undefined {
+    if (!this.has(name)) return absent;
     return this.get(name) === undefined ? undefined : this.number(name);
   }
 

@@ -44,7 +44,7 @@ function withDefaults(json: JsonObject): JsonObject {
 
 /** Windows by layer: as `layer_types` says, else every other layer from the first on. */
 function readWindows(fields: Fields, layers: number): (number | null)[] {
-  const window = fields.has('sliding_window') ? (fields.optionalNumber('sliding_window') ?? null) : 128;
+  const window = fields.optionalNumber('sliding_window', 128) ?? null;
   const slides =
     fields.get('layer_types') === undefined
       ? Array.from({ length: layers }, (_, layer) => layer % 2 === 0)

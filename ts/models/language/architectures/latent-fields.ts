@@ -37,7 +37,7 @@ export function readLatentFields(
       settings.get('mscale_all_dim') !== undefined,
     '"mscale_all_dim" without yarn',
   );
-  const queryRank = fields.has('q_lora_rank') ? fields.optionalNumber('q_lora_rank') : 1536;
+  const queryRank = fields.optionalNumber('q_lora_rank', 1536);
   return {
     ...rest,
     attention: {

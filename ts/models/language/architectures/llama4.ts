@@ -75,7 +75,7 @@ function readChunk(
     ? types.flatMap((type, layer) => (type === chunked ? [layer] : []))
     : turning;
   if (chosen.length === 0) return undefined;
-  const size = fields.has('attention_chunk_size') ? fields.optionalNumber('attention_chunk_size') : 8192;
+  const size = fields.optionalNumber('attention_chunk_size', 8192);
   if (size === undefined)
     return fields.wrong(`layers of "${chunked}" need "attention_chunk_size", which is null`);
   return { size, layers: selectionOf(chosen, layers) };

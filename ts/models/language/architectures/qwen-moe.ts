@@ -162,7 +162,7 @@ export const qwen3Moe: Architecture = {
     const rest = readLlamaFields(fields, { ...defaults, keyValueHeads: 4 });
     fields.refuse(fields.get('layer_types') !== undefined, '"layer_types" in a Qwen3-MoE model');
     const slides = fields.boolean('use_sliding_window', false);
-    const size = fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096;
+    const size = fields.optionalNumber('sliding_window', 4096);
     return {
       ...rest,
       attentionBias: fields.boolean('attention_bias', false),
