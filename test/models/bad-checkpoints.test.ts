@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { loadModel, readConfig } from '../../ts/models/language/index.ts';
+import { loadModel, readConfig, readModelConfig } from '../../ts/models/language/index.ts';
 import { readSafetensors, writeSafetensors, writeShardedSafetensors } from '../../ts/storage/safetensors.ts';
 import { memory, scope, tensor } from '../../ts/tensor/index.ts';
 
@@ -165,6 +165,7 @@ describe('a pickle file', () => {
     rmSync(join(path, 'model.safetensors'));
     await refused(advice);
     await refused(new RegExp(name.replaceAll('.', '\\.')));
+    expect(readModelConfig(path).layers).toBe(2); // nothing of it is needed to know the model
     rmSync(join(path, 'config.json'));
     await refused(advice);
   });

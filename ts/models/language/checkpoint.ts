@@ -9,7 +9,12 @@ import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
 import { type Architecture, architectureOf, familyOf } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
 import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
-import { refuseForeignFile, refuseForeignFolder, refuseQuantised } from './foreign-files.ts';
+import {
+  refuseForeignFile,
+  refuseForeignFolder,
+  refusePickledWeights,
+  refuseQuantised,
+} from './foreign-files.ts';
 import { loadLlama2c, readLlama2cConfig } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
@@ -64,6 +69,7 @@ function isFile(path: string): boolean {
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LanguageModel> {
   if (isFile(path)) return loadLlama2c(path, options);
   if (existsSync(join(path, checksumFile))) verifyFolder(path);
+  refusePickledWeights(path);
   const { config, architecture, json } = readConfig(path);
   const files = openSafetensors(path);
   const dtype = options.dtype ?? storedDtype(json);
@@ -88,6 +94,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
 /** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
 export function readModelWeights(model: LanguageModel, folder: string): void {
   const { architecture } = readConfig(folder);
+  refusePickledWeights(folder);
   readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
 }
 
