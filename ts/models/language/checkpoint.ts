@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fail } from '../../native/index.ts';
+import { codeOf, fail } from '../../native/index.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
@@ -40,8 +40,19 @@ export function readConfig(folder: string): {
   const architecture = architectureOf(json, source);
   refuseQuantised(json, source, architecture.quantisations);
   const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
-  const config = resolveLanguageModelConfig(own ?? architecture.read(json, source));
+  const config = resolvedFrom(own ?? architecture.read(json, source), source);
   return { config, architecture, json };
+}
+
+/** As resolveLanguageModelConfig, which names what is wrong, but not the file. */
+function resolvedFrom(options: unknown, source: string): LanguageModelConfig {
+  try {
+    return resolveLanguageModelConfig(options);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === undefined) throw error;
+    return fail(code, `${source}: ${(error as Error).message.replace(`${code}: `, '')}`, error);
+  }
 }
 
 /**

@@ -43,16 +43,18 @@ function readMixture(
 ): Omit<NonNullable<LanguageModelOptions['moe']>, 'router'> | undefined {
   fields.refuse(fields.number('moe_layer_freq', 1) !== 1, 'a "moe_layer_freq" other than 1');
   const first = fields.number('first_k_dense_replace', defaults.firstMoe);
+  if (!Number.isInteger(first) || first < 0)
+    fields.wrong(`"first_k_dense_replace" must be 0 or a positive integer, got ${first}`);
   if (first >= model.layers) return undefined;
-  const hidden = fields.number('moe_intermediate_size', defaults.hidden);
+  const hidden = fields.count('moe_intermediate_size', defaults.hidden);
   const shared = fields.optionalNumber('n_shared_experts', defaults.shared) ?? 0;
   fields.refuse(shared < 1, 'a mixture without shared experts');
   for (const name of ['n_routed_experts', 'num_experts_per_tok', 'moe_intermediate_size'])
     fields.refuse(fields.has(name) && fields.get(name) === undefined, `"${name}": null`);
   return {
     layers: first === 0 ? 'all' : Array.from({ length: model.layers - first }, (_, i) => first + i),
-    experts: fields.number('n_routed_experts', defaults.experts),
-    topK: fields.number('num_experts_per_tok', defaults.topK),
+    experts: fields.count('n_routed_experts', defaults.experts),
+    topK: fields.count('num_experts_per_tok', defaults.topK),
     expert: { ...model.feedForward!, hidden },
     shared: { hidden: shared * hidden },
     routedScaling: fields.number('routed_scaling_factor', defaults.scaling),
@@ -156,9 +158,7 @@ export const deepseekV2: Architecture = {
     const method = fields.string('topk_method', 'greedy');
     const grouped = method === 'group_limited_greedy';
     fields.refuse(!grouped && method !== 'greedy', `"topk_method": "${method}"`);
-    const groups = grouped
-      ? { count: fields.number('n_group'), kept: fields.number('topk_group') }
-      : undefined;
+    const groups = grouped ? { count: fields.count('n_group'), kept: fields.count('topk_group') } : undefined;
     return {
       ...model,
       moe: {

@@ -80,8 +80,8 @@ export const gptOss: Architecture = {
       window: readWindows(fields, rest.layers),
       moe: {
         layers: 'all',
-        experts: fields.number('num_local_experts'),
-        topK: fields.number('num_experts_per_tok'),
+        experts: fields.count('num_local_experts'),
+        topK: fields.count('num_experts_per_tok'),
         router: { name: 'smoe', bias: true, activationAfterTopK: true },
         expert: { hidden: feedForward!.hidden, activation: 'clampedSwiglu', gated: true, bias: true },
       },

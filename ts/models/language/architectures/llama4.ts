@@ -107,7 +107,7 @@ function readText(fields: Fields): LanguageModelOptions {
   return {
     ...rest,
     rotary: { ...rotary, interleaved: true, layers: turning },
-    feedForward: { hidden: fields.number('intermediate_size_mlp', 16_384), activation, gated: true },
+    feedForward: { hidden: fields.count('intermediate_size_mlp', 16_384), activation, gated: true },
     attentionBias: fields.boolean('attention_bias', false),
     qkNorm: fields.boolean('use_qk_norm', true) ? 'turned' : undefined,
     chunk: readChunk(fields, rest.layers, turning),
@@ -115,8 +115,8 @@ function readText(fields: Fields): LanguageModelOptions {
     ...(moeLayers && {
       moe: {
         layers: moeLayers,
-        experts: fields.number('num_local_experts', 16),
-        topK: fields.number('num_experts_per_tok', 1),
+        experts: fields.count('num_local_experts', 16),
+        topK: fields.count('num_experts_per_tok', 1),
         router: { name: 'sigmoid', normalise: false },
         weighted: 'inputs',
         expert: { hidden, activation, gated: true },
