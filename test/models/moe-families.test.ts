@@ -8,7 +8,7 @@ import { openSafetensors, writeShardedSafetensors } from '../../ts/storage/safet
 import { scope, zeros } from '../../ts/tensor/index.ts';
 import { familyAgrees } from './family-agrees.ts';
 
-describe.each(['olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
+describe.each(['mixtral-window', 'olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
 // Of make_deepseek.py.
 describe.each(['deepseek-v2', 'deepseek-v2-groups', 'deepseek-v3', 'deepseek-v3-halves'])('%s', familyAgrees);
 // Of make_gpt_oss.py.
