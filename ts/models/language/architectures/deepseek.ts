@@ -19,11 +19,12 @@ import {
   routedBy,
   sharedSum,
   weighsOutputs,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import { latentForm, latentTensors, readLatentFields, writeLatentFields } from './latent-fields.ts';
 import { isRotaryBuffer } from './llama.ts';
-import type { FamilyNeed } from './needs.ts';
+import { type FamilyNeed, turnsNeighbours } from './needs.ts';
 
 /** What the two families assume where config.json is silent. */
 interface MixtureDefaults {
@@ -89,7 +90,7 @@ function mixtureForm(
     gatedExperts(moe),
     noExpertBias(moe),
     oneActivation(config),
-    [shared !== undefined, 'no shared expert'],
+    withSharedExpert(moe),
     [
       shared === undefined || shared.hidden % expert.hidden === 0,
       'a shared expert whose width is no multiple of the others’',
@@ -170,7 +171,7 @@ export const deepseekV2: Architecture = {
   },
   needs: (config) => [
     ...latentForm(config),
-    [config.rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+    turnsNeighbours(config),
     [config.dModel % config.heads === 0, 'a dModel that is no multiple of heads'],
     ...mixtureForm(config, (moe) => [
       routedBy(moe, 'shared-v2'),

@@ -21,6 +21,7 @@ import {
   sharedSum,
   stepOf,
   unscaled,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
@@ -39,6 +40,7 @@ import {
   noWindow,
   oneAttentionBias,
   queryKeyNorm,
+  turnsNeighbours,
 } from './needs.ts';
 
 const chunked = 'chunked_attention';
@@ -137,7 +139,7 @@ const llama4Experts = (moe: MoeConfig): FamilyNeed[] => [
   [moe.weighted === 'inputs', "weights of experts' outputs"],
   gatedExperts(moe),
   noExpertBias(moe),
-  [moe.shared !== undefined, 'no shared expert'],
+  withSharedExpert(moe),
   [
     moe.shared === undefined || moe.shared.hidden === moe.expert.hidden,
     'a shared expert of another width than the routed ones',
@@ -196,7 +198,7 @@ export const llama4: Architecture = {
     };
     return [
       ...llamaForm(plain),
-      [rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+      turnsNeighbours(config),
       ...needsMixture(config, (moe) => [...llama4Experts(moe), oneActivation(config)]),
       oneAttentionBias(config),
       queryKeyNorm(config, undefined, 'turned'),

@@ -18,6 +18,7 @@ import {
   softmaxExperts,
   softmaxRouter,
   stepOf,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
@@ -135,7 +136,7 @@ export const qwen2Moe: Architecture = {
   },
   needs: (config) => [
     ...mixedForm(config, (moe) => [
-      [moe.shared !== undefined, 'no shared expert'],
+      withSharedExpert(moe),
       [moe.shared === undefined || moe.shared.sigmoidGate === true, 'a shared expert without sigmoidGate'],
       sharedSum(moe),
     ]),
