@@ -262,6 +262,29 @@ describe('wrong input ends in one clear line and exit code 2', () => {
   });
 });
 
+describe('--out ""', () => {
+  const commands: [string, string[]][] = [
+    ['upcycle', ['--from', checkpoint, '--experts', '4', '--top-k', '2']],
+    ['train', [file('empty-out.yaml', minimal + model)]],
+    ['data', ['prepare', file('empty-out.yaml', minimal + model)]],
+    ['sweep', ['sweep.yaml']],
+    ['demo', ['--smoke']],
+    ['eval', ['--model', checkpoint, '--tasks', held]],
+    ['logits', ['--model', checkpoint, '--tokens', text]],
+    ['report', [folder]],
+    ['tokenizer', ['train', '--input', text, '--vocab', '300']],
+    ['bench', []],
+  ];
+  it.each(commands)('%s refuses it and touches nothing', async (name, args) => {
+    const place = mkdtempSync(path.join(tmpdir(), 'libmoe-empty-out-'));
+    writeFileSync(path.join(place, 'thesis.tex'), 'years');
+    const { code, stderr } = await libmoe([name, ...args, '--out', ''], { cwd: place });
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^ERR_LIBMOE_ARGUMENT: --out is empty/)]);
+    expect(readdirSync(place)).toEqual(['thesis.tex']);
+    rmSync(place, { recursive: true });
+  });
+});
+
 describe('the commands that need no binary', () => {
   it('inspect, and help with an example, work with an unusable engine', async () => {
     const env = { LIBMOE_CPU: 'vax' };
