@@ -4,9 +4,12 @@ import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { studentQuantile } from '../../ts/evaluation/index.ts';
 import {
+  loadRecipe,
   loadSweep,
   merged,
   plannedRuns,
+  type RecipeInput,
+  runRecipe,
   runSweep,
   type SweepInput,
   type SweepOptions,
@@ -212,6 +215,44 @@ describe('a sweep', () => {
     expect(found.runs.every(({ status }) => status === 'done')).toBe(true);
     expect(traces(place('whole', 'smoe'))).toEqual(before);
     expect(existsSync(place('whole', 'sigmoid', '1.replaced-1', 'summary.json'))).toBe(true);
+  });
+
+  it('starts all rows from the same weights: anew when a run folder was trained on, or its weights replaced', async () => {
+    const dense = place('dense');
+    const train = (steps: number, seed: number) =>
+      runRecipe(
+        merged(base, { name: 'dense', seed, training: { steps } }) as RecipeInput,
+        {},
+        { out: dense, resume: true, status: null },
+      );
+    await train(2, 1);
+    const { model: _, tokenizer: __, ...rest } = base;
+    const grown: SweepInput = {
+      name: 'grown',
+      base: { ...rest, start: { checkpoint: dense } },
+      axes: { 'training.clipNorm': [1, 2] },
+    };
+    const statuses = async () =>
+      (await plannedRuns(grown, { out: place('grown') })).map(({ status }) => status);
+    await go('grown', grown, { only: ['clipNorm-1'] });
+    expect(await statuses()).toEqual(['done', 'waiting']);
+    await train(4, 1);
+    expect(await statuses()).toEqual(['waiting', 'waiting']);
+    const { results: found } = await go('grown', grown);
+    const starts = found.runs.map(
+      ({ folder: run }) => loadRecipe(place('grown', run, 'recipe.yaml')).start?.checkpoint,
+    );
+    expect(starts).toEqual(Array(2).fill(path.join(dense, 'checkpoints', 'step-000004')));
+    expect(existsSync(place('grown', 'clipNorm-1', '42.replaced-1', 'summary.json'))).toBe(true);
+    expect(await statuses()).toEqual(['done', 'done']);
+    // The same step of the same folder, but other weights.
+    rmSync(dense, { recursive: true });
+    await train(4, 2);
+    expect(await statuses()).toEqual(['waiting', 'waiting']);
+    // What is done needs its start no more.
+    await go('grown', grown);
+    rmSync(dense, { recursive: true });
+    expect(await statuses()).toEqual(['done', 'done']);
   });
 
   it('goes on after an interrupt to the same results', async () => {
