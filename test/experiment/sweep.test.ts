@@ -106,6 +106,16 @@ describe('a sweep file', () => {
     ],
     ['values without names', { axes: { router: [{ bias: true }] }, notes: {} }, /has no name.*variants/],
     ['one name twice', { axes: { router: ['smoe', { name: 'smoe' }] }, notes: {} }, /two values.*"smoe"/],
+    [
+      'two variants of one folder',
+      {
+        axes: {
+          first: { variants: { a: {}, a_b: { training: { steps: 5 } } } },
+          second: { variants: { b_c: {}, c: { training: { steps: 6 } } } },
+        },
+      },
+      /two variants are called "a_b_c".*joined by "_"/,
+    ],
   ];
   it.each(refused)('is refused with %s', (_, changes, message) => {
     expect(() => loadSweep({ ...sweep, notes: {}, ...changes } as SweepInput)).toThrow(message);

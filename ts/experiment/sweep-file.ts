@@ -110,6 +110,10 @@ const nameOf = (value: unknown): string | undefined => {
   return Array.isArray(value) ? value.map(nameOf).join('-') : String(value);
 };
 
+/** The first label that stands there twice. */
+const repeated = (labels: readonly string[]): string | undefined =>
+  labels.find((label, i) => labels.indexOf(label) !== i);
+
 /** The settings of an axis with their labels. */
 function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree, where: string): Setting[] {
   const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: axes.${axis}: ${message}`);
@@ -135,7 +139,7 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
     };
   });
   const labels = settings.map(({ label }) => label);
-  const twice = labels.find((label, i) => labels.indexOf(label) !== i);
+  const twice = repeated(labels);
   if (twice !== undefined)
     refuse(`two values are called "${twice}": use variants: { name: changes } and give them names`);
   const strange = labels.find((label) => !/^[\w.+-]+$/.test(label));
@@ -196,6 +200,12 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
   const seedAxis = settings.get('seed') ?? settingsOf('seed', [base.seed ?? 42], base, where);
   const variants = combinations([...settings].filter(([axis]) => axis !== 'seed').map(([, each]) => each));
   if (variants.length === 1 && variants[0]!.label === '') variants[0]!.label = name;
+  const twice = repeated(variants.map(({ label }) => label));
+  if (twice !== undefined)
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: two variants are called "${twice}": labels of several axes are joined by "_", so use variants: { name: changes } with other names`,
+    );
   const seeds = seedAxis.map(({ label }) => {
     if (!/^\d+$/.test(label)) fail('ERR_LIBMOE_RECIPE', `${where}: axes.seed: "${label}" is no seed`);
     return Number(label);
