@@ -246,6 +246,22 @@ const wrong: [string, string[], RegExp][] = [
   ],
   ['vision demo', ['demo', '--vision'], /^ERR_LIBMOE_UNSUPPORTED/],
   ['bad seed', ['demo', '--seed', 'x'], /^ERR_LIBMOE_ARGUMENT: --seed/],
+  [
+    'a recipe whose name leaves runs/',
+    ['train', file('up.yaml', minimal.replace('name: x', 'name: ..') + model)],
+    /^ERR_LIBMOE_RECIPE: .*name: .*it names a folder/,
+  ],
+  [
+    'a sweep into a file',
+    ['sweep', path.join(root, 'recipes/sweeps/stories260k-routers.yaml'), '--out', text],
+    /^ERR_LIBMOE_FILE: cannot make the folder .*a\.txt/,
+  ],
+  ['a demo into a file', ['demo', '--smoke', '--out', text], /^ERR_LIBMOE_FILE: cannot make the folder/],
+  [
+    'a card without memory',
+    ['plan', path.join(root, 'recipes/demo/moe.yaml'), '--gpu-memory=-5'],
+    /^ERR_LIBMOE_ARGUMENT: .*more than 0 GiB/,
+  ],
   ['bench files missing', ['bench', '--compare', 'a.json', 'b.json'], /^ERR_LIBMOE_FILE/],
 ];
 

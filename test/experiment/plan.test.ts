@@ -132,6 +132,8 @@ describe('plan', () => {
     expect(plan.notes[0]).toMatch(/of 4 GPUs 3 would stand idle/);
     expect(planRecipe(demo, {}, { gpuMemory: 24 }).time).toMatchObject({ seconds: null });
     expect(() => planRecipe(demo, {}, { gpus: 2 })).toThrow(/ERR_LIBMOE_ARGUMENT: of which memory/);
+    for (const gpuMemory of [0, -5, Number.NaN])
+      expect(() => planRecipe(demo, {}, { gpuMemory })).toThrow(/ERR_LIBMOE_ARGUMENT: .*more than 0 GiB/);
     expect(() => planRecipe(demo, {}, { gpu: 'v100' })).toThrow(/no card "v100"/);
   });
 

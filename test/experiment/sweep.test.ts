@@ -105,6 +105,13 @@ describe('a sweep file', () => {
       /step-3\/1: unknown key "training.step"/,
     ],
     ['values without names', { axes: { router: [{ bias: true }] }, notes: {} }, /has no name.*variants/],
+    ['no variants', { axes: { router: { variants: {} } }, notes: {} }, /axes\.router.*at least one variant/],
+    ['a name that is no folder', { name: '..' }, /name: .*neither dot nor dash first/],
+    [
+      'a variant that leaves the folder',
+      { axes: { x: { variants: { '..': {} } } }, notes: {} },
+      /"\.\." cannot name/,
+    ],
     ['one name twice', { axes: { router: ['smoe', { name: 'smoe' }] }, notes: {} }, /two values.*"smoe"/],
     [
       'two variants of one folder',

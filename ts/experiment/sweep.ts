@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
 import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
@@ -7,7 +7,7 @@ import { nearestKey } from '../storage/schema-errors.ts';
 import type { StatusOutput, StepReport } from '../training/index.ts';
 import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 import { runRecipe } from './run.ts';
-import { differences } from './standing.ts';
+import { differences, madeFolder } from './standing.ts';
 import {
   type LoadSweepOptions,
   openSweep,
@@ -73,9 +73,9 @@ export async function runSweep(
   options: SweepOptions = {},
 ): Promise<SweepSummary> {
   const sweep = await openSweep(source, options);
-  const out = path.resolve(options.out ?? path.join('runs', sweep.name));
-  const { log = () => {}, signal } = options;
   const chosen = chosenRuns(sweep, options);
+  const out = madeFolder(options.out ?? path.join('runs', sweep.name));
+  const { log = () => {}, signal } = options;
   const waiting = chosen.filter((run) => statusOf(out, run) !== 'done');
   log(`${sweep.name}: ${chosen.length} runs, ${chosen.length - waiting.length} of them done`);
   let seconds = 0;
@@ -198,7 +198,6 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
     if (signal?.aborted) return;
     const message = error instanceof Error ? error.message : String(error);
     log(`failed: ${message}`);
-    mkdirSync(folder, { recursive: true });
     writeFileAtomically(failure, `${JSON.stringify({ error: message }, null, 2)}\n`);
   }
 }
@@ -228,7 +227,6 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
   const results = sweepResults(sweep, outcomes, out);
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);
-  mkdirSync(out, { recursive: true });
   writeFileAtomically(path.join(out, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
   writeFileAtomically(path.join(out, 'results.md'), table);
   if (svg !== undefined) writeFileAtomically(path.join(out, 'results.svg'), svg);
