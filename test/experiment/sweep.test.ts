@@ -1,4 +1,13 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -14,6 +23,7 @@ import {
   type SweepInput,
   type SweepOptions,
 } from '../../ts/experiment/index.ts';
+import { copyFolder } from '../../ts/experiment/sweep-copy.ts';
 import { sweepResults } from '../../ts/experiment/sweep-results.ts';
 import { sweepTable } from '../../ts/experiment/sweep-table.ts';
 import { routerNames } from '../../ts/moe/index.ts';
@@ -324,5 +334,28 @@ describe('a sweep', () => {
     await expect(go('parts', sweep, { only: ['sigmod'] })).rejects.toThrow(
       /"sigmod", did you mean "sigmoid"/,
     );
+  });
+
+  it('shares a tokenizer whole or not at all, and keeps the copy of whoever was first', () => {
+    const [from, to] = [place('copy', 'from'), place('copy', 'to')];
+    mkdirSync(from, { recursive: true });
+    writeFileSync(path.join(from, 'a'), 'mine');
+    const failing = (_: string, temporary: string): void => {
+      mkdirSync(temporary);
+      writeFileSync(path.join(temporary, 'a'), 'mi');
+      expect(existsSync(to)).toBe(false);
+      throw new Error('killed');
+    };
+    expect(() => copyFolder(from, to, failing)).toThrow('killed');
+    copyFolder(from, to, (source, temporary) => {
+      cpSync(source, temporary, { recursive: true });
+      mkdirSync(to);
+      writeFileSync(path.join(to, 'a'), 'theirs');
+    });
+    expect(readFileSync(path.join(to, 'a'), 'utf8')).toBe('theirs');
+    rmSync(to, { recursive: true });
+    copyFolder(from, to);
+    expect(readFileSync(path.join(to, 'a'), 'utf8')).toBe('mine');
+    expect(readdirSync(place('copy')).sort()).toEqual(['from', 'to']);
   });
 });

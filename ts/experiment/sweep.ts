@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
 import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
@@ -8,6 +8,7 @@ import type { StatusOutput, StepReport } from '../training/index.ts';
 import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 import { runRecipe } from './run.ts';
 import { differences, madeFolder } from './standing.ts';
+import { copyFolder } from './sweep-copy.ts';
 import {
   type LoadSweepOptions,
   openSweep,
@@ -176,7 +177,7 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
   try {
     if (!goesOn) recordStart(folder, run.recipe);
     if (tokenizer !== undefined && existsSync(tokenizer) && !existsSync(path.join(folder, 'tokenizer')))
-      cpSync(tokenizer, path.join(folder, 'tokenizer'), { recursive: true });
+      copyFolder(tokenizer, path.join(folder, 'tokenizer'));
     const { training } = await runRecipe(
       recipe as RecipeInput,
       {},
@@ -191,7 +192,7 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
       },
     );
     if (tokenizer !== undefined && !existsSync(tokenizer))
-      cpSync(path.join(folder, 'tokenizer'), tokenizer, { recursive: true });
+      copyFolder(path.join(folder, 'tokenizer'), tokenizer);
     if (training.completed && sweep.checkpoints === 'none')
       rmSync(path.join(folder, 'checkpoints'), { recursive: true, force: true });
   } catch (error) {
