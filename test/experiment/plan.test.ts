@@ -64,6 +64,14 @@ describe('plan', () => {
         },
       },
     ],
+    ['diversity loss', { model: { moe: { diversityCoefficient: 0.01 } } }],
+    [
+      'a wide dense layer beside one of experts',
+      {
+        model: { moe: { layers: [1] }, feedForward: { hidden: 2048 } },
+        training: { activationCheckpointing: true },
+      },
+    ],
     ['all experts', { model: { moe: { router: { name: 'dense' } } } }],
   ];
   for (const [name, change] of cases)
@@ -79,6 +87,15 @@ describe('plan', () => {
       expect(planned / tensors).toBeGreaterThan(0.95);
       expect(planned / (tensors + chunk)).toBeLessThan(1.05);
     });
+
+  it('counts the second pass of the chosen experts for a diversity loss', () => {
+    const flops = (changes: object) => planRecipe(demo, { ...changes }).flopsPerToken;
+    const more = flops({ model: { moe: { diversityCoefficient: 0.01 } } }) - flops({});
+    // 4 layers, 2 choices, 3 matrices, forward and backward.
+    expect(more).toBe(4 * 2 * 3 * 128 * 256 * 2 * 3);
+    const one = { topK: 1, diversityCoefficient: 0.01 };
+    expect(flops({ model: { moe: one } })).toBe(flops({ model: { moe: { topK: 1 } } }));
+  });
 
   it('gives what the model says of itself, and the run', () => {
     const plan = planRecipe(demo);
