@@ -246,6 +246,22 @@ const wrong: [string, string[], RegExp][] = [
   ],
   ['vision demo', ['demo', '--vision'], /^ERR_LIBMOE_UNSUPPORTED/],
   ['bad seed', ['demo', '--seed', 'x'], /^ERR_LIBMOE_ARGUMENT: --seed/],
+  [
+    'a recipe whose name leaves runs/',
+    ['train', file('up.yaml', minimal.replace('name: x', 'name: ..') + model)],
+    /^ERR_LIBMOE_RECIPE: .*name: .*it names a folder/,
+  ],
+  [
+    'a sweep into a file',
+    ['sweep', path.join(root, 'recipes/sweeps/stories260k-routers.yaml'), '--out', text],
+    /^ERR_LIBMOE_FILE: cannot make the folder .*a\.txt/,
+  ],
+  ['a demo into a file', ['demo', '--smoke', '--out', text], /^ERR_LIBMOE_FILE: cannot make the folder/],
+  [
+    'a card without memory',
+    ['plan', path.join(root, 'recipes/demo/moe.yaml'), '--gpu-memory=-5'],
+    /^ERR_LIBMOE_ARGUMENT: .*more than 0 GiB/,
+  ],
   ['bench files missing', ['bench', '--compare', 'a.json', 'b.json'], /^ERR_LIBMOE_FILE/],
 ];
 
@@ -259,6 +275,29 @@ describe('wrong input ends in one clear line and exit code 2', () => {
     expect(code).toBe(2);
     // Nothing half-written, not even a run folder.
     expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual([]);
+  });
+});
+
+describe('--out ""', () => {
+  const commands: [string, string[]][] = [
+    ['upcycle', ['--from', checkpoint, '--experts', '4', '--top-k', '2']],
+    ['train', [file('empty-out.yaml', minimal + model)]],
+    ['data', ['prepare', file('empty-out.yaml', minimal + model)]],
+    ['sweep', ['sweep.yaml']],
+    ['demo', ['--smoke']],
+    ['eval', ['--model', checkpoint, '--tasks', held]],
+    ['logits', ['--model', checkpoint, '--tokens', text]],
+    ['report', [folder]],
+    ['tokenizer', ['train', '--input', text, '--vocab', '300']],
+    ['bench', []],
+  ];
+  it.each(commands)('%s refuses it and touches nothing', async (name, args) => {
+    const place = mkdtempSync(path.join(tmpdir(), 'libmoe-empty-out-'));
+    writeFileSync(path.join(place, 'thesis.tex'), 'years');
+    const { code, stderr } = await libmoe([name, ...args, '--out', ''], { cwd: place });
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^ERR_LIBMOE_ARGUMENT: --out is empty/)]);
+    expect(readdirSync(place)).toEqual(['thesis.tex']);
+    rmSync(place, { recursive: true });
   });
 });
 

@@ -66,6 +66,14 @@ describe('plan', () => {
         },
       },
     ],
+    ['diversity loss', { model: { moe: { diversityCoefficient: 0.01 } } }],
+    [
+      'a wide dense layer beside one of experts',
+      {
+        model: { moe: { layers: [1] }, feedForward: { hidden: 2048 } },
+        training: { activationCheckpointing: true },
+      },
+    ],
     ['all experts', { model: { moe: { router: { name: 'dense' } } } }],
   ];
   for (const [name, change] of cases)
@@ -81,6 +89,15 @@ describe('plan', () => {
       expect(planned / tensors).toBeGreaterThan(0.95);
       expect(planned / (tensors + chunk)).toBeLessThan(1.05);
     });
+
+  it('counts the second pass of the chosen experts for a diversity loss', () => {
+    const flops = (changes: object) => planRecipe(demo, { ...changes }).flopsPerToken;
+    const more = flops({ model: { moe: { diversityCoefficient: 0.01 } } }) - flops({});
+    // 4 layers, 2 choices, 3 matrices, forward and backward.
+    expect(more).toBe(4 * 2 * 3 * 128 * 256 * 2 * 3);
+    const one = { topK: 1, diversityCoefficient: 0.01 };
+    expect(flops({ model: { moe: one } })).toBe(flops({ model: { moe: { topK: 1 } } }));
+  });
 
   it('gives what the model says of itself, and the run', () => {
     const plan = planRecipe(demo);
@@ -164,6 +181,8 @@ describe('plan', () => {
     expect(plan.notes[0]).toMatch(/of 4 GPUs 3 would stand idle/);
     expect(planRecipe(demo, {}, { gpuMemory: 24 }).time).toMatchObject({ seconds: null });
     expect(() => planRecipe(demo, {}, { gpus: 2 })).toThrow(/ERR_LIBMOE_ARGUMENT: of which memory/);
+    for (const gpuMemory of [0, -5, Number.NaN])
+      expect(() => planRecipe(demo, {}, { gpuMemory })).toThrow(/ERR_LIBMOE_ARGUMENT: .*more than 0 GiB/);
     expect(() => planRecipe(demo, {}, { gpu: 'v100' })).toThrow(/no card "v100"/);
   });
 

@@ -1,16 +1,29 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { studentQuantile } from '../../ts/evaluation/index.ts';
 import {
+  loadRecipe,
   loadSweep,
   merged,
   plannedRuns,
+  type RecipeInput,
+  runRecipe,
   runSweep,
   type SweepInput,
   type SweepOptions,
 } from '../../ts/experiment/index.ts';
+import { copyFolder } from '../../ts/experiment/sweep-copy.ts';
 import { sweepResults } from '../../ts/experiment/sweep-results.ts';
 import { sweepTable } from '../../ts/experiment/sweep-table.ts';
 import { routerNames } from '../../ts/moe/index.ts';
@@ -102,7 +115,24 @@ describe('a sweep file', () => {
       /step-3\/1: unknown key "training.step"/,
     ],
     ['values without names', { axes: { router: [{ bias: true }] }, notes: {} }, /has no name.*variants/],
+    ['no variants', { axes: { router: { variants: {} } }, notes: {} }, /axes\.router.*at least one variant/],
+    ['a name that is no folder', { name: '..' }, /name: .*neither dot nor dash first/],
+    [
+      'a variant that leaves the folder',
+      { axes: { x: { variants: { '..': {} } } }, notes: {} },
+      /"\.\." cannot name/,
+    ],
     ['one name twice', { axes: { router: ['smoe', { name: 'smoe' }] }, notes: {} }, /two values.*"smoe"/],
+    [
+      'two variants of one folder',
+      {
+        axes: {
+          first: { variants: { a: {}, a_b: { training: { steps: 5 } } } },
+          second: { variants: { b_c: {}, c: { training: { steps: 6 } } } },
+        },
+      },
+      /two variants are called "a_b_c".*joined by "_"/,
+    ],
   ];
   it.each(refused)('is refused with %s', (_, changes, message) => {
     expect(() => loadSweep({ ...sweep, notes: {}, ...changes } as SweepInput)).toThrow(message);
@@ -214,6 +244,44 @@ describe('a sweep', () => {
     expect(existsSync(place('whole', 'sigmoid', '1.replaced-1', 'summary.json'))).toBe(true);
   });
 
+  it('starts all rows from the same weights: anew when a run folder was trained on, or its weights replaced', async () => {
+    const dense = place('dense');
+    const train = (steps: number, seed: number) =>
+      runRecipe(
+        merged(base, { name: 'dense', seed, training: { steps } }) as RecipeInput,
+        {},
+        { out: dense, resume: true, status: null },
+      );
+    await train(2, 1);
+    const { model: _, tokenizer: __, ...rest } = base;
+    const grown: SweepInput = {
+      name: 'grown',
+      base: { ...rest, start: { checkpoint: dense } },
+      axes: { 'training.clipNorm': [1, 2] },
+    };
+    const statuses = async () =>
+      (await plannedRuns(grown, { out: place('grown') })).map(({ status }) => status);
+    await go('grown', grown, { only: ['clipNorm-1'] });
+    expect(await statuses()).toEqual(['done', 'waiting']);
+    await train(4, 1);
+    expect(await statuses()).toEqual(['waiting', 'waiting']);
+    const { results: found } = await go('grown', grown);
+    const starts = found.runs.map(
+      ({ folder: run }) => loadRecipe(place('grown', run, 'recipe.yaml')).start?.checkpoint,
+    );
+    expect(starts).toEqual(Array(2).fill(path.join(dense, 'checkpoints', 'step-000004')));
+    expect(existsSync(place('grown', 'clipNorm-1', '42.replaced-1', 'summary.json'))).toBe(true);
+    expect(await statuses()).toEqual(['done', 'done']);
+    // The same step of the same folder, but other weights.
+    rmSync(dense, { recursive: true });
+    await train(4, 2);
+    expect(await statuses()).toEqual(['waiting', 'waiting']);
+    // What is done needs its start no more.
+    await go('grown', grown);
+    rmSync(dense, { recursive: true });
+    expect(await statuses()).toEqual(['done', 'done']);
+  });
+
   it('goes on after an interrupt to the same results', async () => {
     for (const at of [1, 2]) {
       const controller = new AbortController();
@@ -266,5 +334,28 @@ describe('a sweep', () => {
     await expect(go('parts', sweep, { only: ['sigmod'] })).rejects.toThrow(
       /"sigmod", did you mean "sigmoid"/,
     );
+  });
+
+  it('shares a tokenizer whole or not at all, and keeps the copy of whoever was first', () => {
+    const [from, to] = [place('copy', 'from'), place('copy', 'to')];
+    mkdirSync(from, { recursive: true });
+    writeFileSync(path.join(from, 'a'), 'mine');
+    const failing = (_: string, temporary: string): void => {
+      mkdirSync(temporary);
+      writeFileSync(path.join(temporary, 'a'), 'mi');
+      expect(existsSync(to)).toBe(false);
+      throw new Error('killed');
+    };
+    expect(() => copyFolder(from, to, failing)).toThrow('killed');
+    copyFolder(from, to, (source, temporary) => {
+      cpSync(source, temporary, { recursive: true });
+      mkdirSync(to);
+      writeFileSync(path.join(to, 'a'), 'theirs');
+    });
+    expect(readFileSync(path.join(to, 'a'), 'utf8')).toBe('theirs');
+    rmSync(to, { recursive: true });
+    copyFolder(from, to);
+    expect(readFileSync(path.join(to, 'a'), 'utf8')).toBe('mine');
+    expect(readdirSync(place('copy')).sort()).toEqual(['from', 'to']);
   });
 });

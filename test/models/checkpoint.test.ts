@@ -192,6 +192,22 @@ describe('checkpoints', () => {
     await expect(saveModel(model, theirs)).rejects.toThrow(/ERR_LIBMOE_FILE.*holds config\.json/);
   });
 
+  it('never replaces the folder one stands in, however it is called', async () => {
+    using model = tinyModel();
+    const here = process.cwd();
+    mkdirSync(join(folder, 'mine'));
+    writeFileSync(join(folder, 'mine/thesis.tex'), 'years');
+    process.chdir(join(folder, 'mine'));
+    try {
+      await expect(saveModel(model, '')).rejects.toThrow(/ERR_LIBMOE_ARGUMENT.*empty path/);
+      for (const name of ['.', './', '../mine', join(folder, 'mine')])
+        await expect(saveModel(model, name)).rejects.toThrow(/ERR_LIBMOE_FILE.*holds thesis\.tex/);
+    } finally {
+      process.chdir(here);
+    }
+    expect(readdirSync(join(folder, 'mine'))).toEqual(['thesis.tex']);
+  });
+
   it('a failed save leaves the old checkpoint', async () => {
     using model = tinyModel();
     const path = join(folder, 'm');

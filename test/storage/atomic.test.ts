@@ -129,6 +129,23 @@ describe('writeFolderAtomically', () => {
     await writeFolderAtomically(path, (temporary) => writeFileSync(join(temporary, 'last'), ''));
     expect(readdirSync(root).filter((name) => name.startsWith('.killed'))).toEqual([]);
   });
+
+  it("refuses '', which Node takes for the current folder", async () => {
+    const here = process.cwd();
+    const place = join(root, 'mine');
+    mkdirSync(place);
+    writeFileSync(join(place, 'thesis.tex'), 'years');
+    process.chdir(place); // what goes wrong must not go wrong in the repository
+    try {
+      await expect(writeFolderAtomically('', () => {})).rejects.toThrow(
+        /ERR_LIBMOE_ARGUMENT: expected a path/,
+      );
+      expect(() => writeFileAtomically('', 'text')).toThrow(/ERR_LIBMOE_ARGUMENT: expected a path/);
+    } finally {
+      process.chdir(here);
+    }
+    expect(readdirSync(place)).toEqual(['thesis.tex']);
+  });
 });
 
 /** A script that rewrites the folder for ever, each time with five files of one content. */

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
-import { codeOf, packageRoot } from '../native/index.ts';
+import { codeOf, fail, packageRoot } from '../native/index.ts';
 import { benchCommand } from './bench.ts';
 import { buildCommand } from './build.ts';
 import { dataCommand } from './data.ts';
@@ -51,11 +51,22 @@ const program = new Command('libmoe')
   )
   .addOption(verbose())
   .hook('preAction', async (_, command) => {
-    const { verbose, import: files = [] } = command.optsWithGlobals<{
+    const {
+      verbose,
+      import: files = [],
+      out,
+    } = command.optsWithGlobals<{
       verbose?: boolean;
       import?: string[];
+      out?: string;
     }>();
     showStack = verbose ?? false;
+    // Of any command: Node would take it for the current folder.
+    if (out === '')
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        '--out is empty: name a file or folder (is a variable of your script unset?)',
+      );
     if (files.length === 0) return;
     const { importUserModule } = await import('../experiment/user-modules.ts');
     for (const file of files) await importUserModule(file);

@@ -36,7 +36,7 @@ interface Options {
 /** An option that must be there unless `--router list` asks for nothing but the names. */
 function needed(flag: string, value: string | undefined): string {
   return (
-    value ?? fail('ERR_LIBMOE_ARGUMENT', `required option '${flag}' not specified (--help shows the options)`)
+    value || fail('ERR_LIBMOE_ARGUMENT', `required option '${flag}' not specified (--help shows the options)`)
   );
 }
 

@@ -5,6 +5,7 @@ import type { StatusOutput } from '../training/index.ts';
 import { headlines } from './evaluation.ts';
 import { loadRecipe } from './recipe.ts';
 import { type RunResult, runRecipe } from './run.ts';
+import { madeFolder } from './standing.ts';
 
 /** What the demo may be told. */
 export interface DemoOptions {
@@ -54,7 +55,7 @@ const recipeFile = (name: string): string => path.join(packageRoot, 'recipes', '
  */
 export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const started = performance.now();
-  const out = path.resolve(options.out ?? path.join('runs', 'demo'));
+  const out = madeFolder(options.out ?? path.join('runs', 'demo'));
   const log = options.log ?? (() => {});
   const runs: RunResult[] = [];
   const go = async (

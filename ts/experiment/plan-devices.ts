@@ -37,7 +37,7 @@ const assumedUse = 0.35;
 /** Part of the speed of matrix products that training reaches: the demo's models, 82 of 194 GFLOP/s (bench/results, 2026-11-22). */
 const cpuUse = 0.42;
 
-/** A graphics card by its name, or one of which only the memory is known. @throws ERR_LIBMOE_ARGUMENT for a name that is not known */
+/** A graphics card by its name, or one of which only the memory is known. @throws ERR_LIBMOE_ARGUMENT for a name that is not known, or no memory */
 export function graphicsCard(
   name: string | undefined,
   gigabytes: number | undefined,
@@ -46,6 +46,8 @@ export function graphicsCard(
   const card = name === undefined ? undefined : cards[name.toLowerCase()];
   if (name !== undefined && !card)
     fail('ERR_LIBMOE_ARGUMENT', `there is no card "${name}" in the list: ${cardNames.join(', ')}`);
+  if (gigabytes !== undefined && !(gigabytes > 0))
+    fail('ERR_LIBMOE_ARGUMENT', `the memory of a GPU must be more than 0 GiB, got ${gigabytes}`);
   const memory = gigabytes ?? card?.memory;
   if (memory === undefined)
     return fail(

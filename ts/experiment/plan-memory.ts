@@ -4,6 +4,7 @@ import {
   moeLayersOf,
   type ParameterReport,
   valueDimOf,
+  withDiversity,
 } from '../models/language/index.ts';
 import type { RouterOnProbe } from './plan-router.ts';
 
@@ -59,6 +60,12 @@ function attentionKept(config: LanguageModelConfig, element: number): number {
   return element * (dModel + normed + latents + queryAndOutput + keyAndValue) + statistics + heads * f32;
 }
 
+/** What the tape keeps of one token for the diversity loss, beside the experts' second pass: a copy per choice, answers, directions, angles. */
+function diversityKept(dModel: number, topK: number, element: number): number {
+  const answers = element + (element === f32 ? 0 : f32);
+  return topK * dModel * (element + answers + f32) + 3 * topK * topK * f32;
+}
+
 /** Bytes that the tape keeps of one token in each block, without the residual stream that enters it. */
 function blocksKept(
   config: LanguageModelConfig,
@@ -77,7 +84,8 @@ function blocksKept(
     const { hidden, gated } = moe.expert;
     const shared = moe.shared ? feedForwardKept({ ...moe.expert, ...moe.shared }) : 0;
     const rows = choicesPerToken * ((gated ? 2 : 1) * hidden * element + 3 * f32);
-    mixture = bytesPerToken + rows + element * shared;
+    const again = withDiversity(moe) ? rows + diversityKept(dModel, moe.topK, element) : 0;
+    mixture = bytesPerToken + rows + element * shared + again;
   }
   return Array.from(
     { length: config.layers },
@@ -85,12 +93,15 @@ function blocksKept(
   );
 }
 
-/** Bytes per token that backward of one block holds beside what was kept. */
-function working(config: LanguageModelConfig): number {
-  const { dModel, heads, keyValueHeads, headDim, feedForward, moe } = config;
+/** Numbers per token that backward of each block holds beside what was kept. */
+function working(config: LanguageModelConfig): number[] {
+  const { dModel, heads, keyValueHeads, headDim, feedForward, layers } = config;
   const attention = (heads + keyValueHeads) * (headDim + valueDimOf(config));
-  const hidden = moe ? 0 : 2 * feedForward.hidden;
-  return 2 * dModel + Math.max(attention, hidden);
+  const moeLayers = moeLayersOf(config);
+  return Array.from({ length: layers }, (_, layer) => {
+    const hidden = moeLayers.includes(layer) ? 0 : 2 * feedForward.hidden;
+    return 2 * dModel + Math.max(attention, hidden);
+  });
 }
 
 /** As native/cpu/loss.cpp cuts it. */
@@ -128,7 +139,8 @@ export function plannedMemory(
   const streams = (config.layers + 2) * stream;
   const again = settings.activationCheckpointing;
   const kept = tokens * (streams + (again ? config.layers * f32 * (config.moe?.topK ?? 0) : all));
-  const inBackward = tokens * (element * working(config) + (again ? largest : 0));
+  const held = working(config).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
+  const inBackward = tokens * Math.max(...held);
   const activations = kept + inBackward;
 
   const ofOutput = vocabularySize * dModel * f32;

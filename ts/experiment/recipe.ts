@@ -50,11 +50,17 @@ const sourceSchema = z.union([
 ]);
 export type Source = z.output<typeof sourceSchema>;
 
+/** What names a folder: neither `..` nor what looks like an option. */
+export const folderName = z
+  .string()
+  .regex(
+    /^[\w+][\w.+-]*$/,
+    'letters, digits, dot, dash, plus and underscore only, neither dot nor dash first: it names a folder',
+  );
+
 /** A training run. Every key has a default or is required; unknown keys are errors. */
 export const recipeSchema = z.strictObject({
-  name: z
-    .string()
-    .regex(/^[\w.+-]+$/, 'letters, digits, dot, dash, plus and underscore only: it names the run folder'),
+  name: folderName,
   seed: z.number().int().nonnegative().default(42),
   device: z
     .string()

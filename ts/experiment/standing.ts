@@ -1,6 +1,7 @@
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
+import { reasonOf } from '../storage/json.ts';
 import { type CheckpointFolder, newestIntact } from '../training/index.ts';
 import { usedBy } from '../training/run-folder.ts';
 import { loadRecipe, type Recipe } from './recipe.ts';
@@ -124,6 +125,18 @@ function leaves(
     else out.set(prefix + key, JSON.stringify(value));
   }
   return out;
+}
+
+/** Makes the folder that several runs go into, before anything is done for it. @throws ERR_LIBMOE_ARGUMENT for '', ERR_LIBMOE_FILE */
+export function madeFolder(out: string): string {
+  if (out === '') fail('ERR_LIBMOE_ARGUMENT', 'expected a folder for the runs, got an empty path');
+  const folder = path.resolve(out);
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (cause) {
+    fail('ERR_LIBMOE_FILE', `cannot make the folder ${folder} (${reasonOf(cause)})`, cause);
+  }
+  return folder;
 }
 
 /**

@@ -4,6 +4,7 @@ import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
 import {
+  folderName,
   importModulesOf,
   loadRecipe,
   type Recipe,
@@ -20,12 +21,19 @@ const dotted = z.string().regex(/^[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*$/, 'a path
 const axisSchema = z.union([
   z.array(z.unknown()).min(1),
   z.strictObject({ paths: z.array(dotted).min(1), values: z.array(z.unknown()).min(1) }),
-  z.strictObject({ variants: z.record(z.string(), changes) }),
+  z.strictObject({
+    variants: z
+      .record(z.string(), changes)
+      .refine(
+        (all) => Object.keys(all).length > 0,
+        'expected at least one variant, such as { name: changes }',
+      ),
+  }),
 ]);
 
 /** A sweep: one recipe, what is varied, and what the runs are judged by. */
 export const sweepSchema = z.strictObject({
-  name: z.string().regex(/^[\w.-]+$/, 'letters, digits, dot, dash and underscore only: it names the folder'),
+  name: folderName,
   /** The recipe that all runs share: its text, or a file, relative to the sweep's own. */
   base: z.union([z.string(), changes]),
   /**
@@ -110,14 +118,25 @@ const nameOf = (value: unknown): string | undefined => {
   return Array.isArray(value) ? value.map(nameOf).join('-') : String(value);
 };
 
+/** The first label that stands there twice. */
+const repeated = (labels: readonly string[]): string | undefined =>
+  labels.find((label, i) => labels.indexOf(label) !== i);
+
 /** The settings of an axis with their labels. */
 function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree, where: string): Setting[] {
   const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: axes.${axis}: ${message}`);
-  if (!Array.isArray(given) && 'variants' in given)
+  const refuseStrange = (labels: readonly string[]): void => {
+    const strange = labels.find((label) => !folderName.safeParse(label).success);
+    if (strange !== undefined)
+      refuse(`"${strange}" cannot name a folder: use variants: { name: changes } with a plain name`);
+  };
+  if (!Array.isArray(given) && 'variants' in given) {
+    refuseStrange(Object.keys(given.variants));
     return Object.entries(given.variants).map(([label, tree]) => ({
       label,
       apply: (recipe) => merged(recipe, tree),
     }));
+  }
   const [paths, values] = Array.isArray(given) ? [pathsOf(axis, base), given] : [given.paths, given.values];
   const short = axis === 'router' || axis === 'seed' || !Array.isArray(given);
   const settings = values.map((value) => {
@@ -135,12 +154,10 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
     };
   });
   const labels = settings.map(({ label }) => label);
-  const twice = labels.find((label, i) => labels.indexOf(label) !== i);
+  const twice = repeated(labels);
   if (twice !== undefined)
     refuse(`two values are called "${twice}": use variants: { name: changes } and give them names`);
-  const strange = labels.find((label) => !/^[\w.+-]+$/.test(label));
-  if (strange !== undefined)
-    refuse(`"${strange}" cannot name a folder: use variants: { name: changes } with a plain name`);
+  refuseStrange(labels);
   return settings;
 }
 
@@ -196,6 +213,12 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
   const seedAxis = settings.get('seed') ?? settingsOf('seed', [base.seed ?? 42], base, where);
   const variants = combinations([...settings].filter(([axis]) => axis !== 'seed').map(([, each]) => each));
   if (variants.length === 1 && variants[0]!.label === '') variants[0]!.label = name;
+  const twice = repeated(variants.map(({ label }) => label));
+  if (twice !== undefined)
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `${where}: two variants are called "${twice}": labels of several axes are joined by "_", so use variants: { name: changes } with other names`,
+    );
   const seeds = seedAxis.map(({ label }) => {
     if (!/^\d+$/.test(label)) fail('ERR_LIBMOE_RECIPE', `${where}: axes.seed: "${label}" is no seed`);
     return Number(label);

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { codeOf, fail } from '../native/index.ts';
 import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
@@ -7,7 +7,8 @@ import { nearestKey } from '../storage/schema-errors.ts';
 import type { StatusOutput, StepReport } from '../training/index.ts';
 import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 import { runRecipe } from './run.ts';
-import { differences } from './standing.ts';
+import { differences, madeFolder } from './standing.ts';
+import { copyFolder } from './sweep-copy.ts';
 import {
   type LoadSweepOptions,
   openSweep,
@@ -17,6 +18,7 @@ import {
 } from './sweep-file.ts';
 import { measure } from './sweep-measure.ts';
 import { type SweepOutcome, type SweepResults, sweepResults } from './sweep-results.ts';
+import { recordStart, startsAlike } from './sweep-start.ts';
 import { sweepFigure, sweepTable } from './sweep-table.ts';
 
 /** Where and how {@link runSweep} works. */
@@ -64,7 +66,7 @@ const mayDiffer = [
 /**
  * Carries out a sweep: every combination of its axes as an ordinary run, one after the other, then `results.json`, `results.md` and `results.svg`.
  * A run that is finished on disk with the same recipe is not done again; one that was interrupted goes on from its checkpoint; the folder of a run
- * whose recipe has changed is renamed and the run done anew. A run that fails is recorded and the others go on; called again, it is tried again.
+ * whose recipe, or the checkpoint it starts from, has changed is renamed and the run done anew. A run that fails is recorded and the others go on; called again, it is tried again.
  * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_FILE before anything is run
  */
 export async function runSweep(
@@ -72,9 +74,9 @@ export async function runSweep(
   options: SweepOptions = {},
 ): Promise<SweepSummary> {
   const sweep = await openSweep(source, options);
-  const out = path.resolve(options.out ?? path.join('runs', sweep.name));
-  const { log = () => {}, signal } = options;
   const chosen = chosenRuns(sweep, options);
+  const out = madeFolder(options.out ?? path.join('runs', sweep.name));
+  const { log = () => {}, signal } = options;
   const waiting = chosen.filter((run) => statusOf(out, run) !== 'done');
   log(`${sweep.name}: ${chosen.length} runs, ${chosen.length - waiting.length} of them done`);
   let seconds = 0;
@@ -136,13 +138,14 @@ function storedRecipe(folder: string): Recipe | null | undefined {
   }
 }
 
-const isSame = (stored: Recipe | null | undefined, recipe: Recipe): boolean =>
-  !!stored && differences(stored, recipe, mayDiffer).length === 0;
+/** Whether the run in a folder is that of the recipe. */
+const isSame = (folder: string, stored: Recipe | null | undefined, recipe: Recipe): boolean =>
+  !!stored && differences(stored, recipe, mayDiffer).length === 0 && startsAlike(folder, stored, recipe);
 
 function statusOf(out: string, { folder, recipe }: SweepRun): SweepOutcome['status'] {
   const place = path.join(out, folder);
   const has = (...parts: string[]): boolean => existsSync(path.join(place, ...parts));
-  if (!isSame(storedRecipe(place), recipe)) return has('failed.json') ? 'failed' : 'waiting';
+  if (!isSame(place, storedRecipe(place), recipe)) return has('failed.json') ? 'failed' : 'waiting';
   const { data, training, evaluation } = recipe;
   const evaluated =
     Object.keys(data.heldOut).length > 0 || evaluation.tasks.length > 0 || evaluation.wordOrder !== undefined;
@@ -159,10 +162,11 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
   const { log = () => {}, signal } = options;
   const folder = path.join(out, run.folder);
   const stored = storedRecipe(folder);
-  if (stored !== undefined && !isSame(stored, run.recipe)) {
+  const goesOn = isSame(folder, stored, run.recipe);
+  if (stored !== undefined && !goesOn) {
     let number = 1;
     while (existsSync(`${folder}.replaced-${number}`)) number += 1;
-    log(`its recipe has changed: the old run is kept as ${run.folder}.replaced-${number}`);
+    log(`its recipe or its start has changed: the old run is kept as ${run.folder}.replaced-${number}`);
     renameSync(folder, `${folder}.replaced-${number}`);
   }
   const failure = path.join(folder, 'failed.json');
@@ -171,8 +175,9 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
   const recipe = { ...run.recipe, data: { ...data, cache: data.cache ?? path.join(out, 'cache') } };
   const tokenizer = sharedTokenizer(recipe, out);
   try {
+    if (!goesOn) recordStart(folder, run.recipe);
     if (tokenizer !== undefined && existsSync(tokenizer) && !existsSync(path.join(folder, 'tokenizer')))
-      cpSync(tokenizer, path.join(folder, 'tokenizer'), { recursive: true });
+      copyFolder(tokenizer, path.join(folder, 'tokenizer'));
     const { training } = await runRecipe(
       recipe as RecipeInput,
       {},
@@ -187,14 +192,13 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
       },
     );
     if (tokenizer !== undefined && !existsSync(tokenizer))
-      cpSync(path.join(folder, 'tokenizer'), tokenizer, { recursive: true });
+      copyFolder(path.join(folder, 'tokenizer'), tokenizer);
     if (training.completed && sweep.checkpoints === 'none')
       rmSync(path.join(folder, 'checkpoints'), { recursive: true, force: true });
   } catch (error) {
     if (signal?.aborted) return;
     const message = error instanceof Error ? error.message : String(error);
     log(`failed: ${message}`);
-    mkdirSync(folder, { recursive: true });
     writeFileAtomically(failure, `${JSON.stringify({ error: message }, null, 2)}\n`);
   }
 }
@@ -224,7 +228,6 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
   const results = sweepResults(sweep, outcomes, out);
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);
-  mkdirSync(out, { recursive: true });
   writeFileAtomically(path.join(out, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
   writeFileAtomically(path.join(out, 'results.md'), table);
   if (svg !== undefined) writeFileAtomically(path.join(out, 'results.svg'), svg);

@@ -28,10 +28,11 @@ type FileContent = string | Uint8Array | ((descriptor: number) => void);
 /**
  * Writes a file so that a crash at any moment leaves the old content or the new, never a mixture: temporary sibling, fsync,
  * rename, fsync of the folder. `content` may be a function that writes to the descriptor it is given. Temporaries that an earlier
- * crash left beside the file are removed. Throws ERR_LIBMOE_FILE; what `content` throws passes through and leaves the old file.
+ * crash left beside the file are removed. Throws ERR_LIBMOE_FILE, and ERR_LIBMOE_ARGUMENT for the path '';
+ * what `content` throws passes through and leaves the old file.
  */
 export function writeFileAtomically(path: string, content: FileContent): void {
-  const final = resolve(path);
+  const final = placeOf(path);
   attempt(final, () => mkdirSync(dirname(final), { recursive: true }));
   removeAbandoned(final);
   const temporary = temporaryName(final, 'tmp');
@@ -60,13 +61,13 @@ export function writeFileAtomically(path: string, content: FileContent): void {
  * Makes the folder `path` out of what `fill` writes into the temporary folder it is handed: every file is fsynced, then the folder
  * gets its name in one rename. An existing folder is replaced; its old content is set aside for the instant between two renames,
  * and a crash in that instant is mended by {@link recoverFolder} (called by the next write and by readers of checkpoints).
- * Throws ERR_LIBMOE_FILE; what `fill` throws passes through and leaves the old folder.
+ * Throws ERR_LIBMOE_FILE, and ERR_LIBMOE_ARGUMENT for the path ''; what `fill` throws passes through and leaves the old folder.
  */
 export async function writeFolderAtomically(
   path: string,
   fill: (temporary: string) => void | Promise<void>,
 ): Promise<void> {
-  const final = resolve(path);
+  const final = placeOf(path);
   attempt(final, () => mkdirSync(dirname(final), { recursive: true }));
   recoverFolder(final);
   removeAbandoned(final);
@@ -184,6 +185,13 @@ function syncTree(folder: string): void {
     }
   }
   syncFolder(folder);
+}
+
+/** Node takes '' for the current folder, which nobody means to overwrite: an unset variable of a shell script becomes ''. */
+function placeOf(path: string): string {
+  if (path === '')
+    fail('ERR_LIBMOE_ARGUMENT', 'expected a path to write to, got an empty text: name a file or folder');
+  return resolve(path);
 }
 
 type Kind = 'tmp' | 'old';

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { codeOf, fail } from '../../native/index.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
@@ -195,16 +195,22 @@ export interface SaveOptions {
  * Saves a model as a folder in Hugging Face's layout, under the names of its family where one describes it. The folder appears whole or not at
  * all, and replaces an older one that libmoe wrote; any other folder that is not empty is refused.
  * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG for router options that a file cannot hold; before anything is written ERR_LIBMOE_UNSUPPORTED when
- * the family (or, of `public`, the nearest) lacks something of the model, saying what, and ERR_LIBMOE_ARGUMENT for a family that does not exist
+ * the family (or, of `public`, the nearest) lacks something of the model, saying what, and ERR_LIBMOE_ARGUMENT for a family that does not exist or no path
  */
 export async function saveModel(
   model: LanguageModel,
   folder: string,
   { family, extra }: SaveOptions = {},
 ): Promise<void> {
-  refuseForeign(folder);
+  if (folder === '')
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      'saveModel expects a folder, got an empty path: name one that libmoe may fill',
+    );
+  const place = resolve(folder);
+  refuseForeign(place);
   familyOf(model.config, { preferred: model.family, required: family });
-  await writeFolderAtomically(folder, async (temporary) => {
+  await writeFolderAtomically(place, async (temporary) => {
     writeModelFiles(model, temporary, family);
     await extra?.(temporary);
     writeChecksums(temporary);

@@ -45,6 +45,6 @@ export { type LayerSelection, layerSelectionSchema, resolveLayers } from './laye
 export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type NewModelOptions } from './model.ts';
 export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
-export { countParameters, type ParameterReport, parameterReport } from './parameters.ts';
+export { countParameters, type ParameterReport, parameterReport, withDiversity } from './parameters.ts';
 export { type MatchedNames, matchNames, takeOnly } from './partial.ts';
 export { rawForward } from './raw-forward.ts';

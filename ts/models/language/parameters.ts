@@ -26,7 +26,7 @@ export interface ParameterReport {
   routedExperts: number;
   /**
    * Floating-point operations of one training step per token: 3 · forward, where forward = 2 · (active weights of matrix products, i.e. without
-   * the embedding look-up, norms and biases; experts as many as expected in training) + 2 · heads · (headDim + valueDim) · keys, with `keys` the mean
+   * the embedding look-up, norms and biases; experts as many as expected in training, the chosen ones twice with a diversity loss) + 2 · heads · (headDim + valueDim) · keys, with `keys` the mean
    * number of keys a token sees, summed over layers.
    */
   flopsPerToken: number;
@@ -87,7 +87,9 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
     layers * attention.weights +
     denseLayers * dense.weights +
     moeLayers * moe.others +
-    sumOf(routers, ({ trainingExperts, flops }) => trainingExperts * moe.expert.weights + flops / 2);
+    sumOf(routers, ({ trainingExperts, flops }) => trainingExperts * moe.expert.weights + flops / 2) +
+    // The diversity loss sends every choice through its expert once more.
+    (withDiversity(config.moe) ? moeLayers * config.moe!.topK * moe.expert.weights : 0);
   const chunks = chunksOf(config);
   const keys = windowsOf(config).reduce<number>(
     (sum, window, layer) => sum + meanKeys(context ?? config.maxPositions, window, chunks[layer]),
@@ -101,6 +103,10 @@ export function parameterReport(options: LanguageModelOptions, context?: number)
     flopsPerToken: 3 * (2 * products + 2 * heads * (headDim + valueDimOf(config)) * keys),
   };
 }
+
+/** Whether MoE layers compute the diversity loss, for which the chosen experts run twice. */
+export const withDiversity = (moe: LanguageModelConfig['moe']): boolean =>
+  moe !== undefined && moe.topK > 1 && (moe.diversityCoefficient ?? 0) !== 0;
 
 /** Of one layer: matrices, and biases with the norms of queries, keys and latents. */
 function attentionSize(config: LanguageModelConfig): { weights: number; others: number } {
