@@ -11,7 +11,7 @@ import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { Compat, StepChoices } from '../router.ts';
 import { checkGroups, deepseekOptions } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule, withLibmoeStart } from './top-k-rule.ts';
 
 const options = ownWeightOptions.extend({
   /** Factor of the balance loss; default 1e-4 (sequence-wise), in `libmoe` 0.01. */
@@ -119,6 +119,7 @@ registerRouter('shared-v3', {
       balanceCoefficient: given.balanceCoefficient ?? 0.01,
     };
     const rule = ownRule(own, place);
+    withLibmoeStart(rule, own, place.compat);
     if (rule.losses.balance === 'standard') rule.probability = 'sigmoid';
     return new TopKRouter(rule, own, place);
   },
