@@ -43,6 +43,8 @@ describe('recipes/language', () => {
       expect(parameters('dense')).toBe({ '154m': 35_783_488, '660m': 129_769_280 }[size]);
       // 64 routed and two shared experts are 66; two rows of the router are gone.
       for (const name of ['shared-v2', 'shared-v3']) expect(parameters(name)).toBe(moe[size] - n * 2 * d);
+      // A projection to 33 dimensions, embeddings in them and a temperature instead of the router's matrix.
+      expect(parameters('xmoe')).toBe(moe[size] + n * (33 * d + 66 * 33 + 1 - 66 * d));
       expect(parameters('tc-moe')).toBe(moe[size] + n * 74 * d);
       // Eight more rows, six vectors and their mixing rows; a residual in all layers but the first.
       expect(parameters('moe++')).toBe(moe[size] + n * (8 + 6 + 12) * d + (n - 1) * 74 * 74);
