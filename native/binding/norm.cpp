@@ -50,14 +50,14 @@ void inverse_norms(Call& call) {
   ops(call).inverse_norms(x, floor, plus, y);
 }
 
-// inverseNormsBackward(x, floor, plus, y, dy, dx)
+// inverseNormsBackward(x, floor, y, dy, dx)
 void inverse_norms_backward(Call& call) {
   Dim rows("rows"), width("width");
   const TensorView x = call.matrix("x", kFloats, rows, width);
-  const double floor = call.number("floor"), plus = call.number("plus");
+  const double floor = call.number("floor");
   const TensorView y = call.tensor("y", statistics_of(x), {&rows}), dy = call.tensor("dy", statistics_of(x), {&rows}), dx = call.matrix("dx", kFloats, rows, width);
   call.same_dtype("x", x, "dx", dx);
-  ops(call).inverse_norms_backward(x, floor, plus, y, dy, dx);
+  ops(call).inverse_norms_backward(x, floor, y, dy, dx);
 }
 
 }  // namespace

@@ -32,7 +32,11 @@ template <class A> void find_rivals(const A* x, int64_t n, int64_t k, A* best, i
 // What the numbers of a row that are above `next`, and those that are not, have to exceed.
 template <class A> inline Vec<A> threshold(Vec<A> logits, A kth, A next) { return select<A>(logits.v > Vec<A>(next).v, Vec<A>(next), Vec<A>(kth)); }
 
-template <class A> inline Vec<A> deviation(Vec<A> raw, A floor) { return apply<Unary::softplus>(raw) + Vec<A>(floor); }
+// Never 0, so that quotients by it, and their products with a vanishing density, stay numbers.
+template <class A> inline Vec<A> deviation(Vec<A> raw, A floor) {
+  constexpr A least = sizeof(A) == 4 ? A(1e-12) : A(1e-100);
+  return max(apply<Unary::softplus>(raw) + Vec<A>(floor), Vec<A>(least));
+}
 
 template <class A> void noisy_typed(const NoisyInputs& in, const TensorView& logits, const TensorView& load, const TensorView& rivals) {
   using V = Vec<A>;

@@ -113,7 +113,7 @@ void inverse_norms(const TensorView& x, double floor, double plus, const TensorV
   });
 }
 
-void inverse_norms_backward(const TensorView& x, double floor, double plus, const TensorView& y, const TensorView& dy, const TensorView& dx) {
+void inverse_norms_backward(const TensorView& x, double floor, const TensorView& y, const TensorView& dy, const TensorView& dx) {
   with_float(x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
     const int64_t rows = x.shape[0], width = x.shape[1];
@@ -121,8 +121,7 @@ void inverse_norms_backward(const TensorView& x, double floor, double plus, cons
       for (int64_t r = begin; r < end; ++r) {
         const T* in = x.as<T>() + r * width;
         T* out = dx.as<T>() + r * width;
-        // y = 1 / (|x| + plus): |x| without another pass.
-        const A inverse = y.as<A>()[r], length = A(1) / inverse - A(plus);
+        const A inverse = y.as<A>()[r], length = norm_of(in, width);
         const Vec<A> slope(length > A(floor) ? -dy.as<A>()[r] * inverse * inverse / length : A(0));
         for_vectors<A>(width, [&](int64_t i, int count) { store_count(out + i, slope * load_count(in + i, count), count); });
       }

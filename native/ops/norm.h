@@ -19,7 +19,7 @@ struct NormOps {
 
   // y[r] = 1 / (max(|x[r]|, floor) + plus), |.| the Euclidean norm; dx = 0 for a row below the floor. x, dx [rows, width]; y, dy [rows] f32 (f64 for f64).
   void (*inverse_norms)(const TensorView& x, double floor, double plus, const TensorView& y);
-  void (*inverse_norms_backward)(const TensorView& x, double floor, double plus, const TensorView& y, const TensorView& dy, const TensorView& dx);
+  void (*inverse_norms_backward)(const TensorView& x, double floor, const TensorView& y, const TensorView& dy, const TensorView& dx);
 };
 
 }  // namespace libmoe

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadTokenizer, writeTokenizer } from '../../ts/data/index.ts';
+import { loadTokenizer, tokenizerFromJson, writeTokenizer } from '../../ts/data/index.ts';
 import { LanguageModel, saveModel } from '../../ts/models/language/index.ts';
 import { smallTokenizer } from '../evaluation/small-tokenizer.ts';
 import { libmoe } from './libmoe.ts';
@@ -12,12 +12,26 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const checkpoint = path.join(folder, 'model');
 const dense = path.join(folder, 'dense');
 
+const begun = path.join(folder, 'begun');
+
 const addTokenizer = async (to: string): Promise<void> => void writeTokenizer(to, await smallTokenizer());
 
 beforeAll(async () => {
   const sizes = { vocabularySize: 290, dModel: 8, layers: 2, heads: 2, feedForward: { hidden: 8 } };
   using plain = new LanguageModel(sizes, { seed: 1 });
   await saveModel(plain, dense, { extra: addTokenizer });
+  const { json, config } = await smallTokenizer();
+  const processor = {
+    type: 'TemplateProcessing',
+    single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
+    pair: [{ Sequence: { id: 'A', type_id: 0 } }, { Sequence: { id: 'B', type_id: 1 } }],
+    special_tokens: {
+      '<s>': { id: '<s>', ids: [tokenizerFromJson(json, config).tokenToId('<s>')], tokens: ['<s>'] },
+    },
+  };
+  await saveModel(plain, begun, {
+    extra: (to) => void writeTokenizer(to, { json: { ...json, post_processor: processor }, config }),
+  });
   using mixture = new LanguageModel(
     { ...sizes, moe: { layers: [1], experts: 4, topK: 2, expert: { hidden: 8 } } },
     { seed: 1 },
@@ -67,4 +81,27 @@ it('generate says which experts each token was chosen with', async () => {
   const none = await libmoe(['generate', '--model', dense, '--prompt', 'a', '--routing']);
   expect(none.code).toBe(2);
   expect(none.stderr).toMatch(/ERR_LIBMOE_ARGUMENT: --routing: .* has no MoE layers/);
+}, 60_000);
+
+it('generate begins a text as the tokenizer does, and refuses one that has no beginning', async () => {
+  const from = (model: string, ...args: string[]) =>
+    libmoe(['generate', '--model', model, '--max-tokens', '2', '--temperature', '0', ...args]);
+  const { stdout, stderr } = await from(begun, '--prompt', 'the cat', '--json');
+  expect(stderr).toBe('');
+  const { ids, promptTokens, text } = JSON.parse(stdout);
+  const tokenizer = loadTokenizer(begun);
+  expect(tokenizer.bosId).toBeDefined();
+  expect(ids.slice(0, promptTokens)).toEqual([tokenizer.bosId, ...tokenizer.encode('the cat')]);
+  expect(text).toMatch(/^the cat/);
+  expect(JSON.parse((await from(begun, '--prompt', '', '--json')).stdout).promptTokens).toBe(1);
+  const empty = await from(dense, '--prompt', '');
+  expect(empty.code).toBe(2);
+  expect(empty.stderr).toMatch(
+    /ERR_LIBMOE_ARGUMENT: --prompt is empty, and .* has no token that begins a text/,
+  );
+  for (const seed of ['1.5', '-1', 'x', '']) {
+    const wrong = await from(dense, '--prompt', 'a', '--seed', seed);
+    expect(wrong.code).toBe(2);
+    expect(wrong.stderr).toContain(`--seed expects a whole number, 0 or more, got "${seed}"`);
+  }
 }, 60_000);

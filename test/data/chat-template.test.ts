@@ -55,11 +55,21 @@ describe('chat templates', () => {
     expect(loadChatTemplate(folder).template).toBe('the default');
     expect(loadChatTemplate(folder, 'rag').template).toBe('the rag');
     expect(() => loadChatTemplate(folder, 'tool_use')).toThrow(/no chat template named "tool_use"/);
+    // With tools transformers takes the template of that name.
+    const withTools = [...list, { name: 'tool_use', template: 'the one for {{ tools | length }} tools' }];
+    write('tokenizer_config.json', JSON.stringify({ chat_template: withTools }));
+    const both = loadChatTemplate(folder);
+    expect(applyChatTemplate([], both)).toBe('the default');
+    expect(applyChatTemplate([], both, { tools: [{}, {}] })).toBe('the one for 2 tools');
+    expect(applyChatTemplate([], loadChatTemplate(folder, 'rag'), { tools: [{}] })).toBe('the rag');
     // A file of its own comes first, as in transformers.
     write('chat_template.jinja', 'a file');
     expect(loadChatTemplate(folder).template).toBe('a file');
     write('additional_chat_templates/rag.jinja', 'another file');
     expect(loadChatTemplate(folder, 'rag').template).toBe('another file');
+    expect(applyChatTemplate([], loadChatTemplate(folder), { tools: [{}] })).toBe('a file');
+    write('additional_chat_templates/tool_use.jinja', 'a file for tools');
+    expect(applyChatTemplate([], loadChatTemplate(folder), { tools: [{}] })).toBe('a file for tools');
   });
 
   it('that are not Jinja say so', () => {

@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { loadRecipe, merged, planRecipe, type RecipeInput } from '../../ts/experiment/index.ts';
@@ -122,6 +124,36 @@ describe('plan', () => {
     expect(planRecipe(recipe).parameters).toBeGreaterThan(
       planRecipe({ ...recipe, start: { checkpoint: recipe.start!.checkpoint } }).parameters,
     );
+  });
+
+  it('knows a llama2.c file by its header, and says what another file is', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-plan-'));
+    const recipeOf = (checkpoint: string): RecipeInput => ({
+      name: 'stories',
+      start: { checkpoint: path.join(folder, checkpoint) },
+      data: { train: { dataset: 'sotu', split: 'train' }, sequenceLength: 16, batchSequences: 2 },
+      training: { steps: 1 },
+    });
+    // dim, hidden, layers, heads, heads of keys, tied vocabulary, positions
+    const sizes = [8, 12, 2, 2, 1, 32, 16];
+    const parameters = 32 * 8 + 2 * (2 * 8 * 8 + 2 * 4 * 8 + 3 * 12 * 8 + 2 * 8) + 8;
+    const file = Buffer.alloc(28 + 4 * (parameters + 16 * 4));
+    for (const [i, size] of sizes.entries()) file.writeInt32LE(size, 4 * i);
+    writeFileSync(path.join(folder, 'm.bin'), file);
+    expect(planRecipe(recipeOf('m.bin')).parameters).toBe(parameters);
+    const start = { ...recipeOf('m.bin').start!, upcycle: { experts: 4, topK: 2 } };
+    expect(planRecipe({ ...recipeOf('m.bin'), start }).parameters).toBeGreaterThan(parameters);
+
+    writeFileSync(path.join(folder, 'cut.bin'), file.subarray(0, 100));
+    writeFileSync(path.join(folder, 'm.gguf'), 'GGUF');
+    writeFileSync(path.join(folder, 'm.pt'), 'PK');
+    expect(() => planRecipe(recipeOf('cut.bin'))).toThrow(
+      /ERR_LIBMOE_CHECKPOINT: .*should have \d+ bytes.*has 100/,
+    );
+    expect(() => planRecipe(recipeOf('m.gguf'))).toThrow(/ERR_LIBMOE_UNSUPPORTED: .*is a GGUF file/);
+    expect(() => planRecipe(recipeOf('m.pt'))).toThrow(/ERR_LIBMOE_UNSUPPORTED: .*is a pickle file/);
+    expect(() => planRecipe(recipeOf('absent'))).toThrow(/ERR_LIBMOE_FILE: no checkpoint at/);
+    rmSync(folder, { recursive: true });
   });
 
   it('reckons a named card by its stated speed, and promises nothing of several', () => {

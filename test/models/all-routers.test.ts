@@ -13,7 +13,10 @@ import {
 import { ForwardContext, routerDefinition, routerNames } from '../../ts/moe/index.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';
 import { upcycleWithReport } from '../../ts/upcycling/index.ts';
+import { routerCases } from '../moe/routers/cases.ts';
 import { tinyConfig, tinyModel } from './tiny.ts';
+
+const cases = routerCases('language');
 
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-routers-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -53,9 +56,9 @@ describe.each(routerNames())('%s in a language model', (name) => {
   it('made of a dense model computes what that does, or its definition says why not', () => {
     using dense = tinyModel(tinyConfig);
     const before = logitsOf(dense);
-    for (const compat of routerDefinition(name).compat ?? ['fixed']) {
-      if (compat === 'libmoe' && name === 'tc-moe') continue; // refuses its default balance loss
-      const { model, report } = upcycleWithReport(dense, { experts: 4, topK: 1, router: name, compat });
+    for (const { compat, options } of cases.filter((given) => given.name === name)) {
+      const router = { name, ...options };
+      const { model, report } = upcycleWithReport(dense, { experts: 4, topK: 1, router, compat });
       const logits = logitsOf(model);
       model.dispose();
       const change = Math.max(...logits.map((x, i) => Math.abs(x - before[i]!)));

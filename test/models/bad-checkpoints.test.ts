@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { loadModel, readConfig } from '../../ts/models/language/index.ts';
+import { loadModel, readConfig, readModelConfig } from '../../ts/models/language/index.ts';
 import { readSafetensors, writeSafetensors, writeShardedSafetensors } from '../../ts/storage/safetensors.ts';
 import { memory, scope, tensor } from '../../ts/tensor/index.ts';
 
@@ -149,6 +149,25 @@ describe('config.json', () => {
   });
 });
 
+describe('impossible sizes in config.json', () => {
+  it.each([
+    [
+      { num_attention_heads: 3, head_dim: null },
+      /"hidden_size" \d+ is not a multiple of "num_attention_heads" 3/,
+    ],
+    [{ num_attention_heads: 0 }, /"num_attention_heads" must be a positive integer, got 0/],
+    [{ num_attention_heads: 4, num_key_value_heads: 3 }, /language model: heads 4 must be a multiple of/],
+    [{ num_hidden_layers: 1e10 }, /"num_hidden_layers" must be at most 10000/],
+    [{ num_hidden_layers: 1.5 }, /"num_hidden_layers" must be a positive integer, got 1.5/],
+    [{ vocab_size: -1 }, /"vocab_size" must be a positive integer/],
+    [{ initializer_range: 0 }, /language model: init/],
+    [{ libmoe: { version: 1, model: { layers: 1e10 } } }, /language model: .*layers: /],
+  ])('%j are named, and the file', async (change, message) => {
+    rewrite(change);
+    await refused(new RegExp(`ERR_LIBMOE_CONFIG: ${join(path, 'config.json')}: ${message.source}`));
+  });
+});
+
 describe('a pickle file', () => {
   const pickle = Buffer.from([0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46]);
   const advice = /ERR_LIBMOE_UNSUPPORTED: .* is a pickle file, which can run any code.*safetensors in Python/;
@@ -165,6 +184,7 @@ describe('a pickle file', () => {
     rmSync(join(path, 'model.safetensors'));
     await refused(advice);
     await refused(new RegExp(name.replaceAll('.', '\\.')));
+    expect(readModelConfig(path).layers).toBe(2); // nothing of it is needed to know the model
     rmSync(join(path, 'config.json'));
     await refused(advice);
   });

@@ -137,6 +137,8 @@ describe('config.json of DeepSeek', () => {
       groups,
       balanceCoefficient: 0.002,
     });
+    // Null is none, not the default of an absent field.
+    expect(routerOf(v3, { ...small, n_group: null, topk_group: null })).toEqual({ name: 'shared-v3' });
   });
 
   it('refuses what the model does not have', () => {
@@ -148,6 +150,10 @@ describe('config.json of DeepSeek', () => {
       [v2, { moe_layer_freq: 2 }, /"moe_layer_freq" other than 1/],
       [v2, { num_key_value_heads: 4 }, /"num_key_value_heads": 4 beside 16 heads/],
       [v2, { n_shared_experts: 0 }, /without shared experts/],
+      [v2, { n_shared_experts: null }, /without shared experts/],
+      [v3, { n_shared_experts: null }, /without shared experts/],
+      [v3, { n_routed_experts: null }, /"n_routed_experts": null is not supported/],
+      [v3, { n_group: 8, topk_group: null }, /"topk_group" is null beside "n_group": 8/],
       [
         v2,
         { rope_scaling: { type: 'linear', factor: 2, mscale_all_dim: 1 } },

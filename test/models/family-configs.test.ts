@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { familyOf } from '../../ts/models/language/architectures/index.ts';
+import { phi3 } from '../../ts/models/language/architectures/phi3.ts';
 import {
   configJson,
   countParameters,
@@ -130,6 +131,31 @@ describe('config.json', () => {
     expect(configOf('Qwen3ForCausalLM', json).headDim).toBe(128);
     const phi = configOf('Phi3ForCausalLM', published[4]![2]);
     expect(phi.rotary.scaling).toMatchObject({ kind: 'longrope', factor: 32, originalPositions: 4096 });
+  });
+
+  it('writes a part of a head that turns as a fraction whose product is no channel less', () => {
+    const odd: number[] = [];
+    for (let headDim = 4; headDim <= 128; headDim += 2) {
+      for (let dims = 2; dims < headDim; dims += 2) {
+        const options = {
+          ...tinyConfig,
+          dModel: headDim,
+          heads: 1,
+          keyValueHeads: 1,
+          headDim,
+          rotary: { dims },
+        };
+        const json = phi3.write(resolveLanguageModelConfig(options));
+        const fraction = json.partial_rotary_factor as number;
+        if (Math.floor(headDim * fraction) !== dims) odd.push(headDim, dims);
+      }
+    }
+    expect(odd).toEqual([]);
+    const phi = sizes(44, 96, 4, 1, 1, 50);
+    expect(configOf('Phi3ForCausalLM', { ...phi, partial_rotary_factor: 0.5 }).rotary.dims).toBe(22);
+    expect(() => configOf('Phi3ForCausalLM', { ...phi, partial_rotary_factor: 30 / 44 })).toThrow(
+      /"partial_rotary_factor": 0.68\d+, which is 29 of 44 channels, is not supported/,
+    );
   });
 
   const llama = sizes(64, 96, 4, 4, 2, 50);

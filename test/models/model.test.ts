@@ -140,6 +140,20 @@ describe('LanguageModel', () => {
     expect(again.peak).toBeLessThan(0.7 * kept.peak);
   });
 
+  it('recomputes after its context has gone: the tape keeps the choices', () => {
+    using model = tinyModel(tinyMoe);
+    model.eval(); // without a context nobody walks the graphs of the balance losses
+    const batch = trainingBatch([20, 10]);
+    const gradients = (): number[][] => {
+      model.zeroGrad();
+      scope(() => model.loss(batch).backward());
+      return model.parameters().map((p) => p.grad?.toArray() ?? []);
+    };
+    const kept = gradients();
+    model.activationCheckpointing = true;
+    expect(gradients()).toEqual(kept);
+  });
+
   it('leaves nothing behind, with and without a context, and when it fails', () => {
     using model = tinyModel(tinyMoe);
     noGrad(() => model.forward(packSequences([[1, 2]]))).dispose(); // makes the rotary table

@@ -8,7 +8,7 @@ import { openSafetensors, writeShardedSafetensors } from '../../ts/storage/safet
 import { scope, zeros } from '../../ts/tensor/index.ts';
 import { familyAgrees } from './family-agrees.ts';
 
-describe.each(['olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
+describe.each(['mixtral-window', 'olmoe', 'qwen2-moe', 'qwen3-moe', 'llama4'])('%s', familyAgrees);
 // Of make_deepseek.py.
 describe.each(['deepseek-v2', 'deepseek-v2-groups', 'deepseek-v3', 'deepseek-v3-halves'])('%s', familyAgrees);
 // Of make_gpt_oss.py.
@@ -18,7 +18,10 @@ it('reads the text model of a Llama 4 checkpoint with images, and writes it by i
   const golden = fileURLToPath(new URL('../golden/language/llama4', import.meta.url));
   const folder = mkdtempSync(join(tmpdir(), 'libmoe-llama4-'));
   cpSync(golden, folder, { recursive: true });
-  const text = JSON.parse(readFileSync(join(golden, 'config.json'), 'utf8')) as object;
+  const golds = JSON.parse(readFileSync(join(golden, 'config.json'), 'utf8')) as object;
+  // As published: the tokens that begin and end a text are told beside the sizes, not above them.
+  const tokens = { bos_token_id: 1, eos_token_id: [2, 3], pad_token_id: 4 };
+  const text = { ...golds, ...tokens };
   const whole = {
     architectures: ['Llama4ForConditionalGeneration'],
     model_type: 'llama4',
@@ -37,6 +40,7 @@ it('reads the text model of a Llama 4 checkpoint with images, and writes it by i
   expect(model.config).toEqual(alone.config);
   const wanted = [...alone.namedParameters()].map(([name, value]) => [name, value.toArray()]);
   expect([...model.namedParameters()].map(([name, value]) => [name, value.toArray()])).toEqual(wanted);
-  expect(configJson(model)).toEqual(configJson(alone));
+  expect(model.specialTokens).toEqual(tokens);
+  expect(configJson(model)).toEqual({ ...configJson(alone), ...tokens });
   rmSync(folder, { recursive: true });
 });

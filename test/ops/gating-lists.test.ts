@@ -107,6 +107,21 @@ describe('noisyLogits', () => {
     }
   });
 
+  it('stays finite where the deviation vanishes and there is no floor', () => {
+    for (const dtype of ['f32', 'f64'] as const)
+      for (const raw of [-95, -110, -800])
+        scope(() => {
+          const x = parameter(tensor([1, 2, 3, 4, raw, raw, raw, raw], [1, 8], { dtype }));
+          const n = tensor([0.1, -0.2, 0.3, 0.4], [1, 4], { dtype });
+          const { logits, load } = noisyLogits(x, n, { topK: 2, floor: 0 });
+          expect(load.toArray()).toEqual([0, 0, 1, 1]);
+          cat([flat(logits), load]).backward(tensor(wave(8), [8], { dtype }));
+          for (const g of x.grad!.toArray()) expect(Number.isFinite(g), `${dtype} ${raw}`).toBe(true);
+          x.grad!.dispose();
+          x.dispose();
+        });
+  });
+
   it('gives the same bits for any number of threads, and refuses what does not fit', () => {
     sameOnThreads(() => {
       const x = parameter(tensor(wave(300 * 14), [300, 14]));
@@ -326,5 +341,18 @@ describe('inverseNorms', () => {
     gradientCheck((v) => inverseNorms(v, { floor: 0.1, plus: 0.5 }), [x]);
     gradientCheck((v) => inverseNorms(v, { floor: 1e-6 }), [x]);
     expect(code(() => inverseNorms(x, { floor: 0 }))).toBe('ERR_LIBMOE_ARGUMENT');
+  });
+
+  it('knows a row below the floor in f32, beside a constant that swallows its norm', () => {
+    scope(() => {
+      const x = parameter(tensor([3e-7, 4e-7, 3e-6, 4e-6], [2, 2]));
+      inverseNorms(x, { floor: 1e-6, plus: 0.5 }).backward(tensor([1, 1], [2, 1]));
+      const [a, b, c, d] = x.grad!.toArray();
+      expect([a, b]).toEqual([0, 0]);
+      expect(c! / (-0.6 / 0.25)).toBeCloseTo(1, 4);
+      expect(d! / (-0.8 / 0.25)).toBeCloseTo(1, 4);
+      x.grad!.dispose();
+      x.dispose();
+    });
   });
 });

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
-import { number, whole } from './options.ts';
+import { number, seed, whole } from './options.ts';
 import { printJson, table } from './output.ts';
 
 interface Options {
@@ -42,7 +42,7 @@ export function generateCommand(): Command {
       const sampling = {
         maxTokens: whole('--max-tokens', o.maxTokens),
         temperature: number('--temperature', o.temperature),
-        seed: number('--seed', o.seed),
+        seed: seed('--seed', o.seed),
         routing: o.routing ?? false,
         ...(o.topK && { topK: whole('--top-k', o.topK) }),
         ...(o.topP && { topP: number('--top-p', o.topP) }),
@@ -53,7 +53,15 @@ export function generateCommand(): Command {
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
       const chat = o.chat === true || o.system !== undefined;
-      const prompt = tokenizer.encode(chat ? await conversation(o, checkpoint) : o.prompt);
+      // A chat template writes the token that begins a text by itself.
+      const prompt = tokenizer.encode(chat ? await conversation(o, checkpoint) : o.prompt, {
+        addSpecialTokens: !chat,
+      });
+      if (prompt.length === 0)
+        fail(
+          'ERR_LIBMOE_ARGUMENT',
+          `--prompt is empty, and ${tokenizer.name} has no token that begins a text: give a beginning`,
+        );
       const model = await loadModel(checkpoint);
       model.eval();
       const tokens: Generated[] = [];

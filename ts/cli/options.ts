@@ -8,6 +8,14 @@ export function whole(option: string, text: string): number {
   return n;
 }
 
+/** A seed: a whole number from 0 on. */
+export function seed(option: string, text: string): number {
+  const n = Number(text);
+  if (text.trim() === '' || !Number.isSafeInteger(n) || n < 0)
+    fail('ERR_LIBMOE_ARGUMENT', `${option} expects a whole number, 0 or more, got "${text}"`);
+  return n;
+}
+
 export function number(option: string, text: string): number {
   const n = Number(text);
   if (text.trim() === '' || !Number.isFinite(n))

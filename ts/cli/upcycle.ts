@@ -3,7 +3,7 @@ import type { Tokenizer } from '../data/index.ts';
 import type { LanguageModel } from '../models/language/index.ts';
 import type { RouterDefinition } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { collect, layerSelection, number, whole } from './options.ts';
+import { collect, layerSelection, number, seed, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 import { type StepZero, upcycleText, type WrittenAs } from './upcycle-output.ts';
 
@@ -135,7 +135,7 @@ export function upcycleCommand(): Command {
           },
         }),
         ...(o.only && { only: o.only }),
-        seed: number('--seed', o.seed),
+        seed: seed('--seed', o.seed),
       };
       const dense = await loadModel(from);
       const text = o.text ? readFileSync(o.text, 'utf8') : sampleText;

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { fail } from '../native/index.ts';
-import { readJsonObject } from '../storage/json.ts';
+import { type JsonObject, readJsonObject } from '../storage/json.ts';
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -17,6 +17,8 @@ export interface ChatMessage {
 export interface ChatTemplate {
   /** Jinja, as in Hugging Face's tokenizer files. */
   template: string;
+  /** The one for conversations with tools, of a checkpoint that has another for them. */
+  toolUse?: string;
   /** Texts of the special tokens, `bos_token` and the like, which templates name. */
   specialTokens: Record<string, string>;
 }
@@ -25,7 +27,7 @@ export interface ChatTemplate {
 export interface ChatOptions {
   /** End with what begins the assistant's answer. Default true. */
   addGenerationPrompt?: boolean;
-  /** Tools as JSON schemas, for templates that list them. */
+  /** Tools as JSON schemas, for templates that list them; with them the checkpoint's template `tool_use` is taken if it has one. */
   tools?: readonly object[];
   /** Other variables of the template. */
   variables?: Record<string, unknown>;
@@ -33,7 +35,7 @@ export interface ChatOptions {
 
 /**
  * The chat template of a checkpoint folder: `chat_template.jinja`, or `chat_template` of `tokenizer_config.json` (of several the one named
- * `default`, or as `name` says).
+ * `default`, and `tool_use` for conversations with tools, or as `name` says).
  * @throws ERR_LIBMOE_TOKENIZER when there is none, or none of that name
  */
 export function loadChatTemplate(folder: string, name = 'default'): ChatTemplate {
@@ -44,18 +46,22 @@ export function loadChatTemplate(folder: string, name = 'default'): ChatTemplate
     const text = typeof value === 'string' ? value : (value as { content?: unknown } | null)?.content;
     if (key.endsWith('_token') && typeof text === 'string') specialTokens[key] = text;
   }
-  const file =
-    name === 'default'
-      ? path.join(folder, 'chat_template.jinja')
-      : path.join(folder, 'additional_chat_templates', `${name}.jinja`);
-  if (existsSync(file)) return { template: readFileSync(file, 'utf8'), specialTokens };
-  const template = named(config.chat_template, name);
+  const template = templateOf(folder, config, name);
   if (template === undefined)
     return fail(
       'ERR_LIBMOE_TOKENIZER',
       `${folder} has no chat template${name === 'default' ? '' : ` named "${name}"`}: expected chat_template.jinja, or chat_template in tokenizer_config.json`,
     );
-  return { template, specialTokens };
+  const toolUse = name === 'default' ? templateOf(folder, config, 'tool_use') : undefined;
+  return { template, ...(toolUse !== undefined && { toolUse }), specialTokens };
+}
+
+/** Of a file of its own, else of the configuration. As in transformers, a checkpoint with a file of the default takes nothing else from there for tools. */
+function templateOf(folder: string, config: JsonObject, name: string): string | undefined {
+  const main = path.join(folder, 'chat_template.jinja');
+  const file = name === 'default' ? main : path.join(folder, 'additional_chat_templates', `${name}.jinja`);
+  if (existsSync(file)) return readFileSync(file, 'utf8');
+  return name === 'tool_use' && existsSync(main) ? undefined : named(config.chat_template, name);
 }
 
 /** One template, or a list of named ones. */
@@ -75,12 +81,12 @@ function named(given: unknown, name: string): string | undefined {
  */
 export function applyChatTemplate(
   messages: readonly ChatMessage[],
-  { template, specialTokens }: ChatTemplate,
+  { template, toolUse, specialTokens }: ChatTemplate,
   options: ChatOptions = {},
 ): string {
   const { addGenerationPrompt = true, tools, variables = {} } = options;
   try {
-    return compiled(template).render({
+    return compiled(tools === undefined ? template : (toolUse ?? template)).render({
       ...specialTokens,
       ...variables,
       messages,

@@ -1,5 +1,5 @@
 import { loadTokenizer } from '../data/index.ts';
-import { readConfig } from '../models/language/checkpoint.ts';
+import { readModelConfig } from '../models/language/checkpoint.ts';
 import {
   type LanguageModelConfig,
   parameterReport,
@@ -56,7 +56,7 @@ const processBytes = 128 * 2 ** 20;
 /** The configuration of the model that a recipe trains. @throws ERR_LIBMOE_RECIPE and what reading the checkpoint or the tokenizer throws */
 export function plannedModel(recipe: Recipe): LanguageModelConfig {
   if (recipe.start) {
-    const { config } = readConfig(resolveCheckpoint(recipe.start.checkpoint));
+    const config = readModelConfig(resolveCheckpoint(recipe.start.checkpoint));
     return recipe.start.upcycle ? upcycledConfig(config, recipe.start.upcycle) : config;
   }
   return resolveLanguageModelConfig({

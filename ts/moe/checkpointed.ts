@@ -52,7 +52,8 @@ export function checkpointed<T extends Tensor | Tensor[]>(
     own = results.length;
     return [...results, ...collected(part).map(handOver)];
   };
-  const outputs = checkpoint(run, before ? [...inputs, before.logits] : inputs);
+  const choices = (): Tensor[] => first!.choices;
+  const outputs = checkpoint(run, before ? [...inputs, before.logits] : inputs, choices);
   const part = first!;
   const extra = outputs.slice(own);
   const next = (): Tensor => extra.shift()!;

@@ -24,5 +24,5 @@ export interface NormNative {
     accumulateBias: boolean,
   ): void;
   inverseNorms(x: Handle, floor: number, plus: number, y: Handle): void;
-  inverseNormsBackward(x: Handle, floor: number, plus: number, y: Handle, dy: Handle, dx: Handle): void;
+  inverseNormsBackward(x: Handle, floor: number, y: Handle, dy: Handle, dx: Handle): void;
 }

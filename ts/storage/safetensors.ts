@@ -33,12 +33,15 @@ export interface StoredBox {
   strides: readonly number[];
 }
 
-/** Bytes of a file that are mapped at a time, so that its pages never add more than this to what the process holds. */
+/**
+ * Bytes of a file between the first rows that are mapped at a time: what its pages add to what the process holds while rows lie one after another.
+ * Of a transposed box, whose rows reach over the whole tensor, that can be as much as the tensor.
+ */
 const mappedAtOnce = 32 << 20;
 
 /**
- * The tensors of one file or of a sharded folder. Values go from the mapped file, a piece at a time, straight to where they are wanted: no second
- * copy of the weights exists, and no tensor ever shares memory with the file. The size of a file is checked at every read; one that is cut short
+ * The tensors of one file or of a sharded folder. Values go from the mapped file, a piece at a time (a transposed tensor at once), straight to where
+ * they are wanted: no second copy of the weights is made, and no tensor ever shares memory with the file. The size of a file is checked at every read; one that is cut short
  * in the very moment of a read kills the process (SIGBUS), as with every mapped file: replace checkpoints by renaming, never write into them.
  */
 export class Safetensors {

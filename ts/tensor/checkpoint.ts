@@ -5,10 +5,12 @@ import { type Tensor, view } from './tensor.ts';
 /**
  * Runs `fn` without keeping its intermediate results and runs it again during backward: memory for time (Chen et al., "Training deep nets with
  * sublinear memory cost", arXiv 1604.06174). `fn` must compute the same values both times; random numbers from Philox counters do.
+ * @param found tensors that the first run made and the second needs: asked for between the two, kept by the tape until the second
  */
 export function checkpoint<T extends Tensor | Tensor[]>(
   fn: (...inputs: Tensor[]) => T,
   inputs: readonly Tensor[],
+  found: () => readonly Tensor[] = () => [],
 ): T {
   if (!isGradEnabled()) return fn(...inputs);
   const { result, leaves } = leavesReadBy(() => scope(() => fn(...inputs)));
@@ -20,7 +22,7 @@ export function checkpoint<T extends Tensor | Tensor[]>(
     name: 'checkpoint',
     inputs,
     outputs,
-    saved: inputs,
+    saved: [...inputs, ...found()],
     backward: (gradients: readonly (Tensor | undefined)[]) => {
       const copies = inputs.map((t) => {
         const copy = view(t, t.shape);

@@ -92,7 +92,7 @@ export function inverseNorms(x: Tensor, { floor, plus = 0 }: { floor: number; pl
     saved: [x, y],
     backward: ([dy]) => {
       const dx = emptyLike(x);
-      native().inverseNormsBackward(x.handle, floor, plus, flat(y).handle, flat(dy!).handle, dx.handle);
+      native().inverseNormsBackward(x.handle, floor, flat(y).handle, flat(dy!).handle, dx.handle);
       return [dx];
     },
   });

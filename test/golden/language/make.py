@@ -193,6 +193,13 @@ def olmoe():
         'model.layers.1.mlp.experts.4.down_proj.weight'], 61)
 
 
+def mixtral_window():
+    torch.manual_seed(52)
+    dense('mixtral-window', MixtralForCausalLM(MixtralConfig(**DENSE, head_dim=8, sliding_window=8, num_local_experts=4, num_experts_per_tok=2)), [
+        'model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.k_proj.weight', 'model.layers.0.block_sparse_moe.gate.weight',
+        'model.layers.1.block_sparse_moe.experts.3.w2.weight'], 62)
+
+
 def qwen2_moe():
     torch.manual_seed(53)
     dense('qwen2-moe', Qwen2MoeForCausalLM(Qwen2MoeConfig(
@@ -340,7 +347,7 @@ def libmoe(folder, experts):
 
 SETS = {'llama': llamas, 'mixtral': mixtral, 'libmoe-dense': lambda: libmoe('libmoe-dense', 0), 'libmoe-moe': lambda: libmoe('libmoe-moe', 5),
         'rotary': rotary, 'llama3': llama3, 'mistral': mistral, 'qwen2': qwen2, 'qwen3': qwen3, 'phi3': phi3, 'gpt2': gpt2,
-        'olmoe': olmoe, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe, 'llama4': llama4}
+        'olmoe': olmoe, 'mixtral-window': mixtral_window, 'qwen2-moe': qwen2_moe, 'qwen3-moe': qwen3_moe, 'llama4': llama4}
 
 if __name__ == '__main__':
     for name in sys.argv[1:] or SETS:

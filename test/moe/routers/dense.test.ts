@@ -1,12 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
-import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
 import { checkGradients } from './gradients.ts';
 import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
 import { made, read } from './routed.ts';
-
-leaveToCollector();
 
 describe('dense', () => {
   const place = { experts: 6, topK: 2 };

@@ -1,12 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
-import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
 import { checkGradients } from './gradients.ts';
 import { best, near, rowsOf, softmaxOf, waves } from './plain-numbers.ts';
 import { made, read } from './routed.ts';
-
-leaveToCollector();
 
 /** For every token the experts that take it, by the definition. */
 function reference(logits: readonly number[], experts: number, each: number) {

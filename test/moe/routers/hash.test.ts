@@ -1,10 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
-import { leaveToCollector } from '../../collected.ts';
 import { rowsOf, waves } from './plain-numbers.ts';
 import { made, read } from './routed.ts';
-
-leaveToCollector();
 
 describe('hash', () => {
   const place = { experts: 8, topK: 2 };

@@ -1,10 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { tensor } from '../../../ts/tensor/index.ts';
-import { leaveToCollector } from '../../collected.ts';
 import { rowsOf, waves } from './plain-numbers.ts';
 import { made, pass, read, tokensOf } from './routed.ts';
-
-leaveToCollector();
 
 describe('random', () => {
   const place = { experts: 4, topK: 2 };

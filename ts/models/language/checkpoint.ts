@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fail } from '../../native/index.ts';
+import { codeOf, fail } from '../../native/index.ts';
 import { recoverFolder, writeFileAtomically, writeFolderAtomically } from '../../storage/atomic.ts';
 import { checksumFile, verifyFolder, writeChecksums } from '../../storage/checksums.ts';
 import { isJsonObject, type JsonObject, type JsonValue, readJsonObject } from '../../storage/json.ts';
@@ -9,8 +9,13 @@ import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
 import { type Architecture, architectureOf, familyOf } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
 import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
-import { refuseForeignFile, refuseForeignFolder, refuseQuantised } from './foreign-files.ts';
-import { loadLlama2c } from './llama2c.ts';
+import {
+  refuseForeignFile,
+  refuseForeignFolder,
+  refusePickledWeights,
+  refuseQuantised,
+} from './foreign-files.ts';
+import { loadLlama2c, readLlama2cConfig } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
 
 /** Where and in which dtype a model is loaded. */
@@ -35,8 +40,36 @@ export function readConfig(folder: string): {
   const architecture = architectureOf(json, source);
   refuseQuantised(json, source, architecture.quantisations);
   const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
-  const config = resolveLanguageModelConfig(own ?? architecture.read(json, source));
+  const config = resolvedFrom(own ?? architecture.read(json, source), source);
   return { config, architecture, json };
+}
+
+/** As resolveLanguageModelConfig, which names what is wrong, but not the file. */
+function resolvedFrom(options: unknown, source: string): LanguageModelConfig {
+  try {
+    return resolveLanguageModelConfig(options);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === undefined) throw error;
+    return fail(code, `${source}: ${(error as Error).message.replace(`${code}: `, '')}`, error);
+  }
+}
+
+/**
+ * The configuration of what {@link loadModel} loads; of the weights nothing is read.
+ * @throws as {@link readConfig}, and ERR_LIBMOE_CHECKPOINT for a file that is no llama2.c checkpoint
+ */
+export function readModelConfig(path: string): LanguageModelConfig {
+  return isFile(path) ? readLlama2cConfig(path) : readConfig(path).config;
+}
+
+/** Whether a checkpoint is a llama2.c file, not a folder. @throws ERR_LIBMOE_FILE when there is none, and for a foreign file what it is */
+function isFile(path: string): boolean {
+  if (!existsSync(path)) recoverFolder(path);
+  if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
+  if (statSync(path).isDirectory()) return false;
+  refuseForeignFile(path);
+  return true;
 }
 
 /**
@@ -45,13 +78,9 @@ export function readConfig(folder: string): {
  *   is never opened), or ERR_LIBMOE_CHECKPOINT naming missing files, and missing, unexpected and mis-shaped tensors
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LanguageModel> {
-  if (!existsSync(path)) recoverFolder(path);
-  if (!existsSync(path)) fail('ERR_LIBMOE_FILE', `no checkpoint at ${path}`);
-  if (!statSync(path).isDirectory()) {
-    refuseForeignFile(path);
-    return loadLlama2c(path, options);
-  }
+  if (isFile(path)) return loadLlama2c(path, options);
   if (existsSync(join(path, checksumFile))) verifyFolder(path);
+  refusePickledWeights(path);
   const { config, architecture, json } = readConfig(path);
   const files = openSafetensors(path);
   const dtype = options.dtype ?? storedDtype(json);
@@ -64,8 +93,11 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   }
   model.checkpoint = path;
   model.family = architecture.name;
+  const text = isJsonObject(json.text_config) ? json.text_config : {};
   model.specialTokens = Object.fromEntries(
-    specialTokenFields.flatMap((field) => (field in json ? [[field, json[field]!]] : [])),
+    specialTokenFields
+      .filter((field) => field in json || field in text)
+      .map((field) => [field, json[field] ?? text[field] ?? null]),
   );
   return model;
 }
@@ -73,10 +105,14 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
 /** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
 export function readModelWeights(model: LanguageModel, folder: string): void {
   const { architecture } = readConfig(folder);
+  refusePickledWeights(folder);
   readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
 }
 
-/** Written even when unknown: families have defaults for them, which may lie outside the vocabulary. */
+/**
+ * In config.json or, of a text model among others, in its `text_config`. Written even when unknown: families have defaults for them, which may lie
+ * outside the vocabulary.
+ */
 const specialTokenFields = ['bos_token_id', 'eos_token_id', 'pad_token_id'] as const;
 
 function storedDtype(json: JsonObject): Dtype {

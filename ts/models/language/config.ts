@@ -70,7 +70,7 @@ const moeSchema = z.strictObject({
 export const languageModelConfigSchema = z.strictObject({
   vocabularySize: count,
   dModel: count,
-  layers: count,
+  layers: count.max(10_000),
   heads: count,
   /** Default: as many as `heads`. Fewer: grouped-query attention. */
   keyValueHeads: count.optional(),

@@ -52,15 +52,20 @@ export function refuseForeignFile(path: string): void {
   }
 }
 
-/** Says what a folder lacks to be a checkpoint, or that its weights are in a pickle. @throws ERR_LIBMOE_UNSUPPORTED, _CHECKPOINT */
-export function refuseForeignFolder(folder: string): void {
+/** Refuses to load from a folder whose weights are in a pickle. @throws ERR_LIBMOE_UNSUPPORTED */
+export function refusePickledWeights(folder: string): void {
   const names = readdirSync(folder);
   const pickle = names.find(pickleNamed);
   // Many folders hold both; the pickle is not needed then.
   if (pickle !== undefined && !names.some((name) => /^model.*\.safetensors/.test(name))) {
     refusePickle(join(folder, pickle), folder);
   }
+}
+
+/** Says what a folder lacks to be a checkpoint. @throws ERR_LIBMOE_CHECKPOINT */
+export function refuseForeignFolder(folder: string): void {
   if (existsSync(join(folder, 'config.json'))) return;
+  const names = readdirSync(folder);
   const found = names.length === 0 ? 'is empty' : `has no config.json (it has ${shown(names)})`;
   fail(
     'ERR_LIBMOE_CHECKPOINT',

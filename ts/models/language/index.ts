@@ -14,6 +14,7 @@ export {
   type LoadOptions,
   loadModel,
   readConfig,
+  readModelConfig,
   type SaveOptions,
   saveModel,
   writeModelFiles,

@@ -1,7 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { fail } from '../../native/index.ts';
 import type { DeviceName, Dtype } from '../../tensor/index.ts';
+import { type LanguageModelConfig, type LanguageModelOptions, resolveLanguageModelConfig } from './config.ts';
 import { LanguageModel } from './model.ts';
+
+const headerBytes = 28;
 
 /** Sections of the file in order; each holds all layers. */
 interface Header {
@@ -15,9 +18,10 @@ interface Header {
   positions: number;
 }
 
-function readHeader(file: Buffer, path: string): Header {
-  if (file.byteLength < 28)
-    fail('ERR_LIBMOE_CHECKPOINT', `${path} is too short for a llama2.c checkpoint: ${file.byteLength} bytes`);
+/** The header at the beginning of a file of `bytes` bytes, which must be as many as it tells. */
+function readHeader(file: Buffer, bytes: number, path: string): Header {
+  if (bytes < headerBytes)
+    fail('ERR_LIBMOE_CHECKPOINT', `${path} is too short for a llama2.c checkpoint: ${bytes} bytes`);
   const [dim, hidden, layers, heads, keyValueHeads, vocabulary, positions] = Array.from(
     { length: 7 },
     (_, i) => file.readInt32LE(4 * i),
@@ -44,7 +48,57 @@ function readHeader(file: Buffer, path: string): Header {
       `${path} is not a llama2.c checkpoint: its header reads ${JSON.stringify(header)}`,
     );
   }
+  const expected = expectedBytes(header);
+  if (bytes !== expected) {
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `${path} should have ${expected} bytes by its header, it has ${bytes}: truncated or another version`,
+    );
+  }
   return header;
+}
+
+function expectedBytes(header: Header): number {
+  const { dim, hidden, layers, heads, keyValueHeads, vocabulary, positions } = header;
+  const headDim = dim / heads;
+  const perLayer = 2 * dim * dim + 2 * keyValueHeads * headDim * dim + 3 * hidden * dim;
+  const norms = (2 * layers + 1) * dim;
+  const embeddings = vocabulary * dim * (header.tied ? 1 : 2);
+  return headerBytes + 4 * (embeddings + norms + layers * perLayer + positions * headDim);
+}
+
+const optionsOf = (header: Header): LanguageModelOptions => ({
+  vocabularySize: header.vocabulary,
+  dModel: header.dim,
+  layers: header.layers,
+  heads: header.heads,
+  keyValueHeads: header.keyValueHeads,
+  norm: 'rmsnorm',
+  eps: 1e-5,
+  feedForward: { hidden: header.hidden, activation: 'silu', gated: true, bias: false },
+  tieEmbeddings: header.tied,
+  maxPositions: header.positions,
+});
+
+/**
+ * The configuration of a llama2.c checkpoint, of which the header alone is read.
+ * @throws as {@link loadLlama2c}
+ */
+export function readLlama2cConfig(path: string): LanguageModelConfig {
+  const head = Buffer.alloc(headerBytes);
+  let bytes: number;
+  try {
+    const descriptor = openSync(path, 'r');
+    try {
+      readSync(descriptor, head, 0, headerBytes, 0);
+      bytes = fstatSync(descriptor).size;
+    } finally {
+      closeSync(descriptor);
+    }
+  } catch (cause) {
+    return fail('ERR_LIBMOE_FILE', `cannot read ${path}`, cause);
+  }
+  return resolveLanguageModelConfig(optionsOf(readHeader(head, bytes, path)));
 }
 
 /**
@@ -62,42 +116,12 @@ export function loadLlama2c(
   } catch (cause) {
     return fail('ERR_LIBMOE_FILE', `cannot read ${path}`, cause);
   }
-  const header = readHeader(file, path);
-  const { dim, hidden, layers, heads, keyValueHeads, vocabulary, positions } = header;
+  const header = readHeader(file, file.byteLength, path);
+  const { dim, hidden, heads, keyValueHeads, vocabulary, positions } = header;
   const headDim = dim / heads;
   const kvDim = keyValueHeads * headDim;
-  const section = { embedding: vocabulary * dim, norms: layers * dim, frequencies: positions * headDim };
-  const perLayer = 2 * dim * dim + 2 * kvDim * dim + 3 * hidden * dim;
-  const expected =
-    28 +
-    4 *
-      (section.embedding * (header.tied ? 1 : 2) +
-        2 * section.norms +
-        layers * perLayer +
-        dim +
-        section.frequencies);
-  if (file.byteLength !== expected) {
-    fail(
-      'ERR_LIBMOE_CHECKPOINT',
-      `${path} should have ${expected} bytes by its header, it has ${file.byteLength}: truncated or another version`,
-    );
-  }
-  const model = new LanguageModel(
-    {
-      vocabularySize: vocabulary,
-      dModel: dim,
-      layers,
-      heads,
-      keyValueHeads,
-      norm: 'rmsnorm',
-      eps: 1e-5,
-      feedForward: { hidden, activation: 'silu', gated: true, bias: false },
-      tieEmbeddings: header.tied,
-      maxPositions: positions,
-    },
-    { seed: 'later', ...options },
-  );
-  let at = 28;
+  const model = new LanguageModel(optionsOf(header), { seed: 'later', ...options });
+  let at = headerBytes;
   const take = (count: number): Float32Array => {
     const values = new Float32Array(count);
     for (let i = 0; i < count; i++) values[i] = file.readFloatLE(at + 4 * i);
@@ -105,7 +129,7 @@ export function loadLlama2c(
     return values;
   };
   const perBlock = (count: number): Float32Array[] => model.blocks.map(() => take(count));
-  model.embedding.weight.write(take(section.embedding));
+  model.embedding.weight.write(take(vocabulary * dim));
   const attentionNorms = perBlock(dim);
   const queries = perBlock(dim * dim);
   const keys = perBlock(kvDim * dim);
@@ -116,8 +140,8 @@ export function loadLlama2c(
   const downs = perBlock(dim * hidden);
   const ups = perBlock(hidden * dim);
   model.finalNorm.weight.write(take(dim));
-  at += 4 * section.frequencies;
-  model.output?.weight.write(take(section.embedding));
+  at += 4 * positions * headDim;
+  model.output?.weight.write(take(vocabulary * dim));
   for (const [i, block] of model.blocks.entries()) {
     const { attention, feedForward } = block;
     block.attentionNorm.weight.write(attentionNorms[i]!);

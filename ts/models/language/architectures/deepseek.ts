@@ -19,11 +19,12 @@ import {
   routedBy,
   sharedSum,
   weighsOutputs,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import { latentForm, latentTensors, readLatentFields, writeLatentFields } from './latent-fields.ts';
 import { isRotaryBuffer } from './llama.ts';
-import type { FamilyNeed } from './needs.ts';
+import { type FamilyNeed, turnsNeighbours } from './needs.ts';
 
 /** What the two families assume where config.json is silent. */
 interface MixtureDefaults {
@@ -43,14 +44,18 @@ function readMixture(
 ): Omit<NonNullable<LanguageModelOptions['moe']>, 'router'> | undefined {
   fields.refuse(fields.number('moe_layer_freq', 1) !== 1, 'a "moe_layer_freq" other than 1');
   const first = fields.number('first_k_dense_replace', defaults.firstMoe);
+  if (!Number.isInteger(first) || first < 0)
+    fields.wrong(`"first_k_dense_replace" must be 0 or a positive integer, got ${first}`);
   if (first >= model.layers) return undefined;
-  const hidden = fields.number('moe_intermediate_size', defaults.hidden);
-  const shared = fields.number('n_shared_experts', defaults.shared);
+  const hidden = fields.count('moe_intermediate_size', defaults.hidden);
+  const shared = fields.optionalNumber('n_shared_experts', defaults.shared) ?? 0;
   fields.refuse(shared < 1, 'a mixture without shared experts');
+  for (const name of ['n_routed_experts', 'num_experts_per_tok', 'moe_intermediate_size'])
+    fields.refuse(fields.has(name) && fields.get(name) === undefined, `"${name}": null`);
   return {
     layers: first === 0 ? 'all' : Array.from({ length: model.layers - first }, (_, i) => first + i),
-    experts: fields.number('n_routed_experts', defaults.experts),
-    topK: fields.number('num_experts_per_tok', defaults.topK),
+    experts: fields.count('n_routed_experts', defaults.experts),
+    topK: fields.count('num_experts_per_tok', defaults.topK),
     expert: { ...model.feedForward!, hidden },
     shared: { hidden: shared * hidden },
     routedScaling: fields.number('routed_scaling_factor', defaults.scaling),
@@ -85,7 +90,7 @@ function mixtureForm(
     gatedExperts(moe),
     noExpertBias(moe),
     oneActivation(config),
-    [shared !== undefined, 'no shared expert'],
+    withSharedExpert(moe),
     [
       shared === undefined || shared.hidden % expert.hidden === 0,
       'a shared expert whose width is no multiple of the others’',
@@ -154,9 +159,7 @@ export const deepseekV2: Architecture = {
     const method = fields.string('topk_method', 'greedy');
     const grouped = method === 'group_limited_greedy';
     fields.refuse(!grouped && method !== 'greedy', `"topk_method": "${method}"`);
-    const groups = grouped
-      ? { count: fields.number('n_group'), kept: fields.number('topk_group') }
-      : undefined;
+    const groups = grouped ? { count: fields.count('n_group'), kept: fields.count('topk_group') } : undefined;
     return {
       ...model,
       moe: {
@@ -168,7 +171,7 @@ export const deepseekV2: Architecture = {
   },
   needs: (config) => [
     ...latentForm(config),
-    [config.rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+    turnsNeighbours(config),
     [config.dModel % config.heads === 0, 'a dModel that is no multiple of heads'],
     ...mixtureForm(config, (moe) => [
       routedBy(moe, 'shared-v2'),
@@ -213,14 +216,17 @@ export const deepseekV3: Architecture = {
       const given = fields.string(name, known);
       fields.refuse(given !== known, `"${name}": "${given}"`);
     }
-    const groups = { count: fields.number('n_group', 8), kept: fields.number('topk_group', 4) };
+    const count = fields.optionalNumber('n_group', 8) ?? 1;
+    const kept = fields.optionalNumber('topk_group', 4);
+    if (count > 1 && kept === undefined)
+      fields.wrong(`"topk_group" is null beside "n_group": ${count}: write how many groups are kept`);
     return {
       ...model,
       moe: {
         ...moe,
         router: {
           name: 'shared-v3',
-          ...(groups.count > 1 && { groups }),
+          ...(count > 1 && { groups: { count, kept } }),
           ...(fields.boolean('norm_topk_prob', true) ? {} : { normalise: false }),
           ...readBalance(fields),
         },

@@ -74,6 +74,10 @@ export const noSharedExpert = ({ shared }: MoeConfig): FamilyNeed => [
   shared === undefined,
   'a shared expert',
 ];
+export const withSharedExpert = ({ shared }: MoeConfig): FamilyNeed => [
+  shared !== undefined,
+  'no shared expert',
+];
 export const noSigmoidGate = ({ shared }: MoeConfig): FamilyNeed => [
   shared?.sigmoidGate !== true,
   'a shared expert with sigmoidGate',

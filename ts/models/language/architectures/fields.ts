@@ -1,6 +1,8 @@
 import { fail } from '../../../native/index.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from '../../../storage/json.ts';
 
+const maxLayers = 10_000;
+
 /** Reads the fields of a config.json and says which one is wrong. */
 export class Fields {
   readonly #json: JsonObject;
@@ -48,7 +50,15 @@ export class Fields {
       : this.wrong(`"${name}" must be a positive integer, got ${value}`);
   }
 
-  optionalNumber(name: string): number | undefined {
+  /** How many layers there are: no more than anybody builds, so that lists of them can be made. */
+  layers(name: string, fallback?: number): number {
+    const value = this.count(name, fallback);
+    return value <= maxLayers ? value : this.wrong(`"${name}" must be at most ${maxLayers}, got ${value}`);
+  }
+
+  /** A number of which null says that there is none; `absent` where the field is not written. */
+  optionalNumber(name: string, absent?: number): number | undefined {
+    if (!this.has(name)) return absent;
     return this.get(name) === undefined ? undefined : this.number(name);
   }
 

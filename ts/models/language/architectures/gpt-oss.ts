@@ -44,7 +44,7 @@ function withDefaults(json: JsonObject): JsonObject {
 
 /** Windows by layer: as `layer_types` says, else every other layer from the first on. */
 function readWindows(fields: Fields, layers: number): (number | null)[] {
-  const window = fields.has('sliding_window') ? (fields.optionalNumber('sliding_window') ?? null) : 128;
+  const window = fields.optionalNumber('sliding_window', 128) ?? null;
   const slides =
     fields.get('layer_types') === undefined
       ? Array.from({ length: layers }, (_, layer) => layer % 2 === 0)
@@ -80,8 +80,8 @@ export const gptOss: Architecture = {
       window: readWindows(fields, rest.layers),
       moe: {
         layers: 'all',
-        experts: fields.number('num_local_experts'),
-        topK: fields.number('num_experts_per_tok'),
+        experts: fields.count('num_local_experts'),
+        topK: fields.count('num_experts_per_tok'),
         router: { name: 'smoe', bias: true, activationAfterTopK: true },
         expert: { hidden: feedForward!.hidden, activation: 'clampedSwiglu', gated: true, bias: true },
       },

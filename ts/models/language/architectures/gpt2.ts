@@ -48,24 +48,24 @@ export const gpt2: Architecture = {
     fields.refuse(!fields.boolean('scale_attn_weights', true), '"scale_attn_weights": false');
     for (const name of ['scale_attn_by_inverse_layer_idx', 'add_cross_attention'])
       fields.refuse(fields.boolean(name, false), `"${name}"`);
-    const dModel = fields.number('n_embd', 768);
+    const dModel = fields.count('n_embd', 768);
     return {
-      vocabularySize: fields.number('vocab_size', 50_257),
+      vocabularySize: fields.count('vocab_size', 50_257),
       dModel,
-      layers: fields.number('n_layer', 12),
-      heads: fields.number('n_head', 12),
+      layers: fields.layers('n_layer', 12),
+      heads: fields.count('n_head', 12),
       norm: 'layernorm',
       eps: fields.number('layer_norm_epsilon', 1e-5),
       positions: 'learned',
       feedForward: {
-        hidden: fields.number('n_inner', 4 * dModel),
+        hidden: fields.count('n_inner', 4 * dModel),
         activation: activationOf(fields, 'activation_function', 'gelu_new'),
         gated: false,
         bias: true,
       },
       attentionBias: true,
       tieEmbeddings: fields.boolean('tie_word_embeddings', true),
-      maxPositions: fields.number('n_positions', 1024),
+      maxPositions: fields.count('n_positions', 1024),
       init: { std: fields.number('initializer_range', 0.02) },
     };
   },

@@ -21,12 +21,17 @@ export function readLatentFields(
   defaults: LlamaDefaults,
   interleaved: boolean,
 ): LanguageModelOptions {
-  const { headDim: _, keyValueHeads, rotary: __, ...rest } = readLlamaFields(fields, defaults);
+  const {
+    headDim: _,
+    keyValueHeads,
+    rotary: __,
+    ...rest
+  } = readLlamaFields(fields, { ...defaults, latent: true });
   fields.refuse(
     keyValueHeads !== rest.heads,
     `"num_key_value_heads": ${keyValueHeads} beside ${rest.heads} heads`,
   );
-  const rotaryDim = fields.number('qk_rope_head_dim', 64);
+  const rotaryDim = fields.count('qk_rope_head_dim', 64);
   const rotary = readRotary(fields, rotaryDim, defaults);
   const settings = fields.nested(
     fields.object('rope_scaling') === undefined ? 'rope_parameters' : 'rope_scaling',
@@ -37,16 +42,16 @@ export function readLatentFields(
       settings.get('mscale_all_dim') !== undefined,
     '"mscale_all_dim" without yarn',
   );
-  const queryRank = fields.has('q_lora_rank') ? fields.optionalNumber('q_lora_rank') : 1536;
+  const queryRank = fields.optionalNumber('q_lora_rank', 1536);
   return {
     ...rest,
     attention: {
       kind: 'mla',
       ...(queryRank !== undefined && { queryRank }),
-      keyValueRank: fields.number('kv_lora_rank', 512),
-      contentDim: fields.number('qk_nope_head_dim', 128),
+      keyValueRank: fields.count('kv_lora_rank', 512),
+      contentDim: fields.count('qk_nope_head_dim', 128),
       rotaryDim,
-      valueDim: fields.number('v_head_dim', 128),
+      valueDim: fields.count('v_head_dim', 128),
       eps: latentEps,
     },
     rotary: { ...rotary, ...(interleaved && { interleaved }) },

@@ -53,32 +53,38 @@ export interface LlamaDefaults extends RotaryDefaults {
   /** Default: as many as heads. */
   keyValueHeads?: number;
   headDim?: number;
+  /** Heads are as wide as latent attention says. */
+  latent?: boolean;
 }
 
 /** What Llama and its relatives share. */
 export function readLlamaFields(fields: Fields, defaults: LlamaDefaults): LanguageModelOptions {
-  const heads = fields.number('num_attention_heads');
-  const dModel = fields.number('hidden_size');
-  const written = fields.optionalNumber('head_dim');
+  const heads = fields.count('num_attention_heads');
+  const dModel = fields.count('hidden_size');
+  const written = fields.get('head_dim') === undefined ? undefined : fields.count('head_dim');
   const headDim = written ?? (fields.has('head_dim') ? undefined : defaults.headDim) ?? dModel / heads;
+  if (!Number.isInteger(headDim) && !defaults.latent)
+    fields.wrong(
+      `"hidden_size" ${dModel} is not a multiple of "num_attention_heads" ${heads}: write "head_dim"`,
+    );
   const fewer = fields.has('num_key_value_heads') ? undefined : defaults.keyValueHeads;
   return {
-    vocabularySize: fields.number('vocab_size'),
+    vocabularySize: fields.count('vocab_size'),
     dModel,
-    layers: fields.number('num_hidden_layers'),
+    layers: fields.layers('num_hidden_layers'),
     heads,
-    keyValueHeads: fields.number('num_key_value_heads', fewer ?? heads),
+    keyValueHeads: fields.count('num_key_value_heads', fewer ?? heads),
     headDim,
     norm: 'rmsnorm',
     eps: fields.number('rms_norm_eps', defaults.eps),
     rotary: readRotary(fields, headDim, defaults),
     feedForward: {
-      hidden: fields.number('intermediate_size'),
+      hidden: fields.count('intermediate_size'),
       activation: activationOf(fields),
       gated: true,
     },
     tieEmbeddings: fields.boolean('tie_word_embeddings', false),
-    maxPositions: fields.number('max_position_embeddings', defaults.maxPositions),
+    maxPositions: fields.count('max_position_embeddings', defaults.maxPositions),
     init: { std: fields.number('initializer_range', 0.02) },
   };
 }

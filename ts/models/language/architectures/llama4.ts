@@ -21,6 +21,7 @@ import {
   sharedSum,
   stepOf,
   unscaled,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
@@ -39,6 +40,7 @@ import {
   noWindow,
   oneAttentionBias,
   queryKeyNorm,
+  turnsNeighbours,
 } from './needs.ts';
 
 const chunked = 'chunked_attention';
@@ -75,7 +77,7 @@ function readChunk(
     ? types.flatMap((type, layer) => (type === chunked ? [layer] : []))
     : turning;
   if (chosen.length === 0) return undefined;
-  const size = fields.has('attention_chunk_size') ? fields.optionalNumber('attention_chunk_size') : 8192;
+  const size = fields.optionalNumber('attention_chunk_size', 8192);
   if (size === undefined)
     return fields.wrong(`layers of "${chunked}" need "attention_chunk_size", which is null`);
   return { size, layers: selectionOf(chosen, layers) };
@@ -107,7 +109,7 @@ function readText(fields: Fields): LanguageModelOptions {
   return {
     ...rest,
     rotary: { ...rotary, interleaved: true, layers: turning },
-    feedForward: { hidden: fields.number('intermediate_size_mlp', 16_384), activation, gated: true },
+    feedForward: { hidden: fields.count('intermediate_size_mlp', 16_384), activation, gated: true },
     attentionBias: fields.boolean('attention_bias', false),
     qkNorm: fields.boolean('use_qk_norm', true) ? 'turned' : undefined,
     chunk: readChunk(fields, rest.layers, turning),
@@ -115,8 +117,8 @@ function readText(fields: Fields): LanguageModelOptions {
     ...(moeLayers && {
       moe: {
         layers: moeLayers,
-        experts: fields.number('num_local_experts', 16),
-        topK: fields.number('num_experts_per_tok', 1),
+        experts: fields.count('num_local_experts', 16),
+        topK: fields.count('num_experts_per_tok', 1),
         router: { name: 'sigmoid', normalise: false },
         weighted: 'inputs',
         expert: { hidden, activation, gated: true },
@@ -137,7 +139,7 @@ const llama4Experts = (moe: MoeConfig): FamilyNeed[] => [
   [moe.weighted === 'inputs', "weights of experts' outputs"],
   gatedExperts(moe),
   noExpertBias(moe),
-  [moe.shared !== undefined, 'no shared expert'],
+  withSharedExpert(moe),
   [
     moe.shared === undefined || moe.shared.hidden === moe.expert.hidden,
     'a shared expert of another width than the routed ones',
@@ -196,7 +198,7 @@ export const llama4: Architecture = {
     };
     return [
       ...llamaForm(plain),
-      [rotary.interleaved === true, 'rotary embedding of channels of both halves'],
+      turnsNeighbours(config),
       ...needsMixture(config, (moe) => [...llama4Experts(moe), oneActivation(config)]),
       oneAttentionBias(config),
       queryKeyNorm(config, undefined, 'turned'),

@@ -19,7 +19,7 @@ export const mistral: Architecture = {
     const defaults = { base: 10000, maxPositions: 131_072, eps: 1e-6, keyValueHeads: 8 };
     return {
       ...readLlamaFields(fields, defaults),
-      window: fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096,
+      window: fields.optionalNumber('sliding_window', 4096),
     };
   },
   needs: (config) => [

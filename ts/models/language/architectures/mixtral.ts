@@ -29,11 +29,11 @@ export const mixtral: Architecture = {
       window: fields.optionalNumber('sliding_window'),
       moe: {
         layers: 'all',
-        experts: fields.number('num_local_experts', 8),
-        topK: fields.number('num_experts_per_tok', 2),
+        experts: fields.count('num_local_experts', 8),
+        topK: fields.count('num_experts_per_tok', 2),
         router: { name: 'smoe' },
         expert: {
-          hidden: fields.number('intermediate_size'),
+          hidden: fields.count('intermediate_size'),
           activation: activationOf(fields),
           gated: true,
           bias: false,

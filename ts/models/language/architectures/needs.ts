@@ -65,6 +65,10 @@ export const noOutputBias = ({ outputBias }: LanguageModelConfig): FamilyNeed =>
   !outputBias,
   'a bias of the projection to the vocabulary',
 ];
+export const turnsNeighbours = ({ rotary }: LanguageModelConfig): FamilyNeed => [
+  rotary.interleaved === true,
+  'rotary embedding of channels of both halves',
+];
 export const headsFillWidth = ({ heads, headDim, dModel }: LanguageModelConfig): FamilyNeed => [
   heads * headDim === dModel,
   'a headDim other than dModel / heads',

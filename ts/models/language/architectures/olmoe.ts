@@ -39,8 +39,8 @@ export const olmoe: Architecture = {
       qkNorm: 'projection',
       moe: {
         layers: 'all',
-        experts: fields.number('num_experts', 64),
-        topK: fields.number('num_experts_per_tok', 8),
+        experts: fields.count('num_experts', 64),
+        topK: fields.count('num_experts_per_tok', 8),
         router: softmaxRouter(fields.boolean('norm_topk_prob', false)),
         expert: { hidden, activation, gated: true },
       },

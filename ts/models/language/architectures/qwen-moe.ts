@@ -18,6 +18,7 @@ import {
   softmaxExperts,
   softmaxRouter,
   stepOf,
+  withSharedExpert,
 } from './expert-fields.ts';
 import { Fields } from './fields.ts';
 import {
@@ -75,11 +76,11 @@ function readExperts(
   return {
     moe: {
       layers,
-      experts: fields.number('num_experts', fields.number('num_local_experts', usual.experts)),
-      topK: fields.number('num_experts_per_tok', usual.topK),
+      experts: fields.count('num_experts', fields.count('num_local_experts', usual.experts)),
+      topK: fields.count('num_experts_per_tok', usual.topK),
       router: softmaxRouter(fields.boolean('norm_topk_prob', false)),
       expert: {
-        hidden: fields.number('moe_intermediate_size', usual.hidden),
+        hidden: fields.count('moe_intermediate_size', usual.hidden),
         activation: rest.feedForward!.activation,
         gated: true,
       },
@@ -124,7 +125,7 @@ export const qwen2Moe: Architecture = {
       '"use_sliding_window" without "layer_types", of which versions of transformers make different layers,',
     );
     const { moe } = readExperts(fields, rest, { experts: 60, topK: 4, hidden: 1408 });
-    const shared = { hidden: fields.number('shared_expert_intermediate_size', 5632), sigmoidGate: true };
+    const shared = { hidden: fields.count('shared_expert_intermediate_size', 5632), sigmoidGate: true };
     return {
       ...rest,
       attentionBias: fields.boolean('qkv_bias', true),
@@ -135,7 +136,7 @@ export const qwen2Moe: Architecture = {
   },
   needs: (config) => [
     ...mixedForm(config, (moe) => [
-      [moe.shared !== undefined, 'no shared expert'],
+      withSharedExpert(moe),
       [moe.shared === undefined || moe.shared.sigmoidGate === true, 'a shared expert without sigmoidGate'],
       sharedSum(moe),
     ]),
@@ -162,7 +163,7 @@ export const qwen3Moe: Architecture = {
     const rest = readLlamaFields(fields, { ...defaults, keyValueHeads: 4 });
     fields.refuse(fields.get('layer_types') !== undefined, '"layer_types" in a Qwen3-MoE model');
     const slides = fields.boolean('use_sliding_window', false);
-    const size = fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096;
+    const size = fields.optionalNumber('sliding_window', 4096);
     return {
       ...rest,
       attentionBias: fields.boolean('attention_bias', false),

@@ -25,7 +25,7 @@ const full = 'full_attention';
  * The windows of Qwen's layers: none unless `use_sliding_window`; then those that `layer_types` names, or all from `max_window_layers` on.
  */
 export function readLayerWindows(fields: Fields, layers: number): (number | null)[] | undefined {
-  const size = fields.has('sliding_window') ? fields.optionalNumber('sliding_window') : 4096;
+  const size = fields.optionalNumber('sliding_window', 4096);
   const window = fields.boolean('use_sliding_window', false) ? (size ?? null) : null;
   const types = fields.get('layer_types');
   const from = fields.number('max_window_layers', 28);

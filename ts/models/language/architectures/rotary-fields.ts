@@ -33,7 +33,12 @@ export function readRotary(
   const fraction =
     settings.optionalNumber('partial_rotary_factor') ?? fields.number('partial_rotary_factor', 1);
   fields.refuse(fraction !== 1 && !defaults.partial, `"partial_rotary_factor": ${fraction}`);
-  const dims = 2 * Math.ceil(Math.floor(headDim * fraction) / 2); // transformers rounds up
+  const dims = Math.floor(headDim * fraction);
+  // Of an odd number transformers turns one channel more, by the frequencies of the odd number.
+  fields.refuse(
+    dims % 2 !== 0,
+    `"partial_rotary_factor": ${fraction}, which is ${dims} of ${headDim} channels,`,
+  );
   const scaling = readScaling(fields, settings, kind, defaults);
   return { dims, base, ...(scaling && { scaling }) };
 }
@@ -96,13 +101,20 @@ function readScaling(
 /** The fields of config.json for rotary embedding, in both spellings. */
 export function writeRotary({ rotary, headDim, maxPositions }: LanguageModelConfig): JsonObject {
   const scaled = rotary.scaling === undefined ? undefined : scalingFields(rotary.scaling, maxPositions);
-  const partial: JsonObject = rotary.dims === headDim ? {} : { partial_rotary_factor: rotary.dims / headDim };
+  const partial: JsonObject =
+    rotary.dims === headDim ? {} : { partial_rotary_factor: fractionOf(rotary.dims, headDim) };
   return {
     rope_theta: rotary.base,
     ...partial,
     rope_parameters: { rope_type: 'default', ...scaled, rope_theta: rotary.base, ...partial },
     ...(scaled && { rope_scaling: scaled }),
   };
+}
+
+/** The part that `dims` are of `headDim`, so that the floor of their product is `dims` again. */
+function fractionOf(dims: number, headDim: number): number {
+  const nearest = dims / headDim;
+  return Math.floor(headDim * nearest) === dims ? nearest : nearest * (1 + Number.EPSILON);
 }
 
 function scalingFields(scaling: RotaryScaling, maxPositions: number): JsonObject {
