@@ -4,8 +4,10 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadRecipe, merged, planRecipe, prepareData, runRecipe } from '../../ts/experiment/index.ts';
 import { readConfig } from '../../ts/models/language/checkpoint.ts';
-import { routerDefinition } from '../../ts/moe/index.ts';
-import { setThreads, threads } from '../../ts/tensor/index.ts';
+import type { LanguageModelConfig } from '../../ts/models/language/index.ts';
+import { createRouter, ForwardContext, routerDefinition } from '../../ts/moe/index.ts';
+import { noGrad, scope, setThreads, threads } from '../../ts/tensor/index.ts';
+import { randn } from '../../ts/tensor/random.ts';
 import { leaveToCollector } from '../collected.ts';
 
 leaveToCollector();
@@ -41,6 +43,8 @@ describe('recipes/language', () => {
       expect(parameters('dense')).toBe({ '154m': 35_783_488, '660m': 129_769_280 }[size]);
       // 64 routed and two shared experts are 66; two rows of the router are gone.
       for (const name of ['shared-v2', 'shared-v3']) expect(parameters(name)).toBe(moe[size] - n * 2 * d);
+      // A projection to 33 dimensions, embeddings in them and a temperature instead of the router's matrix.
+      expect(parameters('xmoe')).toBe(moe[size] + n * (33 * d + 66 * 33 + 1 - 66 * d));
       expect(parameters('tc-moe')).toBe(moe[size] + n * 74 * d);
       // Eight more rows, six vectors and their mixing rows; a residual in all layers but the first.
       expect(parameters('moe++')).toBe(moe[size] + n * (8 + 6 + 12) * d + (n - 1) * 74 * 74);
@@ -51,31 +55,79 @@ describe('recipes/language', () => {
       expect(plans.get('moe++')!.activeParameters).toBeLessThan(active);
     });
 
-  it("has LibMoE's hyperparameters", () => {
-    const of = (size: string) => {
-      const { data, training, precision } = loadRecipe(fileOf(size, 'smoe'));
-      const { steps, clipNorm, schedule, optimizer } = training;
-      return { tokens: data.tokenLimit, steps, clipNorm, schedule, optimizer, precision };
-    };
-    const common = {
-      precision: 'bf16',
-      optimizer: { name: 'adamw', beta1: 0.9, beta2: 0.999, weightDecay: 0.01 },
-    };
-    expect(of('154m')).toMatchObject({
-      ...common,
-      tokens: 1024 * 64 * 100_100,
-      steps: 100_000,
-      clipNorm: 0.1,
-      schedule: { learningRate: 2.5e-4, warmupSteps: 0, minimumRatio: 0.1 },
+  /** §4.2 of the specification: what every model of a size has. */
+  const sizeOf = {
+    '154m': {
+      data: { tokenLimit: 1024 * 64 * 100_100 },
+      model: { dModel: 512, layers: 16, headDim: 82 },
+      training: {
+        steps: 100_000,
+        clipNorm: 0.1,
+        schedule: { warmupSteps: 0 },
+        checkpointEvery: 10_000,
+        evaluateEvery: 10_000,
+      },
+    },
+    '660m': {
+      data: { tokenLimit: 1024 * 64 * 400_100 },
+      model: { dModel: 1024, layers: 18, headDim: 128 },
+      training: {
+        steps: 400_000,
+        clipNorm: 0.25,
+        schedule: { warmupSteps: 4000 },
+        checkpointEvery: 20_000,
+        evaluateEvery: 20_000,
+      },
+    },
+  };
+  const expertSize = { '154m': 128, '660m': 256 };
+  const common = {
+    seed: 42,
+    precision: 'bf16',
+    tokenizer: { train: { vocabularySize: 8000 } },
+    data: { sequenceLength: 1024, batchSequences: 64, order: 'libmoe' },
+    model: { heads: 4, rotary: { fraction: 0.5 }, init: 'libmoe' },
+    training: {
+      microBatches: 4,
+      optimizer: { name: 'adamw', beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01 },
+      schedule: { name: 'cosine', learningRate: 2.5e-4, minimumRatio: 0.1, compat: 'libmoe' },
+    },
+  };
+
+  for (const size of sizes)
+    it.each(names)(`${size}/%s has LibMoE's hyperparameters`, (name) => {
+      const recipe = loadRecipe(fileOf(size, name));
+      expect(recipe).toMatchObject(common);
+      expect(recipe).toMatchObject(sizeOf[size]);
+      const { moe, dModel, layers } = recipe.model as unknown as LanguageModelConfig;
+      const hidden = expertSize[size];
+      if (name === 'dense') {
+        expect(moe ?? null).toBeNull();
+        expect(recipe.model).toMatchObject({ feedForward: { hidden: 8 * hidden, activation: 'relu' } });
+        return;
+      }
+      const shared = name.startsWith('shared');
+      expect(moe).toMatchObject({
+        ...(shared ? { experts: 64, topK: 6, shared: { hidden: 2 * hidden } } : { experts: 66, topK: 8 }),
+        expert: { hidden, activation: 'relu', gated: false },
+      });
+      const { name: router, ...options } = moe!.router;
+      expect(router).toBe(name);
+      const place = { width: dModel, layer: 0, layers, compat: 'fixed', shared } as const;
+      using made = createRouter(router, options, { ...place, experts: moe!.experts, topK: moe!.topK });
+      using context = new ForwardContext({ training: true });
+      const outputs = { 'moe++': 74, 'tc-moe': 140 }[name] ?? moe!.experts;
+      scope(() => {
+        const pass = context.routing(0, '0');
+        const { losses, logits } = noGrad(() => made.route(randn([4, dModel], { seed: 1 }), pass));
+        const coefficients = Object.fromEntries((losses ?? []).map((l) => [l.name, l.coefficient]));
+        // moe.perplexity_reg; ReMoE, which LibMoE has no code of, balances by its penalty.
+        expect(coefficients.balance).toBe(name === 'remoe' ? undefined : 0.01);
+        expect(coefficients.routerZ).toBeUndefined();
+        expect(logits!.shape[1]).toBe(outputs);
+      });
+      if (name === 'xmoe') expect(made.namedParameters().get('projection')!.shape).toEqual([33, dModel]);
     });
-    expect(of('660m')).toMatchObject({
-      ...common,
-      tokens: 1024 * 64 * 400_100,
-      steps: 400_000,
-      clipNorm: 0.25,
-      schedule: { learningRate: 2.5e-4, warmupSteps: 4000, minimumRatio: 0.1 },
-    });
-  });
 
   it("can be had as LibMoE's code computes it, where the router has that", () => {
     for (const name of names) {

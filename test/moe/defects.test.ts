@@ -203,6 +203,25 @@ describe('all routers', () => {
     expect(tried.length).toBeGreaterThanOrEqual(12);
   });
 
+  it.each(['sigmoid', 'shared-v2', 'shared-v3', 'tc-moe', 'xmoe'])(
+    '#15: libmoe ignores the std that is asked for in vision-language layers of %s',
+    (name) => {
+      const place = { width: 60, experts: 40, topK: 2, layer: 0, layers: 1, compat: 'libmoe' } as const;
+      const matrix = (init?: object): number[] => {
+        using router = createRouter(name, { ...vision, ...(init && { init }) }, { ...place, shared: true });
+        return router
+          .namedParameters()
+          .get(name === 'xmoe' ? 'projection' : 'weight')!
+          .toArray();
+      };
+      const values = matrix({ std: 0.3 });
+      expect(values).toEqual(matrix());
+      const found = Math.sqrt(values.reduce((a, v) => a + v * v, 0) / values.length);
+      // X-MoE's projection starts as any linear layer: U(±1/√width).
+      expect(found / (name === 'xmoe' ? (3 * 60) ** -0.5 : 0.02)).toBeCloseTo(1, 1);
+    },
+  );
+
   it('#18: the z-loss of a bf16 layer is that of its logits in full precision', () => {
     scope(() => {
       const values = waves(40, 8);

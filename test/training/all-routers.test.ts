@@ -1,7 +1,8 @@
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LanguageModel, type LanguageModelOptions } from '../../ts/models/language/index.ts';
-import { routerDefinition, routerNames } from '../../ts/moe/index.ts';
+import { type Compat, createRouter, routerDefinition, routerNames } from '../../ts/moe/index.ts';
+import { setThreads, threads } from '../../ts/tensor/index.ts';
 import { checkpointEvery, optimizer, type StepReport, schedule, train } from '../../ts/training/index.ts';
 import { leaveToCollector } from '../collected.ts';
 import { tinyConfig } from '../models/tiny.ts';
@@ -11,15 +12,46 @@ import { ToyData } from './toy.ts';
 leaveToCollector();
 
 const root = temporaryFolder();
+const before = threads();
+// So small a model is faster on one thread.
+beforeAll(() => setThreads(1));
+afterAll(() => setThreads(before));
 const steps = 8;
 
-async function session(name: string, options: object, out: string, until?: number) {
+/** The most choices up to 2 that a router makes under this `compat`: Switch's own method makes one. */
+function choicesOf(name: string, compat: Compat, options: object): number {
+  const place = { width: tinyConfig.dModel, experts: 4, layer: 0, layers: 3, compat, shared: true } as const;
+  const makes = (topK: number): boolean => {
+    try {
+      createRouter(name, options, { ...place, topK }).dispose();
+      return true;
+    } catch (error) {
+      if (/topK/.test((error as Error).message)) return false;
+      throw error;
+    }
+  };
+  return makes(2) ? 2 : 1;
+}
+
+interface Kind {
+  until?: number;
+  compat?: Compat;
+  topK?: number;
+}
+
+async function session(
+  name: string,
+  options: object,
+  out: string,
+  { until, compat = 'fixed', topK = choicesOf(name, compat, options) }: Kind = {},
+) {
   const config: LanguageModelOptions = {
     ...tinyConfig,
     vocabularySize: 64,
     moe: {
       experts: 4,
-      topK: 1,
+      topK,
+      compat,
       router: { name, ...options },
       expert: { hidden: 8 },
       ...(routerDefinition(name).sharedExpert && { shared: { hidden: 8 } }),
@@ -51,11 +83,17 @@ async function session(name: string, options: object, out: string, until?: numbe
 const losses = (reports: StepReport[]) => reports.map(({ step, loss, gradNorm }) => [step, loss, gradNorm]);
 
 describe('training with every router', () => {
-  it.each(routerNames())('%s is resumed bit for bit', async (name) => {
-    const straight = await session(name, {}, join(root, `${name}-straight`));
-    const out = join(root, `${name}-resumed`);
-    await session(name, {}, out, 6);
-    const second = await session(name, {}, out);
+  const kinds = routerNames().flatMap((name) =>
+    (routerDefinition(name).compat ?? (['fixed'] as const)).map((compat) => ({ name, compat })),
+  );
+
+  it.each(kinds)('$name ($compat) is resumed bit for bit', async ({ name, compat }) => {
+    // LibMoE's language models have no switch balance of ternary choices.
+    const options = name === 'tc-moe' && compat === 'libmoe' ? { balance: 'global' } : {};
+    const straight = await session(name, options, join(root, `${name}-${compat}-straight`), { compat });
+    const out = join(root, `${name}-${compat}-resumed`);
+    await session(name, options, out, { until: 5, compat });
+    const second = await session(name, options, out, { compat });
     expect(second.reports[0]!.step).toBe(5);
     expect(losses(second.reports)).toEqual(losses(straight.reports.slice(4)));
     expect(second.weights).toEqual(straight.weights);
@@ -78,7 +116,7 @@ describe('training with every router', () => {
   });
 
   it("adapts remoe's λ, the same in all layers", async () => {
-    const { buffers } = await session('remoe', { sparsityFactor: 2 }, join(root, 'remoe'));
+    const { buffers } = await session('remoe', { sparsityFactor: 2 }, join(root, 'remoe'), { topK: 1 });
     const [first, ...others] = [...buffers.values()].map(([value]) => value!);
     expect(others).toEqual([first, first]);
     // More than a quarter of the gates are open at the start: λ doubles at every one of the 8 steps unless the goal is reached before.

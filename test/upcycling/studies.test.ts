@@ -48,7 +48,12 @@ describe('how routers start', () => {
     const counted = upcycled({ initSeeds: 5, seed: 9 });
     expect(router(counted, 0)).toEqual(router(alike, 0));
     expect(router(counted, 1)).toEqual(router(alike, 2));
-    expect(() => upcycled({ initSeeds: [5, 5] })).toThrow(/ERR_LIBMOE_CONFIG.*seeds lists 2 layers.*layer 2/);
+    expect(() => upcycled({ initSeeds: [5, 5] })).toThrow(
+      /ERR_LIBMOE_CONFIG.*seeds lists 2 layers.*the model has 3/,
+    );
+    expect(() => upcycled({ initSeeds: [5, 5, 6, 7] })).toThrow(
+      /ERR_LIBMOE_CONFIG.*seeds lists 4 layers.*the model has 3/,
+    );
     expect(() => upcycled({ initScheme: 'kaiming-uniform', initStd: 0.3 })).toThrow(
       /ERR_LIBMOE_CONFIG.*takes no initStd, got 0\.3/,
     );
@@ -141,6 +146,16 @@ describe('expert noise', () => {
     const four = state.get('blocks.1.moe.experts.up')!;
     expect(more.slice(0, four.length)).toEqual(four);
     expect(() => upcycled({ expertNoise: {} })).toThrow(/ERR_LIBMOE_CONFIG.*set reinitialise.*perturb/);
+  });
+
+  it('refuses what would change nothing', () => {
+    const refused = (expertNoise: object, experts: number, message: RegExp) =>
+      expect(() => upcycled({ expertNoise, experts, topK: 1 })).toThrow(message);
+    const tooSmall = /ERR_LIBMOE_CONFIG.*reinitialise 0\.01 of 40 hidden units.*set at least 0\.025/;
+    refused({ reinitialise: 0.01 }, 4, tooSmall);
+    refused({ reinitialise: 0.01, perturb: 0.1 }, 4, tooSmall);
+    refused({ perturb: 0.1, keepFirst: true }, 1, /ERR_LIBMOE_CONFIG.*keepFirst.*only expert/);
+    expect(upcycled({ expertNoise: { reinitialise: 0.025 } }).report.expertNoise!.units).toBe(1);
   });
 });
 

@@ -10,7 +10,7 @@ export interface RoutingStatistics {
   choices: StepChoices['layers'];
 }
 
-/** Puts the routing records of a step's micro-batches together: counts are summed (over ranks too), means weighted by tokens. */
+/** Puts the routing records of a step's micro-batches and of all ranks together: counts are summed, means weighted by tokens. */
 export async function routingStatistics(
   records: readonly RoutingRecord[],
   strategy: Strategy,
@@ -19,9 +19,12 @@ export async function routingStatistics(
   const routing: Record<string, LayerRouting> = {};
   const choices = new Map<string, { counts: readonly number[]; tokens: number }>();
   for (const [layer, { entropy, margin, dropped, ...own }] of summaries) {
-    const [tokens = 0, ...counts] = await strategy.reduceCounts([own.tokens, ...own.counts]);
+    const sums = [own.tokens, entropy * own.tokens, margin * own.tokens, dropped];
+    const reduced = await strategy.reduceCounts([...sums, ...own.counts]);
+    const [tokens = 0, entropies = 0, margins = 0, lost = 0, ...counts] = reduced;
     choices.set(layer, { counts, tokens });
-    routing[layer] = { counts, entropy, margin, dropped };
+    const mean = (total: number): number => (tokens > 0 ? total / tokens : 0);
+    routing[layer] = { counts, entropy: mean(entropies), margin: mean(margins), dropped: lost };
   }
   return { routing, choices };
 }

@@ -6,7 +6,7 @@ export interface LayerRouting {
   entropy: number;
   /** Mean over tokens of the gap between the two largest mixing weights, rescaled to sum 1. */
   margin: number;
-  /** Assignments that found no room in their expert. */
+  /** Choices that found no room in their expert, on all ranks. */
   dropped: number;
 }
 

@@ -33,7 +33,7 @@ export interface NoiseReport {
  * `reinitialise`: in every expert round(share · hidden) hidden units of its own choice lose their rows of `up` (gate and up alike) and their
  * column of `down` to new numbers N(μ, σ²), μ and σ those of the dense gate, up and down matrix (Nakamura et al., "Drop-Upcycling", arXiv
  * 2502.19261). `perturb` adds normal noise to all weights first. Biases stay. Each expert draws from the seed, its layer and its index.
- * @throws ERR_LIBMOE_CONFIG when neither is asked for
+ * @throws ERR_LIBMOE_CONFIG when neither is asked for, or nothing would change
  */
 export function addExpertNoise(
   experts: Experts,
@@ -45,6 +45,16 @@ export function addExpertNoise(
     fail('ERR_LIBMOE_CONFIG', 'expertNoise: set reinitialise (a share of hidden units), perturb, or both');
   const { count, hidden, width } = experts;
   const units = reinitialise === undefined ? 0 : Math.round(reinitialise * hidden);
+  if (reinitialise !== undefined && units === 0)
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `expertNoise: reinitialise ${reinitialise} of ${hidden} hidden units is less than half a unit, and none would be drawn anew: set at least ${leastShare(hidden)}`,
+    );
+  if (keepFirst && count === 1)
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      'expertNoise: keepFirst leaves the only expert as it is: set experts to 2 or more',
+    );
   const matrices = parts(experts);
   const statistics = matrices.map(({ tensor, at }) => {
     using first = view(tensor, tensor.shape.slice(1), 0);
@@ -77,6 +87,9 @@ export function addExpertNoise(
   }
   return { changed: keepFirst ? count - 1 : count, experts: count, units, hidden };
 }
+
+/** A share of the hidden units that is one of them, in few digits. */
+const leastShare = (hidden: number): number => Number((1 / hidden).toPrecision(2));
 
 /** A matrix of one expert, hidden × width: where it lies, and the place of the weight of a hidden unit and a channel within the expert. */
 interface Part {

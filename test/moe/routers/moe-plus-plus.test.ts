@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ForwardContext, MoeLayer, type Router } from '../../../ts/moe/index.ts';
 import { noGrad, scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
+import { dropPolicies } from '../../../ts/tensor/permutation.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
 import { checkGradients } from './gradients.ts';
@@ -166,6 +167,39 @@ describe('moe++', () => {
       expect(dropped).toBeGreaterThan(0);
       expect(await context.records[0]!.read()).toMatchObject({ tokens: counted, dropped });
     }
+  });
+
+  it.each(dropPolicies)('leaves it to the layer whom a full expert drops: %s', async (dropPolicy) => {
+    const tokens = 12;
+    using layer = new MoeLayer({
+      router: {
+        name: 'moe++',
+        renormaliseZero: false,
+        copyExperts: 0,
+        constantExperts: 0,
+        capacityFactor: 1.1,
+      },
+      experts: 2,
+      topK: 2,
+      dModel: 5,
+      expert: { hidden: 3 },
+      dropPolicy,
+    });
+    // Expert 1 and then the zero expert; the larger the first channel, the larger the share of the expert.
+    parameterOf(layer.router, 'weight').write([0, 1, 0.5].flatMap((v) => [v, 0, 0, 0, 0]));
+    const x = Array.from({ length: tokens }, (_, t) => [0.5 + t / 4, -1, 0.5, 2, 0.3]).flat();
+    using context = new ForwardContext({ training: true });
+    const rows = noGrad(() => scope(() => layer.forward(tensor(x, [tokens, 5]), context).toArray()));
+    const kept = rowsOf(rows, 5).flatMap((row, t) => (row.some((v) => v !== 0) ? [t] : []));
+    const share = (1.1 * tokens * 2) / (0.75 * 2 + 1);
+    const room = Math.ceil(0.75 * share);
+    expect(room).toBeLessThan(tokens);
+    expect(kept.length).toBe(room);
+    if (dropPolicy === 'position') expect(kept[0]).toBe(0);
+    if (dropPolicy === 'probability' || dropPolicy === 'batch-prioritised')
+      expect(kept[0]).toBe(tokens - room);
+    const dropped = tokens - room + tokens - Math.ceil(share);
+    expect(await context.records[0]!.read()).toMatchObject({ dropped });
   });
 
   it('runs in a layer: tokens of cheap experts need no expert', async () => {

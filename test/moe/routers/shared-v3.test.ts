@@ -176,10 +176,16 @@ describe('shared-v3 besides', () => {
     checkGradients(router, waves(6, 6));
   });
 
-  it('has no groups as LibMoE computes it', () => {
-    const groups = { count: 2, kept: 1 };
-    expect(() => made('shared-v3', { experts: 4, topK: 2, compat: 'libmoe' }, { groups })).toThrow(
-      /ERR_LIBMOE_CONFIG.*has no groups/,
+  it.each([
+    { groups: { count: 2, kept: 1 } },
+    { scaling: 2.5 },
+    { biasUpdate: 0.001 },
+    { biasUpdateUntil: 1 },
+  ])('refuses what LibMoE does not compute: %o', (options) => {
+    const place = { experts: 4, topK: 2, compat: 'libmoe' } as const;
+    const [option] = Object.keys(options);
+    expect(() => made('shared-v3', place, options)).toThrow(
+      new RegExp(`ERR_LIBMOE_CONFIG.*has no ${option} as LibMoE computes it`),
     );
   });
 

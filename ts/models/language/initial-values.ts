@@ -47,7 +47,7 @@ function gaussianRule(
 export function routerRule(model: LanguageModel, path: string, usual: MatrixInit): Initialiser | undefined {
   const init = model.config.moe!.router.init as RouterInit | undefined;
   const layer = Number(/^blocks\.(\d+)\./.exec(path)?.[1]);
-  return routerStart(model, path, initialiserOf(init, usual, { layer }));
+  return routerStart(model, path, initialiserOf(init, usual, { layer, layers: model.config.layers }));
 }
 
 /** The router of `blocks.N.moe.router.…`, and the name in it. */

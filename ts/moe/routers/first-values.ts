@@ -31,24 +31,24 @@ export const initOption = z.union([matrixInitSchema, z.literal('linear')]);
 /** {@link MatrixInit}, or 'linear' for PyTorch's default. */
 export type RouterInit = MatrixInit | 'linear';
 
-/** What `init` means in a layer of a model; what it leaves open is as in `usual`. @throws ERR_LIBMOE_CONFIG for a list of seeds that ends before the layer */
+/** What `init` means in a layer of a model; what it leaves open is as in `usual`. @throws ERR_LIBMOE_CONFIG for a list of seeds that is not one per layer */
 export function initialiserOf(
   init: RouterInit | undefined,
   usual: RouterInit,
-  { layer }: Pick<RouterPlace, 'layer'>,
+  { layer, layers }: Pick<RouterPlace, 'layer' | 'layers'>,
 ): Initialiser {
-  if (init === undefined) return initialiserOf(usual, usual, { layer });
+  if (init === undefined) return initialiserOf(usual, usual, { layer, layers });
   if (init === 'linear') return kaimingUniform();
   const { scheme = 'normal', seeds } = init;
   const known = usual === 'linear' || scheme === 'kaiming-uniform' ? undefined : usual.std;
   const drawn = byScheme(scheme, init.std ?? known);
   if (seeds === undefined) return drawn;
-  const own = Array.isArray(seeds) ? seeds[layer] : seeds + layer;
-  if (own === undefined)
-    return fail(
+  if (Array.isArray(seeds) && seeds.length !== layers)
+    fail(
       'ERR_LIBMOE_CONFIG',
-      `init.seeds lists ${(seeds as number[]).length} layers and has none for layer ${layer}: give one seed per layer of the model, or one number`,
+      `init.seeds lists ${seeds.length} layers and the model has ${layers}: give one seed per layer of the model, or one number`,
     );
+  const own = Array.isArray(seeds) ? seeds[layer]! : seeds + layer;
   // Without the number of the layer in the name the seed alone decides.
   return (target, { name }) => drawn(target, { seed: own, name: name.replace(/(^|\.)\d+(?=\.|$)/, '') });
 }

@@ -172,7 +172,8 @@ class MoePlusPlusRouter extends ScoringRouter {
     const share = (o.capacityFactor * counted * topK) / (o.cheapWeight * this.#experts + cheap);
     const own = Math.max(1, Math.ceil(o.cheapWeight * share * (1 - 1e-12)));
     const theirs = Math.max(1, Math.ceil(share * (1 - 1e-12)));
-    const capacity = ids.map((id) => (id < 0 ? theirs : own));
+    // What an expert has no room for the layer drops, by its policy; nobody else knows of choices without computation.
+    const capacity = ids.map((id) => (id < 0 ? theirs : Number.POSITIVE_INFINITY));
     using plan = dispatchPlan(choices, { experts: this.#outputs, capacity });
     const kept = noGrad(() => cast(greaterEqual(cast(plan.inverse, dtype), 0), dtype));
     const dropped = noGrad(() => slice(plan.dropped, 0, this.#experts, this.#outputs));

@@ -5,7 +5,7 @@ import type { RoutingContext } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { checkGroups, deepseekOptions, type ExpertGroups } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided, withLibmoeStart } from './top-k-rule.ts';
 
 /** With groups (DeepSeek-V2's device-limited routing) a group is worth its best score. */
 const options = topKOptions.extend(deepseekOptions);
@@ -18,13 +18,14 @@ const asTheyAre = (given: z.output<typeof options>, { compat }: Pick<RouterPlace
  * The routed part of DeepSeekMoE and DeepSeek-V2 (Dai et al., arXiv 2401.06066; arXiv 2405.04434): softmax over the routed experts, the topK best,
  * beside an expert that sees every token, which the layer owns. `topK` counts routed experts alone.
  * `fixed` divides the chosen probabilities by their sum, as LibMoE does; `libmoe` counts only first choices in the vision-language balance loss
- * and starts every layer alike; `original` leaves the probabilities as they are.
+ * and starts every layer alike, with the std 0.02 whatever `init` says; `original` leaves the probabilities as they are.
  */
 class SharedV2Router extends TopKRouter {
   readonly #groups: ExpertGroups;
 
   constructor(given: z.output<typeof options>, place: RouterPlace) {
     const rule = ruleOf('softmax', given, place);
+    withLibmoeStart(rule, given, place.compat);
     if (asTheyAre(given, place)) rule.weights = 'scores';
     rule.losses = { ...rule.losses, over: given.balanceOver };
     super(rule, given, place);

@@ -11,15 +11,15 @@ import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { Compat, StepChoices } from '../router.ts';
 import { checkGroups, deepseekOptions } from './expert-groups.ts';
 import { TopKRouter } from './top-k.ts';
-import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf, type TopKOptions, type TopKRule, withLibmoeStart } from './top-k-rule.ts';
 
 const options = ownWeightOptions.extend({
   /** Factor of the balance loss; default 1e-4 (sequence-wise), in `libmoe` 0.01. */
   balanceCoefficient: coefficientSchema.optional(),
-  /** u: by how much an expert's bias moves after each step; 0 turns the correction off. */
-  biasUpdate: z.number().min(0).default(0.001),
-  /** The part of the training run after which biases stay; 1: never. DeepSeek-V3 stopped at 0.966. */
-  biasUpdateUntil: z.number().min(0).max(1).default(1),
+  /** u: by how much an expert's bias moves after each step; 0 turns the correction off. Default 0.001. */
+  biasUpdate: z.number().min(0).optional(),
+  /** The part of the training run after which biases stay; 1 (default): never. DeepSeek-V3 stopped at 0.966. */
+  biasUpdateUntil: z.number().min(0).max(1).optional(),
   /** A group is worth the sum of its two best biased scores. */
   ...deepseekOptions,
   /** Divide the chosen scores by their sum. */
@@ -79,7 +79,7 @@ class SharedV3Router extends TopKRouter {
   }
 
   override afterStep({ counts, step, totalSteps }: StepChoices): void {
-    const { biasUpdate, biasUpdateUntil } = this.#options;
+    const { biasUpdate = 0.001, biasUpdateUntil = 1 } = this.#options;
     if (biasUpdate === 0 || (totalSteps > 0 && step > biasUpdateUntil * totalSteps)) return;
     const mean = counts.reduce((a, c) => a + c, 0) / counts.length;
     this.selectionBias.write(
@@ -105,14 +105,21 @@ registerRouter('shared-v3', {
   sharedExpert: true,
   create(given, place) {
     if (place.compat !== 'libmoe') return new SharedV3Router(given, place);
-    if (given.groups)
-      fail('ERR_LIBMOE_CONFIG', 'router "shared-v3" has no groups as LibMoE computes it: leave out compat');
+    const without = (['groups', 'scaling', 'biasUpdate', 'biasUpdateUntil'] as const).filter(
+      (option) => given[option] !== undefined,
+    );
+    if (without.length > 0)
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `router "shared-v3" has no ${without.join(', ')} as LibMoE computes it: leave out ${without.length > 1 ? 'these' : 'it'}, or compat`,
+      );
     const own = {
       ...given,
       activationAfterTopK: false,
       balanceCoefficient: given.balanceCoefficient ?? 0.01,
     };
     const rule = ownRule(own, place);
+    withLibmoeStart(rule, own, place.compat);
     if (rule.losses.balance === 'standard') rule.probability = 'sigmoid';
     return new TopKRouter(rule, own, place);
   },

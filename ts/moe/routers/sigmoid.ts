@@ -1,6 +1,6 @@
 import { registerRouter } from '../registry.ts';
 import { TopKRouter } from './top-k.ts';
-import { ruleOf, topKOptions, undivided } from './top-k-rule.ts';
+import { ruleOf, topKOptions, undivided, withLibmoeStart } from './top-k-rule.ts';
 
 /**
  * σ-MoE: every expert scored by its own sigmoid, the topK best, scores divided by their sum. The vision-language flavour balances the softmax
@@ -22,10 +22,7 @@ registerRouter('sigmoid', {
   compat: ['fixed', 'libmoe', 'original'],
   create(options, place) {
     const rule = ruleOf('sigmoid', options, place);
-    if (place.compat === 'libmoe' && options.flavour === 'vision-language' && rule.init !== 'linear') {
-      rule.init = { std: 0.02 };
-      rule.ownInit = true;
-    }
+    withLibmoeStart(rule, options, place.compat);
     if (place.compat === 'original') {
       if (options.normalise !== true) rule.weights = 'scores';
       rule.equalRows = true;

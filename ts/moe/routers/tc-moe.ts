@@ -14,7 +14,7 @@ import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
 import { ofChoices } from './choice-table.ts';
 import { ScoringRouter } from './scoring.ts';
-import { ownWeightOptions, ruleOf } from './top-k-rule.ts';
+import { ownWeightOptions, ruleOf, withLibmoeStart } from './top-k-rule.ts';
 
 const options = ownWeightOptions.extend({
   /** Factor of the reward for probability on the null experts. */
@@ -39,6 +39,7 @@ class TernaryRouter extends ScoringRouter {
     const own = { ...given, activationAfterTopK: false };
     const rule = ruleOf('softmax', own, place);
     rule.weights = 'scores';
+    withLibmoeStart(rule, given, place.compat);
     if (place.compat === 'libmoe' && given.flavour === 'language' && folds(rule.losses.balance))
       fail(
         'ERR_LIBMOE_CONFIG',

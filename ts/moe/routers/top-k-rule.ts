@@ -3,6 +3,7 @@ import { fail } from '../../native/index.ts';
 import type { GateOptions } from '../../tensor/gating.ts';
 import type { GateLossOptions } from '../losses.ts';
 import type { RouterPlace } from '../registry.ts';
+import type { Compat } from '../router.ts';
 import { initOption, type RouterInit, usualInit } from './first-values.ts';
 import { lossesOf, lossOptions } from './loss-options.ts';
 
@@ -56,6 +57,20 @@ function weightsOf({ activationAfterTopK, normalise }: TopKOptions): TopKRule['w
 /** Why weights need not sum to 1 under an option of {@link topKOptions}; undefined where they do, for a softmax. */
 export const undivided = ({ normalise }: Pick<TopKOptions, 'normalise'>): string | undefined =>
   normalise === false ? 'the chosen scores are not divided by their sum (option normalise)' : undefined;
+
+/**
+ * Starts the matrix as LibMoE does in the vision-language layers of all methods but `smoe` and `moe++`: std 0.02 whatever is asked for, unless
+ * that is 'linear'.
+ */
+export function withLibmoeStart(
+  rule: TopKRule,
+  { flavour }: Pick<TopKOptions, 'flavour'>,
+  compat: Compat,
+): void {
+  if (compat !== 'libmoe' || flavour === 'language' || rule.init === 'linear') return;
+  rule.init = { std: 0.02 };
+  rule.ownInit = true;
+}
 
 /** What both flavours have in common, from the options: how weights are normalised, which losses, how to start. */
 export function ruleOf(score: TopKRule['score'], options: TopKOptions, place: RouterPlace): TopKRule {

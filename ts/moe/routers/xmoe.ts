@@ -84,7 +84,7 @@ class XmoeRouter extends Router {
   }
 
   #projections(rule: Initialiser): Initialiser {
-    return this.#double && this.#options.init === undefined ? kaimingUniform() : rule;
+    return this.#double ? kaimingUniform() : rule;
   }
 
   #directions(): Initialiser {
