@@ -24,7 +24,7 @@ import {
   type SweepOptions,
 } from '../../ts/experiment/index.ts';
 import { copyFolder } from '../../ts/experiment/sweep-copy.ts';
-import { sweepResults } from '../../ts/experiment/sweep-results.ts';
+import { type SweepOutcome, sweepResults } from '../../ts/experiment/sweep-results.ts';
 import { sweepTable } from '../../ts/experiment/sweep-table.ts';
 import { routerNames } from '../../ts/moe/index.ts';
 import { packageRoot } from '../../ts/native/index.ts';
@@ -164,6 +164,35 @@ describe('the table of a sweep over upcycled models', () => {
   });
 });
 
+describe('the tests of a sweep', () => {
+  it('are corrected for their number by the method of Holm', () => {
+    const variants = { base: {}, a: {}, b: {}, c: {} };
+    const few = loadSweep({ name: 'few', base, axes: { kind: { variants }, seed: [1, 2, 3] } });
+    const off: Record<string, number[]> = {
+      base: [0, 0, 0],
+      a: [1, 1.01, 1.02],
+      b: [1, 1.2, 1.1],
+      c: [1, -1, 0.2],
+    };
+    const outcomes = few.runs.map(({ variant, seed, folder: run }) => ({
+      variant,
+      seed,
+      folder: run,
+      status: 'done' as const,
+      metrics: { finalLoss: 3 + off[variant]![seed - 1]! },
+    }));
+    const found = sweepResults(few, outcomes as unknown as SweepOutcome[], folder);
+    const of = (name: string) => found.variants.find(({ variant }) => variant === name)!;
+    const p = (name: string) => of(name).test!.p;
+    expect(p('a')).toBeLessThan(p('b'));
+    expect(p('b')).toBeLessThan(p('c'));
+    expect(of('base').holm).toBeUndefined();
+    expect(of('a').holm).toBeCloseTo(3 * p('a'), 12);
+    expect(of('b').holm).toBeCloseTo(2 * p('b'), 12);
+    expect(of('c').holm).toBeCloseTo(p('c'), 12);
+  });
+});
+
 describe('a sweep', () => {
   const lossOf = (out: string, run: string, evaluation: string): number => {
     const samples = readJournal(place(out, run, 'eval', evaluation, 'samples_same.jsonl')) as unknown as {
@@ -207,6 +236,9 @@ describe('a sweep', () => {
     expect(test!.difference.value).toBeCloseTo((own[0]! - other[0]! + own[1]! - other[1]!) / 2, 12);
     expect(documents).toMatchObject({ metric: 'bits_per_byte', documents: 20 });
     expect(note).toBe('no softmax');
+    expect(table).toMatch(
+      /\| p \| p \(Holm\) \|.*p is of each test alone, p \(Holm\) allows for all 1 of them/s,
+    );
     expect(found.variants.find(({ variant }) => variant === 'smoe')).not.toHaveProperty('test');
     expect(table).toMatch(/^\| variant \| runs \| loss at step 0 \| loss at the end \|/);
     expect(table).toContain('| sigmoid [1] | 2 |');

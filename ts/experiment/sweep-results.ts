@@ -36,6 +36,8 @@ export interface SweepVariant {
   metrics: Partial<Record<SweepMetric, Interval>>;
   /** Paired t test against the baseline over the seeds that both finished; absent for the baseline itself. */
   test?: PairedTest;
+  /** The test's p, corrected for all tests of the sweep by Holm's method. */
+  holm?: number;
   /** Paired bootstrap over held-out documents, each document's bits per byte taken over the common seeds. */
   documents?: Comparison;
   /** Why the model does not start as the dense one it was upcycled from. */
@@ -80,6 +82,14 @@ export function sweepResults(sweep: Sweep, outcomes: readonly SweepOutcome[], ou
       ...(note !== undefined && { note }),
     };
   });
+  const ranked = rows
+    .filter(({ test }) => test !== undefined && Number.isFinite(test.p))
+    .sort((a, b) => a.test!.p - b.test!.p);
+  let least = 0;
+  for (const [i, row] of ranked.entries()) {
+    least = Math.max(least, Math.min(1, (ranked.length - i) * row.test!.p));
+    row.holm = least;
+  }
   const worth = ({ metrics }: SweepVariant): number =>
     metrics[sweep.metric]?.value ?? Number.POSITIVE_INFINITY;
   return {

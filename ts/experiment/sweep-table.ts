@@ -38,8 +38,8 @@ function difference({ test }: SweepVariant): string {
   return signed(value, 4) + interval;
 }
 
-const probability = ({ test }: SweepVariant): string =>
-  test === undefined || !Number.isFinite(test.p) ? missing : test.p < 0.001 ? '< 0.001' : test.p.toFixed(3);
+const probability = (p: number | undefined): string =>
+  p === undefined || !Number.isFinite(p) ? missing : p < 0.001 ? '< 0.001' : p.toFixed(3);
 
 function documents({ documents: comparison }: SweepVariant): string {
   if (comparison === undefined) return missing;
@@ -53,11 +53,12 @@ export function sweepTable(results: SweepResults, columns: readonly SweepMetric[
   const shown = columns.filter((column) => variants.some(({ metrics }) => metrics[column] !== undefined));
   const tested = variants.some(({ test }) => test !== undefined);
   const onDocuments = variants.some((row) => row.documents !== undefined);
+  const compared = variants.filter(({ holm }) => holm !== undefined).length;
   const header = [
     'variant',
     'runs',
     ...shown.map((column) => headers[column]),
-    ...(tested ? [`${headers[metric]}, difference to ${baseline}`, 'p'] : []),
+    ...(tested ? [`${headers[metric]}, difference to ${baseline}`, 'p', 'p (Holm)'] : []),
     ...(onDocuments ? ['bits per byte, difference over documents'] : []),
   ];
   const notes = variants.flatMap(({ variant, note, unlikeDense = [] }) => {
@@ -74,14 +75,14 @@ export function sweepTable(results: SweepResults, columns: readonly SweepMetric[
     mark(row.variant),
     row.failed > 0 ? `${row.runs} (${row.failed} failed)` : String(row.runs),
     ...shown.map((column) => cell(column, row.metrics[column])),
-    ...(tested ? [difference(row), probability(row)] : []),
+    ...(tested ? [difference(row), probability(row.test?.p), probability(row.holm)] : []),
     ...(onDocuments ? [documents(row)] : []),
   ]);
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   const legend =
     `${results.name}: ${seeds.length === 1 ? 'seed' : 'seeds'} ${seeds.join(', ')}; means, ± half of the 95 % interval (Student t over seeds)` +
     `${task === undefined ? '' : `; losses on the held-out texts "${task}" in nats per token`}` +
-    `${tested ? `; differences: paired t test against ${baseline} over common seeds` : ''}` +
+    `${tested ? `; differences: paired t test against ${baseline} over common seeds; p is of each test alone, p (Holm) allows for all ${compared} of them` : ''}` +
     `${onDocuments ? '; over documents: paired bootstrap, 95 % interval' : ''}.`;
   const failures = results.runs.flatMap(({ folder, status, error }) =>
     status === 'failed' ? [`* failed: ${folder}: ${error ?? 'unknown error'}`] : [],
