@@ -70,7 +70,7 @@ describe('recipes', () => {
     expect(() => loadRecipe({ ...base, model: undefined })).toThrow(/got neither/);
     expect(() => loadRecipe({ ...base, tokenizer: undefined })).toThrow(/needs "tokenizer"/);
     expect(() => loadRecipe(base, { training: { microBatches: 3 } })).toThrow(/not a multiple/);
-    expect(() => loadRecipe(base, { name: '../x' })).toThrow(/names the run folder/);
+    expect(() => loadRecipe(base, { name: '../x' })).toThrow(/it names a folder/);
   });
 });
 

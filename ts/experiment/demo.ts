@@ -55,6 +55,7 @@ const recipeFile = (name: string): string => path.join(packageRoot, 'recipes', '
  */
 export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const started = performance.now();
+  if (options.signal?.aborted) fail('ERR_LIBMOE_STOPPED', 'the demo was stopped before it began');
   const out = madeFolder(options.out ?? path.join('runs', 'demo'));
   const log = options.log ?? (() => {});
   const runs: RunResult[] = [];
