@@ -6,6 +6,7 @@ import { differences, disagreement } from '../bench/agreement.ts';
 import { input, mixed, sampled } from '../bench/inputs.ts';
 import { type BenchFile, bench, cases, compare } from '../bench/run.ts';
 import { ticksOf } from '../bench/stolen-time.ts';
+import { libmoe } from './cli/libmoe.ts';
 
 describe('bench', () => {
   it('names every case once, with a floor', async () => {
@@ -13,6 +14,16 @@ describe('bench', () => {
     expect(new Set(all.map((c) => c.name)).size).toBe(all.length);
     expect(all.filter((c) => !(c.bytes > 0 && c.flops >= 0)).map((c) => c.name)).toEqual([]);
   });
+
+  it('runs as a command', async () => {
+    const { code, stdout, stderr } = await libmoe(
+      'bench permutation/plan-4096 --rounds 1 --threads 1 --json'.split(' '),
+    );
+    expect({ code, stderr: stderr.includes('ERR_') }).toEqual({ code: 0, stderr: false });
+    expect((JSON.parse(stdout) as BenchFile).results.map((r) => r.name)).toEqual([
+      expect.stringContaining('plan-4096'),
+    ]);
+  }, 60_000);
 
   it('writes machine, floor and spread as JSON, which --compare reads', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-bench-'));

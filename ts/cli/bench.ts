@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import module from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
@@ -29,7 +28,8 @@ async function runner(): Promise<Runner> {
       'ERR_LIBMOE_UNSUPPORTED',
       'the benches are part of the source checkout, not of the installed package: clone the repository and run "npm run bench"',
     );
-  module.register('./script-hooks.js', import.meta.url);
+  const { hookTypeScript } = await import('../experiment/user-modules.ts');
+  hookTypeScript();
   return (await import(pathToFileURL(file).href)) as Runner;
 }
 
