@@ -93,7 +93,7 @@ function surroundings() {
     context(outputs: number): ForwardContext {
       const context = new ForwardContext({
         training: true,
-        step: 0,
+        step: 1, // the end of the run: hyper has reached its topK
         totalSteps: 1,
         sequenceOffsets,
         tokenIds,
