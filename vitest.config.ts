@@ -11,6 +11,6 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     reporters: ['default', new ClosingLine()],
-    setupFiles: ['test/no-live-tensors.ts'],
+    setupFiles: ['test/setup.ts'],
   },
 });

@@ -2,7 +2,7 @@
 // The only caller of cmake-js. Leaves build/<config>/libmoe.node. Called by hand (`npm run build:native`), by scripts/prepare.mjs, by
 // `libmoe build`, by prebuildify (`--node-gyp` passes node-gyp's own options, ignored here) and by binding.gyp.
 // CMake works in .cmake/, because node-gyp empties build/.
-import { rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -17,6 +17,7 @@ const { values } = parseArgs({
     config: { type: 'string' },
     cuda: { type: 'string', default: process.env.LIBMOE_CUDA ?? 'AUTO' },
     architectures: { type: 'string', default: process.env.LIBMOE_CUDA_ARCHITECTURES },
+    emulator: { type: 'boolean', default: process.env.LIBMOE_EMULATOR === '1' },
     werror: { type: 'boolean', default: process.env.LIBMOE_WERROR === '1' },
   },
 });
@@ -52,6 +53,7 @@ const build = new BuildSystem({
     LIBMOE_CUDA: cuda,
     LIBMOE_OUTPUT_DIR: fresh,
     LIBMOE_WERROR: values.werror ? 'ON' : 'OFF',
+    LIBMOE_EMULATOR: values.emulator ? 'ON' : 'OFF',
     ...(values.architectures && { LIBMOE_CUDA_ARCHITECTURES: values.architectures }),
   },
 });
@@ -62,8 +64,12 @@ try {
   process.exit(1); // cmake-js has said why
 }
 // By rename, never in place: another process may have the old binary loaded.
-const { copyFile, mkdir } = await import('node:fs/promises');
 await mkdir(output, { recursive: true });
-const temporary = path.join(output, `.libmoe-${process.pid}.tmp`);
-await copyFile(path.join(fresh, 'libmoe.node'), temporary);
-await rename(temporary, path.join(output, 'libmoe.node'));
+for (const name of values.emulator ? ['libmoe.node', 'libmoe_emulated.node'] : ['libmoe.node']) {
+  // node-gyp-build takes any .node file of the folder: the emulated one has a folder of its own.
+  const folder = name === 'libmoe.node' ? output : path.join(root, 'build', 'Emulated');
+  await mkdir(folder, { recursive: true });
+  const temporary = path.join(folder, `.libmoe-${process.pid}.tmp`);
+  await copyFile(path.join(fresh, name), temporary);
+  await rename(temporary, path.join(folder, name));
+}

@@ -1,6 +1,7 @@
 // Handles, memory and host transfer: everything about tensors that is not an operation.
 #include "binding/families.h"
 #include "binding/handles.h"
+#include "core/cuda.h"
 #include "core/memory_pool.h"
 #include "core/thread_pool.h"
 
@@ -106,7 +107,40 @@ void reset_peak(Call& call) {
   c.peak_bytes = c.bytes.load();
 }
 
-void trim(Call&) { cpu_backend().trim(); }
+void trim(Call&) {
+  cpu_backend().trim();
+  if (!cuda_status().devices.empty()) cuda_backend().trim();
+}
+
+// synchronise(deviceKind, deviceIndex): waits for everything enqueued, and throws what went wrong on the device
+void synchronise(Call& call) {
+  const Device device = device_from(call);
+  backend_of(device).synchronise(device);
+}
+
+// cudaStatus() -> {compiled, driver, runtime, why, devices: [{name, major, minor, multiprocessors, memoryBytes, emulated}]}
+Napi::Value status_of_cuda(Call& call) {
+  const CudaStatus& s = cuda_status();
+  Napi::Object o = Napi::Object::New(call.env());
+  o["compiled"] = Napi::Boolean::New(call.env(), s.compiled);
+  o["driver"] = Napi::Number::New(call.env(), s.driver);
+  o["runtime"] = Napi::Number::New(call.env(), s.runtime);
+  o["why"] = Napi::String::New(call.env(), s.why);
+  Napi::Array list = Napi::Array::New(call.env(), s.devices.size());
+  for (size_t i = 0; i < s.devices.size(); ++i) {
+    const CudaDevice& d = s.devices[i];
+    Napi::Object item = Napi::Object::New(call.env());
+    item["name"] = Napi::String::New(call.env(), d.name);
+    item["major"] = Napi::Number::New(call.env(), d.major);
+    item["minor"] = Napi::Number::New(call.env(), d.minor);
+    item["multiprocessors"] = Napi::Number::New(call.env(), d.multiprocessors);
+    item["memoryBytes"] = Napi::Number::New(call.env(), double(d.memory_bytes));
+    item["emulated"] = Napi::Boolean::New(call.env(), d.emulated);
+    list[uint32_t(i)] = item;
+  }
+  o["devices"] = list;
+  return o;
+}
 
 // adjustExternal(bytes): tells V8 the net change of memory held outside its heap
 void adjust_external(Call& call) { Napi::MemoryManagement::AdjustExternalMemory(call.env(), call.integer("bytes", -(int64_t(1) << 50), int64_t(1) << 50)); }
@@ -133,6 +167,8 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "memory", memory);
   expose(exports, "resetPeak", reset_peak);
   expose(exports, "trim", trim);
+  expose(exports, "synchronise", synchronise);
+  expose(exports, "cudaStatus", status_of_cuda);
   expose(exports, "adjustExternal", adjust_external);
   expose(exports, "cpuInfo", cpu_info);
   expose(exports, "setThreads", set_threads);

@@ -38,6 +38,16 @@ struct Backend {
   void (*synchronise)(Device) = nullptr;
   void (*trim)() = nullptr;
 
+  // Devices that work while the host goes on; null on the CPU. A collective runs on the communication stream between begin (which makes that stream wait for
+  // everything enqueued so far) and end (which makes what is enqueued later wait for it).
+  void* (*communication_stream)(Device) = nullptr;
+  void (*begin_communication)(Device) = nullptr;
+  void (*end_communication)(Device) = nullptr;
+  // Device time: a mark in the compute stream, and the milliseconds between two (waits for the second).
+  void* (*mark)(Device) = nullptr;
+  double (*milliseconds)(Device, void* from, void* to) = nullptr;
+  void (*drop_mark)(Device, void*) = nullptr;
+
   const AttentionOps* attention = nullptr;
   const ElementwiseOps* elementwise = nullptr;
   const EmbeddingOps* embedding = nullptr;

@@ -1,6 +1,7 @@
 import { fail, type Handle, native } from '../native/index.ts';
 import type { TapeNode } from './autograd.ts';
 import { runBackward } from './autograd.ts';
+import { defaultDevice } from './default-device.ts';
 import {
   type DeviceName,
   type Dtype,
@@ -17,7 +18,7 @@ import { currentOwner, type Owned, type Owner } from './lifetime.ts';
 export interface TensorOptions {
   /** Default f32. */
   dtype?: Dtype;
-  /** Default 'cpu'. */
+  /** Default: {@link defaultDevice}. */
   device?: DeviceName;
   requiresGrad?: boolean;
 }
@@ -194,7 +195,7 @@ export function elements(shape: readonly number[]): number {
 }
 
 function newTensor(shape: readonly number[], options: TensorOptions): Tensor {
-  const { dtype = 'f32', device = 'cpu', requiresGrad = false } = options;
+  const { dtype = 'f32', device = defaultDevice(), requiresGrad = false } = options;
   const { kind, index } = parseDevice(device);
   for (const size of shape) {
     if (!Number.isInteger(size) || size < 0) {
