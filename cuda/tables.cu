@@ -4,12 +4,10 @@ namespace libmoe::cuda {
 
 // One line per op family; each is defined in the file of its name.
 extern const ElementwiseOps elementwise_ops;
-extern const LossOps loss_ops;
 extern const OptimizerOps optimizer_ops;
 
 void fill(Backend& b) {
   b.elementwise = &elementwise_ops;
-  b.loss = &loss_ops;
   b.optimizer = &optimizer_ops;
 }
 

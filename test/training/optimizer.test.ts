@@ -120,7 +120,7 @@ describe('optimizer', () => {
   it('scales gradients on the way, and is SGD with momentum', () => {
     withParameters('f64', (parameters, gradients) => {
       const sgd = optimizer(parameters, { name: 'sgd', momentum: 0.9 });
-      const half = tensor([0.5], undefined, { dtype: 'f64' });
+      using half = tensor([0.5], undefined, { dtype: 'f64' });
       gradients([2, 0, 0, 0], [0, 0]);
       sgd.step(0.1, half);
       expect(parameters.get('block.weight')!.toArray()[0]).toBeCloseTo(1 - 0.1, 12);
