@@ -3,7 +3,13 @@
 namespace libmoe::cuda {
 
 extern const ElementwiseOps elementwise_ops;
+extern const ReductionOps reduction_ops;
+extern const ShapeOps shape_ops;
 
-void fill(Backend& b) { b.elementwise = &elementwise_ops; }
+void fill(Backend& b) {
+  b.elementwise = &elementwise_ops;
+  b.reduction = &reduction_ops;
+  b.shape = &shape_ops;
+}
 
 }  // namespace libmoe::cuda
