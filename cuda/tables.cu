@@ -5,11 +5,13 @@ namespace libmoe::cuda {
 extern const ElementwiseOps elementwise_ops;
 extern const ReductionOps reduction_ops;
 extern const ShapeOps shape_ops;
+extern const SoftmaxOps softmax_ops;
 
 void fill(Backend& b) {
   b.elementwise = &elementwise_ops;
   b.reduction = &reduction_ops;
   b.shape = &shape_ops;
+  b.softmax = &softmax_ops;
 }
 
 }  // namespace libmoe::cuda

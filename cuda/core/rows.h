@@ -70,6 +70,18 @@ template <class T, int kKept, bool kBlock> struct Row {
   }
 };
 
+// The same over two rows of one width.
+template <class R, class F> __device__ inline void each_of_two(const R& a, const R& b, F&& body) {
+  constexpr int kKept = sizeof(a.kept) / sizeof(a.kept[0]), P = R::P;
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    const int64_t i = (int64_t(k) * a.team.size + a.team.lane()) * P;
+    if (i < a.width) body(i, a.count(i), a.kept[k], b.kept[k]);
+  }
+#pragma unroll 1
+  for (int64_t i = (int64_t(kKept) * a.team.size + a.team.lane()) * P; i < a.width; i += int64_t(a.team.size) * P) body(i, a.count(i), a.read(i), b.read(i));
+}
+
 // Writes the first `count` elements of a pack.
 template <class T, int N> __device__ inline void write_pack(T* y, const Pack<T, N>& p, int count, bool whole) {
   if (whole) {
