@@ -134,18 +134,25 @@ void upload(Device device, void* to, const void* from, size_t bytes) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, w.compute), "copying to the device");
 }
 
-void download(Device device, void* to, const void* from, size_t bytes) {
+// Small ones go through page-locked memory, so that none waits before the last is under way.
+void download_all(Device device, const std::vector<HostCopy>& list) {
   Whole& w = whole(device);
   std::lock_guard<std::mutex> lock(w.mutex);
-  if (bytes + 8 <= kStaging) {
-    if (bytes) check(cudaMemcpyAsync(w.staging + 8, from, bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
-    wait(w);
-    if (bytes) std::memcpy(to, w.staging + 8, bytes);
-    return;
+  size_t used = 8;
+  std::vector<HostCopy> staged;
+  for (const HostCopy& c : list) {
+    if (c.bytes == 0) continue;
+    const bool fits = used + c.bytes <= kStaging;
+    check(cudaMemcpyAsync(fits ? w.staging + used : c.to, c.from, c.bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
+    if (!fits) continue;
+    staged.push_back({c.to, w.staging + used, c.bytes});
+    used += (c.bytes + 15) / 16 * 16;
   }
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
   wait(w);
+  for (const HostCopy& c : staged) std::memcpy(c.to, c.from, c.bytes);
 }
+
+void download(Device device, void* to, const void* from, size_t bytes) { download_all(device, {{to, from, bytes}}); }
 
 void order(Device device, bool compute_first) {
   Whole& w = whole(device);
@@ -163,6 +170,7 @@ Backend make() {
   };
   b.upload = upload;
   b.download = download;
+  b.download_all = download_all;
   b.clear = [](Device d, void* data, size_t bytes) {
     if (bytes) check(cudaMemsetAsync(data, 0, bytes, whole(d).compute), "clearing memory");
   };

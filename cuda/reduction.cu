@@ -7,17 +7,32 @@
 
 #include "cuda/core/column_sums.h"
 #include "cuda/core/dispatch.h"
-#include "cuda/core/elements.h"
 #include "cuda/core/rows.h"
+#include "ops/elementwise.h"
 
 namespace libmoe::cuda {
+
+extern const ElementwiseOps elementwise_ops;
+
 namespace {
 
 constexpr int64_t kLong = 65536;     // elements of a row that one block takes
 constexpr int64_t kRowChunk = 64;    // rows that a thread sums in the accumulator's type when the inner axis is kept
 constexpr int kKept = 4;
 
-template <class Out> __device__ inline Out narrow(double x) { return store<Out>(Accumulator<Out>(x)); }
+// Where results go, times `scale`; their type is chosen at run time, since there are few of them.
+struct Results {
+  void* data;
+  Dtype dtype;
+  double scale;
+  int64_t width = 1;
+  __device__ void put(int64_t i, double x) const {
+    if (dtype == Dtype::f64) static_cast<double*>(data)[i] = x * scale;
+    else if (dtype == Dtype::f32) static_cast<float*>(data)[i] = float(x * scale);
+    else static_cast<bf16*>(data)[i] = store<bf16>(float(x * scale));
+  }
+  __device__ void operator()(int64_t outer, int64_t column, double x) const { put(outer * width + column, x); }
+};
 
 template <class F, class T, bool kBlock> __device__ inline double reduce_row(const T* x, int64_t width, bool whole, Team<kBlock> team, bool present) {
   using A = Accumulator<T>;
@@ -37,41 +52,33 @@ template <class F, class T, bool kBlock> __device__ inline double reduce_row(con
 }
 
 // Rows of a tensor of `pieces` pieces each, a result for each piece.
-template <class F, class T, class Out, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads) reduce_rows_kernel(const T* x, int64_t rows, int64_t pieces, int64_t piece, int64_t width, bool whole, Team<kBlock> team, double scale, Out* y) {
+template <class F, class T, bool kBlock>
+__global__ void __launch_bounds__(kRowThreads, 2) reduce_rows_kernel(const T* x, int64_t rows, int64_t pieces, int64_t piece, int64_t width, bool whole, Team<kBlock> team, Results y) {
   const int64_t items = rows * pieces;
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < items; begin += team.row_step()) {
     const int64_t item = begin + int(threadIdx.x) / team.size, row = item / pieces, at = item % pieces * piece;  // with a block for each row, item is begin
     const double r = reduce_row<F>(x + row * width + at, min(piece, width - at), whole, team, item < items);
-    if (item < items && team.lane() == 0) y[item] = narrow<Out>(r * scale);
+    if (item < items && team.lane() == 0) y.put(item, r);
   }
 }
 
-template <class Out> struct Finish {
-  Out* y;
-  int64_t width;
-  double scale;
-  __device__ void operator()(int64_t outer, int64_t column, double r) const { y[outer * width + column] = narrow<Out>(r * scale); }
-};
-
 // in [outer, n] -> out [outer].
-template <class F, class T, class Out> void reduce_rows(const DeviceState& state, const T* in, int64_t outer, int64_t n, Out* out, double scale) {
+template <class F, class T> void reduce_rows(const DeviceState& state, const T* in, int64_t outer, int64_t n, Results out) {
   const bool whole = whole_packs<T>(in, n);
   if (n > kLong) {
     const int64_t pieces = blocks_for(n, kLong);
     const Scratch partial(state, size_t(outer * pieces) * 8);
-    launch(state, reduce_rows_kernel<F, T, double, true>, grid_for(state, outer * pieces, 1, 8), kRowThreads, 0, in, outer, pieces, kLong, n, whole, Team<true>{kRowThreads}, 1.0,
-           partial.as<double>());
-    join_chunks<F>(state, static_cast<const double*>(partial.as<double>()), outer, pieces, int64_t(1), int64_t(1), Finish<Out>{out, 1, scale});
-    return;
+    launch(state, reduce_rows_kernel<F, T, true>, grid_for(state, outer * pieces, 1, 8), kRowThreads, 0, in, outer, pieces, kLong, n, whole, Team<true>{kRowThreads},
+           Results{partial.as<void>(), Dtype::f64, 1.0});
+    return join_chunks<F>(state, static_cast<const double*>(partial.as<double>()), outer, pieces, 1, 1, out);
   }
   with_team<T>(state, outer, n, [&]<bool kBlock>(Team<kBlock> team, unsigned grid) {
-    launch(state, reduce_rows_kernel<F, T, Out, kBlock>, grid, kRowThreads, 0, in, outer, int64_t(1), n, n, whole, team, scale, out);
+    launch(state, reduce_rows_kernel<F, T, kBlock>, grid, kRowThreads, 0, in, outer, int64_t(1), n, n, whole, team, out);
   });
 }
 
 // in [outer, n, width] -> partial [outer, chunks, width]: a thread has P columns of one chunk.
-template <class F, int P, class T> __global__ void __launch_bounds__(kRowThreads) chunk_kernel(const T* x, int64_t items, int64_t chunks, int64_t n, int64_t width, Accumulator<T>* partial) {
+template <class F, int P, class T> __global__ void __launch_bounds__(kRowThreads, 2) chunk_kernel(const T* x, int64_t items, int64_t chunks, int64_t n, int64_t width, Accumulator<T>* partial) {
   using A = Accumulator<T>;
   const F f{};
   const int64_t packs = width / P;
@@ -94,7 +101,7 @@ template <class F, int P, class T> __global__ void __launch_bounds__(kRowThreads
 }
 
 // in [outer, n, width] -> out [outer, width].
-template <class F, class T, class Out> void reduce_columns(const DeviceState& state, const T* in, int64_t outer, int64_t n, int64_t width, Out* out, double scale) {
+template <class F, class T> void reduce_columns(const DeviceState& state, const T* in, int64_t outer, int64_t n, int64_t width, Results out) {
   using A = Accumulator<T>;
   const int64_t chunks = blocks_for(n, kRowChunk);
   const Scratch partial(state, size_t(outer * chunks * width) * sizeof(A));
@@ -104,12 +111,9 @@ template <class F, class T, class Out> void reduce_columns(const DeviceState& st
   };
   if (whole_packs<T>(in, width)) run.template operator()<kPack<T>>();
   else run.template operator()<1>();
-  join_chunks<F>(state, static_cast<const A*>(partial.as<A>()), outer, chunks, width, width, Finish<Out>{out, width, scale});
+  out.width = width;
+  join_chunks<F>(state, static_cast<const A*>(partial.as<A>()), outer, chunks, width, width, out);
 }
-
-template <class T, class Out> struct Narrow {
-  __device__ Out operator()(T x) const { return store<Out>(load(x)); }
-};
 
 // Runs of kept and reduced axes, merged, axes of size one left out.
 struct Groups {
@@ -130,7 +134,7 @@ Groups groups_of(const Shape& shape, uint32_t axes) {
   return g;
 }
 
-template <class F, class T, class Out> void reduce_all(const DeviceState& state, const T* in, Groups g, Out* out, double scale) {
+template <class F, class T> void reduce_all(const DeviceState& state, const T* in, Groups g, Results out) {
   using A = Accumulator<T>;
   int at = int(g.sizes.size()) - 1;
   while (at >= 0 && !g.reduced[size_t(at)]) --at;
@@ -139,33 +143,29 @@ template <class F, class T, class Out> void reduce_all(const DeviceState& state,
     if (i < at) outer *= g.sizes[size_t(i)];
     if (i > at) width *= g.sizes[size_t(i)];
   }
-  if (at < 0) return map(state, width, Narrow<T, Out>{}, out, in);
   if (outer * width == 0) return;
   const int64_t n = g.sizes[size_t(at)];
-  const auto run = [&](auto* to, double by) {
-    if (width == 1) reduce_rows<F>(state, in, outer, n, to, by);
-    else reduce_columns<F>(state, in, outer, n, width, to, by);
+  const auto run = [&](const Results& to) {
+    if (width == 1) reduce_rows<F>(state, in, outer, n, to);
+    else reduce_columns<F>(state, in, outer, n, width, to);
   };
-  if (at < 2) return run(out, scale);
+  if (at < 2) return run(out);
   // What remains to be reduced goes through a block of accumulators.
   const Scratch middle(state, size_t(outer * width) * sizeof(A));
-  run(middle.as<A>(), 1.0);
+  run({middle.as<void>(), DtypeOf<A>::value, 1.0});
   g.sizes.erase(g.sizes.begin() + at);
   g.reduced.erase(g.reduced.begin() + at);
-  reduce_all<F>(state, static_cast<const A*>(middle.as<A>()), g, out, scale);
+  reduce_all<F>(state, static_cast<const A*>(middle.as<A>()), g, out);
 }
 
 void reduce(Reduction f, const TensorView& x, uint32_t axes, const TensorView& y) {
-  const DeviceState& state = state_of(y.device);
   const Groups g = groups_of(x.shape, axes);
+  if (std::find(g.reduced.begin(), g.reduced.end(), true) == g.reduced.end()) return elementwise_ops.cast(x, {y.data, y.dtype, y.device, x.shape});  // nothing to reduce
   const double scale = f == Reduction::mean ? 1.0 / (double(x.elements()) / double(std::max<int64_t>(1, y.elements()))) : 1.0;
   with_float(x.dtype, [&]<class T>() {
-    const auto run = [&]<class Out>(Out* out) {
-      if (f == Reduction::max) reduce_all<Max>(state, x.as<const T>(), g, out, 1.0);
-      else reduce_all<Sum>(state, x.as<const T>(), g, out, scale);
-    };
-    if (y.dtype == x.dtype) run(y.as<T>());
-    else run(y.as<Accumulator<T>>());
+    const Results out{y.data, y.dtype, scale};
+    if (f == Reduction::max) reduce_all<Max>(state_of(y.device), x.as<const T>(), g, out);
+    else reduce_all<Sum>(state_of(y.device), x.as<const T>(), g, out);
   });
 }
 
@@ -182,7 +182,7 @@ template <class A> struct Best {
   }
 };
 
-template <class T, bool kBlock> __global__ void __launch_bounds__(kRowThreads) argmax_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, int32_t* y) {
+template <class T, bool kBlock> __global__ void __launch_bounds__(kRowThreads, 2) argmax_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, int32_t* y) {
   using A = Accumulator<T>;
   __shared__ Best<A> parts[kRowThreads / 32];
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < rows; begin += team.row_step()) {
@@ -221,7 +221,7 @@ void argmax(const TensorView& x, const TensorView& y) {
 }
 
 template <class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads) log_sum_exp_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, Accumulator<T>* y) {
+__global__ void __launch_bounds__(kRowThreads, 2) log_sum_exp_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, Accumulator<T>* y) {
   using A = Accumulator<T>;
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < rows; begin += team.row_step()) {
     const int64_t r = begin + int(threadIdx.x) / team.size;
@@ -252,7 +252,7 @@ void log_sum_exp(const TensorView& x, const TensorView& y) {
 }
 
 template <class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 2)
     log_sum_exp_backward_kernel(const T* x, const Accumulator<T>* y, const Accumulator<T>* dy, int64_t rows, int64_t n, bool whole, Team<kBlock> team, T* dx) {
   for (int64_t r = team.first_row(); r < rows; r += team.row_step()) {
     const auto total = y[r], g = dy[r];

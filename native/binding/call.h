@@ -54,6 +54,7 @@ class Call {
   bool boolean(const char* name);
   std::string string(const char* name);
   Bytes bytes(const char* name);
+  std::vector<Bytes> byte_arrays(const char* name);
   std::vector<int64_t> integers(const char* name);
   std::vector<double> numbers(const char* name);
   std::vector<TensorView> tensors(const char* name, Types types);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
 
@@ -25,6 +26,13 @@ struct RotaryOps;
 struct ShapeOps;
 struct SoftmaxOps;
 
+// Bytes that are to come to the host.
+struct HostCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Backend {
   const char* name = "";
   std::string instruction_set;
@@ -34,6 +42,7 @@ struct Backend {
   void (*copy)(Device, void* to, const void* from, size_t bytes) = nullptr;             // within the device
   void (*upload)(Device, void* to, const void* from_host, size_t bytes) = nullptr;
   void (*download)(Device, void* to_host, const void* from, size_t bytes) = nullptr;    // waits
+  void (*download_all)(Device, const std::vector<HostCopy>&) = nullptr;                 // waits once
   void (*clear)(Device, void* data, size_t bytes) = nullptr;                            // zero bytes
   void (*synchronise)(Device) = nullptr;
   void (*trim)() = nullptr;
