@@ -5,10 +5,16 @@ namespace libmoe::cuda {
 // One line per op family; each is defined in the file of its name.
 extern const ElementwiseOps elementwise_ops;
 extern const OptimizerOps optimizer_ops;
+extern const ReductionOps reduction_ops;
+extern const ShapeOps shape_ops;
+extern const SoftmaxOps softmax_ops;
 
 void fill(Backend& b) {
   b.elementwise = &elementwise_ops;
   b.optimizer = &optimizer_ops;
+  b.reduction = &reduction_ops;
+  b.shape = &shape_ops;
+  b.softmax = &softmax_ops;
 }
 
 }  // namespace libmoe::cuda

@@ -16,7 +16,7 @@
 #define __shared__ static  // one block runs at a time
 #define __constant__ static const
 #define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
+#define __noinline__  // empty: headers of the standard library write it inside __attribute__(())
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
