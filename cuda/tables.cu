@@ -2,8 +2,12 @@
 
 namespace libmoe::cuda {
 
+extern const AttentionOps attention_ops;
 extern const ElementwiseOps elementwise_ops;
 
-void fill(Backend& b) { b.elementwise = &elementwise_ops; }
+void fill(Backend& b) {
+  b.attention = &attention_ops;
+  b.elementwise = &elementwise_ops;
+}
 
 }  // namespace libmoe::cuda
