@@ -2,7 +2,7 @@
 // The only caller of cmake-js. Leaves build/<config>/libmoe.node. Called by hand (`npm run build:native`), by scripts/prepare.mjs, by
 // `libmoe build`, by prebuildify (`--node-gyp` passes node-gyp's own options, ignored here) and by binding.gyp.
 // CMake works in .cmake/, because node-gyp empties build/.
-import { rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -61,9 +61,16 @@ try {
 } catch {
   process.exit(1); // cmake-js has said why
 }
-// By rename, never in place: another process may have the old binary loaded.
-const { copyFile, mkdir } = await import('node:fs/promises');
+// By rename, never in place: another process may have the old binary loaded. libmoe_mpi.so is there where Open MPI was found.
 await mkdir(output, { recursive: true });
-const temporary = path.join(output, `.libmoe-${process.pid}.tmp`);
-await copyFile(path.join(fresh, 'libmoe.node'), temporary);
-await rename(temporary, path.join(output, 'libmoe.node'));
+for (const name of ['libmoe.node', 'libmoe_mpi.so']) {
+  const from = path.join(fresh, name);
+  const to = path.join(output, name);
+  if (!(await stat(from).catch(() => undefined))) {
+    await rm(to, { force: true });
+    continue;
+  }
+  const temporary = path.join(output, `.${name}-${process.pid}.tmp`);
+  await copyFile(from, temporary);
+  await rename(temporary, to);
+}

@@ -38,6 +38,15 @@ struct Backend {
   void (*synchronise)(Device) = nullptr;
   void (*trim)() = nullptr;
 
+  // The stream that collectives use beside the compute stream; null where work is done inside the call. Callable from any thread; each makes the device
+  // current on the calling thread first. begin: the communication stream waits for everything enqueued on the compute stream so far; end: the reverse.
+  void* (*communication_stream)(Device) = nullptr;
+  void (*begin_communication)(Device) = nullptr;
+  void (*end_communication)(Device) = nullptr;
+  // mark: a ticket for what is enqueued on the communication stream so far; reached: whether the device has passed it (throws when the device failed).
+  uint64_t (*mark_communication)(Device) = nullptr;
+  bool (*communication_reached)(Device, uint64_t ticket) = nullptr;
+
   const AttentionOps* attention = nullptr;
   const ElementwiseOps* elementwise = nullptr;
   const EmbeddingOps* embedding = nullptr;
