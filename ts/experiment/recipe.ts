@@ -143,6 +143,17 @@ export const recipeSchema = z.strictObject({
     /** Evaluate the model before the first step too, into `eval/0`. */
     evaluateFirst: z.boolean().default(false),
   }),
+  /** How several processes train together (docs/training.md): start them with `libmoe launch`. */
+  strategy: z
+    .strictObject({
+      /** Ranks that each have the whole model and train on their part of every batch. */
+      data: count.default(1),
+      /** MiB of gradients that travel together while backward still runs. */
+      bucketMegabytes: z.number().positive().default(25),
+      /** Seconds that a rank may be late before all of them end. */
+      timeout: z.number().positive().default(300),
+    })
+    .prefault({}),
   evaluation: z
     .strictObject({
       /** Score only the beginning of each held-out text, cut at a space; null: all of it. */
@@ -225,10 +236,12 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
     );
   if (recipe.start && typeof recipe.tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
-  const { data, training } = recipe;
-  if (data.batchSequences % training.microBatches !== 0) {
+  const { data, training, strategy } = recipe;
+  const parts = training.microBatches * strategy.data;
+  if (data.batchSequences % parts !== 0) {
+    const ranks = strategy.data > 1 ? ` on each of ${strategy.data} ranks (strategy.data)` : '';
     refuse(
-      `data.batchSequences ${data.batchSequences} is not a multiple of training.microBatches ${training.microBatches}`,
+      `data.batchSequences ${data.batchSequences} is not a multiple of ${ranks ? `${parts}, the ` : ''}training.microBatches ${training.microBatches}${ranks}`,
     );
   }
   if (data.order !== 'libmoe' && (data.compat !== 'fixed' || data.tokenLimit !== null))
