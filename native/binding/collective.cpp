@@ -117,8 +117,8 @@ Napi::Value open_communicator(Call& call) {
   where.engine = static_cast<GroupPlace::Engine>(call.integer("engine", 0, 1));
   where.device.kind = static_cast<DeviceKind>(call.integer("device kind", 0, 1));
   where.device.index = int(call.integer("device index", 0, 15));
-  where.size = int(call.integer("size", 1, 1 << 20));
-  where.rank = int(call.integer("rank", 0, where.size - 1));
+  where.rank = int(call.integer("rank", 0, 1 << 20));
+  where.size = int(call.integer("size", where.rank + 1, 1 << 20));
   where.timeout = call.number("timeout");
   const Bytes id = call.bytes("id");
   where.id.assign(id.data, id.size);

@@ -1,6 +1,6 @@
 import { fail, native } from '../native/index.ts';
+import { checkInPlace, checkPieces, checkReducible, checkRoot, checkRows } from '../tensor/collective.ts';
 import { type DeviceName, type Tensor, view } from '../tensor/index.ts';
-import { checkInPlace, checkPieces, checkReducible, checkRoot, checkRows } from './checks.ts';
 import type { ProcessGroup, Work } from './process-group.ts';
 
 const done: Work = { wait: async () => {} };

@@ -1,6 +1,7 @@
 import { fail } from '../native/index.ts';
 import { aloneGroup } from './alone.ts';
 import { launchEnvironment } from './environment.ts';
+import { formGroup } from './form.ts';
 import type { ProcessGroup, ProcessGroupOptions } from './process-group.ts';
 
 /**
@@ -16,8 +17,5 @@ export async function initProcessGroup(options: ProcessGroupOptions = {}): Promi
     fail('ERR_LIBMOE_ARGUMENT', `timeout must be a number of seconds above 0, got ${timeout}`);
   const launch = launchEnvironment();
   if (launch.worldSize === 1) return aloneGroup(device, launch.localRank);
-  fail(
-    'ERR_LIBMOE_COLLECTIVE',
-    `${launch.worldSize} ranks cannot work together: this build has no collectives yet`,
-  );
+  return formGroup({ engine: device === 'cpu' ? 'mpi' : 'nccl', device, launch, timeout });
 }

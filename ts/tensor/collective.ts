@@ -1,5 +1,8 @@
-import { fail } from '../native/index.ts';
-import type { DeviceName, Dtype, Tensor } from '../tensor/index.ts';
+// Collectives on tensors: arguments checked here, begun by native/binding/collective.cpp, finished when the promise resolves. What they are made of
+// above this, the ranks and their rendezvous, is ts/distributed.
+import { fail, native } from '../native/index.ts';
+import { type DeviceName, type Dtype, parseDevice } from './dtype.ts';
+import type { Tensor } from './tensor.ts';
 
 const reducible: readonly Dtype[] = ['f32', 'f64', 'bf16', 'i32', 'i64'];
 const text = (t: Tensor): string => `[${t.shape.join(', ')}]`;
@@ -8,6 +11,11 @@ const text = (t: Tensor): string => `[${t.shape.join(', ')}]`;
 export interface GroupFacts {
   readonly worldSize: number;
   readonly device: DeviceName;
+}
+
+/** A group that an engine connects, or is about to: `number` names it to the native part. */
+export interface Connection extends GroupFacts {
+  readonly number: number;
 }
 
 function checkDevice(op: string, group: GroupFacts, tensors: readonly Tensor[]): void {
@@ -93,4 +101,81 @@ export function checkRows(
 export function checkRoot(op: string, group: GroupFacts, root: number): void {
   if (!Number.isInteger(root) || root < 0 || root >= group.worldSize)
     fail('ERR_LIBMOE_ARGUMENT', `${op}: root must be a rank from 0 to ${group.worldSize - 1}, got ${root}`);
+}
+
+/** Begins to connect this process as `rank` of `worldSize`; `connected` resolves when the engine has found all the others. */
+export function openConnection(place: {
+  engine: 'mpi' | 'nccl';
+  device: DeviceName;
+  rank: number;
+  worldSize: number;
+  /** Seconds. */
+  timeout: number;
+  /** NCCL's unique id, the same on every rank; empty for MPI. */
+  id: Uint8Array;
+}): { connection: Connection; connected: Promise<void> } {
+  const { engine, device, rank, worldSize, timeout, id } = place;
+  const { kind, index } = parseDevice(device);
+  const code = engine === 'nccl' ? 1 : 0;
+  const { communicator, connected } = native().openCommunicator(
+    code,
+    kind,
+    index,
+    rank,
+    worldSize,
+    timeout,
+    id,
+  );
+  return { connection: { number: communicator, worldSize, device }, connected };
+}
+
+export function allReduce(
+  c: Connection,
+  what: string,
+  tensor: Tensor,
+  op: 'sum' | 'max' = 'sum',
+): Promise<void> {
+  checkInPlace('allReduce', c, tensor);
+  checkReducible('allReduce', tensor);
+  if (op !== 'sum' && op !== 'max')
+    fail('ERR_LIBMOE_ARGUMENT', `allReduce: op must be 'sum' or 'max', got '${String(op)}'`);
+  return native().allReduce(c.number, what, tensor.handle, op === 'max' ? 1 : 0);
+}
+
+export function reduceScatter(c: Connection, what: string, input: Tensor, output: Tensor): Promise<void> {
+  checkPieces('reduceScatter', c, { name: 'input', tensor: input }, { name: 'output', tensor: output });
+  checkReducible('reduceScatter', input);
+  return native().reduceScatter(c.number, what, input.handle, output.handle, c.worldSize);
+}
+
+export function allGather(c: Connection, what: string, input: Tensor, output: Tensor): Promise<void> {
+  checkPieces('allGather', c, { name: 'output', tensor: output }, { name: 'input', tensor: input });
+  return native().allGather(c.number, what, input.handle, output.handle, c.worldSize);
+}
+
+export function allToAll(
+  c: Connection,
+  what: string,
+  input: Tensor,
+  inputCounts: readonly number[],
+  output: Tensor,
+  outputCounts: readonly number[],
+): Promise<void> {
+  const row = checkRows('allToAll', c, input, inputCounts, output, outputCounts);
+  return native().allToAll(
+    c.number,
+    what,
+    input.handle,
+    inputCounts,
+    output.handle,
+    outputCounts,
+    row,
+    c.worldSize,
+  );
+}
+
+export function broadcast(c: Connection, what: string, tensor: Tensor, root: number): Promise<void> {
+  checkInPlace('broadcast', c, tensor);
+  checkRoot('broadcast', c, root);
+  return native().broadcast(c.number, what, tensor.handle, root);
 }
