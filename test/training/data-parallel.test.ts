@@ -22,7 +22,7 @@ const before = threads();
 beforeAll(() => setThreads(1));
 afterAll(() => setThreads(before));
 
-const steps = 6;
+const steps = 4;
 const tokens = Int32Array.from({ length: 3000 }, (_, i) => (i * i * 7 + 3 * i) % 61);
 /** Documents of many lengths: ranks have different numbers of sequences and of counted tokens. */
 const documentOffsets = [0];
@@ -143,6 +143,34 @@ describe('data-parallel training', () => {
         expect(rank.reports.map(({ loss }) => loss)).toEqual(ranks[0]!.reports.map(({ loss }) => loss));
       }
       for (const [i, value] of ranks[0]!.buffers.entries()) near(value, alone.buffers[i]!, 'buffers');
+    }
+  });
+
+  it('has the curve of one process when every rank cuts its part, however few sequences that has', async () => {
+    // Not cut at documents: 8 ranks would have one sequence each, which cannot be cut in 2; with 2 ranks a part is a quarter.
+    const setting = { ...moe('shared-v3', { balance: 'none' }), split: false };
+    const alone = await session(undefined, setting);
+    for (const [count, microBatches] of [
+      [2, 2],
+      [8, 2],
+    ] as const) {
+      const ranks = all(await onRanks(count, (group) => session(group, { ...setting, microBatches })));
+      for (const [i, { loss }] of alone.reports.entries())
+        near(ranks[0]!.reports[i]!.loss, loss, `step ${i + 1}`);
+    }
+  });
+
+  it('lets expert-choice and capacities decide among the tokens of each rank: no curve of one process, but one of all ranks', async () => {
+    for (const setting of [
+      moe('expert-choice'),
+      moe('smoe', { balance: 'none' }, { capacityFactor: 1 }),
+      moe('noisy-top-k'),
+    ]) {
+      const alone = await session(undefined, setting);
+      const ranks = all(await onRanks(2, (group) => session(group, setting)));
+      expect(ranks[1]!.weights).toEqual(ranks[0]!.weights);
+      expect(ranks[0]!.reports[0]!.crossEntropy).not.toBe(alone.reports[0]!.crossEntropy);
+      expect(Math.abs(ranks[0]!.reports[0]!.crossEntropy - alone.reports[0]!.crossEntropy)).toBeLessThan(0.5);
     }
   });
 

@@ -6,7 +6,7 @@ import { languageModelConfigSchema, resolveLanguageModelConfig } from '../models
 import { createRouter } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
-import { optimizerOptions, scheduleOptions } from '../training/index.ts';
+import { optimizerOptions, scheduleOptions, strategyOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
 import { importUserModule } from './user-modules.ts';
@@ -144,16 +144,7 @@ export const recipeSchema = z.strictObject({
     evaluateFirst: z.boolean().default(false),
   }),
   /** How several processes train together (docs/training.md): start them with `libmoe launch`. */
-  strategy: z
-    .strictObject({
-      /** Ranks that each have the whole model and train on their part of every batch. */
-      data: count.default(1),
-      /** MiB of gradients that travel together while backward still runs. */
-      bucketMegabytes: z.number().positive().default(25),
-      /** Seconds that a rank may be late before all of them end. */
-      timeout: z.number().positive().default(300),
-    })
-    .prefault({}),
+  strategy: strategyOptions.prefault({}),
   evaluation: z
     .strictObject({
       /** Score only the beginning of each held-out text, cut at a space; null: all of it. */
