@@ -10,6 +10,7 @@ struct Copy {
   uint32_t to;
   const void* from;
   bool valid;
+  uint32_t bytes;
 };
 struct Pending {
   std::vector<Copy> open;
@@ -35,9 +36,9 @@ float value_of(uint32_t pair, int half) { return std::bit_cast<float>(half ? pai
 
 }  // namespace
 
-void cp_async_16(uint32_t to, const void* from, bool valid) {
-  if (to % 16 || (valid && reinterpret_cast<uintptr_t>(from) % 16)) emulator::fault("cp.async of 16 bytes from or to an address that is no multiple of 16");
-  mine().open.push_back({to, from, valid});
+void cp_async(uint32_t to, const void* from, bool valid, uint32_t bytes) {
+  if (to % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes)) emulator::fault("cp.async from or to an address that is no multiple of its size");
+  mine().open.push_back({to, from, valid, bytes});
 }
 void cp_async_commit() {
   Pending& p = mine();
@@ -48,9 +49,9 @@ void cp_async_wait_for(int groups) {
   Pending& p = mine();
   while (p.groups.size() > size_t(groups)) {
     for (const Copy& c : p.groups.front()) {
-      unsigned char* to = shared_at(c.to, 16);
-      if (c.valid) std::memcpy(to, c.from, 16);
-      else std::memset(to, 0, 16);
+      unsigned char* to = shared_at(c.to, c.bytes);
+      if (c.valid) std::memcpy(to, c.from, c.bytes);
+      else std::memset(to, 0, c.bytes);
     }
     p.groups.pop_front();
   }
