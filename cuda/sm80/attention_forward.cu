@@ -60,9 +60,12 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call
   int begin = all.first / kKeyTile * kKeyTile;
   load_keys(begin);
 
+  // In shared memory, for the tiles that some column sees in part only: registers are short.
+  __shared__ int positions[kTile];
+  for (int r = int(threadIdx.x); r < kTile; r += kThreads) positions[r] = position_of(call, s, min(tile.begin + r, columns - 1));
+
   // This thread has two rows of each half: lane / 4 and eight further.
   float sums[M][DV / 8][4], top[M][2], total[M][2];
-  int position[M][2];
 #pragma unroll
   for (int m = 0; m < M; ++m) {
 #pragma unroll
@@ -72,7 +75,6 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int column = min(tile.begin + own + m * 16 + h * 8 + lane / 4, columns - 1);
-      position[m][h] = position_of(call, s, column);
       // A sink is as if it had been the first key; of the four threads of a row one counts it.
       top[m][h] = sinks ? load(sinks[tile.head * call.group + column % call.group]) * kLog2E : -INFINITY;
       total[m][h] = sinks && lane % 4 == 0 ? 1.0f : 0.0f;
@@ -95,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call
         for (int n = 0; n < kKeyTile / 8; ++n)
 #pragma unroll
           for (int e = 0; e < 4; ++e) scores[m][n][e] = 0;
-#pragma unroll (D == 128 ? 1 : 2)
+#pragma unroll 2
       for (int step = 0; step < D / 16; ++step) {
         uint32_t left[M][4], right[4];
 #pragma unroll
@@ -116,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           float highest = top[m][h];
-          const Sight sight = sight_from(call, s, position[m][h]);
+          const Sight sight = whole ? of_first : sight_from(call, s, positions[own + m * 16 + h * 8 + lane / 4]);
 #pragma unroll
           for (int n = 0; n < kKeyTile / 8; ++n)
 #pragma unroll
