@@ -1,16 +1,23 @@
 // Experts without products, a warp per token. Bound by memory: forward reads the tokens and writes as much, 2 T d sizeof(T) bytes; backward reads tokens and gradients and
 // writes the tokens' gradients, 3 T d sizeof(T), and reads the gradients once more for those of the vectors, which are summed over pieces of 64 tokens, those in order.
 // The vectors themselves (c d numbers) stay in the caches.
-#include "cuda/core/cheap_experts.h"
+#include "ops/grouped_ffn.h"
 
 #include <algorithm>
+#include <string>
 
+#include "cuda/core/activation.h"
 #include "cuda/core/block.h"
 #include "cuda/core/convert.h"
 #include "cuda/core/dispatch.h"
 #include "cuda/core/pieces.h"
+#include "cuda/core/row_sums.h"
 
 namespace libmoe::cuda {
+
+void cheap(const CheapExperts& e, const TensorView& out);
+void cheap_backward(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix, const TensorView& dvectors);
+
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
@@ -31,7 +38,7 @@ template <class A> struct Choices {
     if (output < 0 || at < 0 || at >= copies + constants) return {};
     if (at < copies) return {-1, A(1), A(0)};
     const A* m = mix + t * 2 * constants + 2 * (at - copies);
-    const A s = A(1) / (A(1) + exp(m[1] - m[0]));
+    const A s = sigmoid(m[0] - m[1]);
     return {int(at - copies), s, A(1) - s};
   }
 };
@@ -178,7 +185,7 @@ template <class A> int warps_for(const DeviceState& state, int64_t k) {
 
 }  // namespace
 
-void cheap_experts(const CheapExperts& e, const TensorView& out) {
+void cheap(const CheapExperts& e, const TensorView& out) {
   const DeviceState& state = state_of(out.device);
   with_float(e.x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
@@ -190,7 +197,7 @@ void cheap_experts(const CheapExperts& e, const TensorView& out) {
   });
 }
 
-void cheap_experts_backward(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix, const TensorView& dvectors) {
+void cheap_backward(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix, const TensorView& dvectors) {
   const DeviceState& state = state_of(dx.device);
   with_float(e.x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
@@ -204,7 +211,7 @@ void cheap_experts_backward(const CheapExperts& e, const TensorView& d_out, cons
     const Scratch partial(state, size_t(pieces * size) * sizeof(A));
     launch(state, vectors_kernel<T>, dim3(unsigned(blocks_for(c.width, kThreads)), unsigned(std::min<int64_t>(c.constants, 65535)), unsigned(std::min<int64_t>(pieces, 65535))), kThreads, 0, c,
            static_cast<const T*>(d_out.as<T>()), pieces, partial.as<A>());
-    launch(state, partials_kernel<A>, unsigned(blocks_for(size, 32)), kPartialThreads, 0, static_cast<const A*>(partial.as<A>()), pieces, size, dvectors.as<A>());
+    sum_columns<A>(state, partial.as<A>(), pieces, size, dvectors.as<A>(), false);
   });
 }
 

@@ -147,7 +147,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
     const bool by_logit = !g.bias && g.groups == 1;  // saturated scores would tie
     each_expert<W, N>(n, [&](int i, int e) {
       const A v = x[i];
-      const A value = by_logit || v == A(-INFINITY) ? v : (g.sigmoid_score ? sigmoid_of(v) : p[i]) + (g.bias ? g.bias[e] : A(0));
+      const A value = by_logit || v == A(-INFINITY) ? v : (g.sigmoid_score ? sigmoid(v) : p[i]) + (g.bias ? g.bias[e] : A(0));
       picker.keys[i] = !active || value == A(-INFINITY) ? Key(0) : sort_key(value);
     });
     if (g.groups > 1) limit_groups(g, picker, worth);
@@ -182,7 +182,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
     if (c < 0) return A(0);
     const A v = row[c];
     if (g.softmax_of_k) return exp(v - best_logit);
-    return g.sigmoid_score ? sigmoid_of(v) : exp(v - largest) * scale;
+    return g.sigmoid_score ? sigmoid(v) : exp(v - largest) * scale;
   };
   A total_raw = 0, first_raw = 0;
   int have = 0;
@@ -234,7 +234,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   A share = 1;
   if (g.probability != Probability::softmax) {
     A all = 0;
-    each_expert<W, N>(n, [&](int i, int) { all += p[i] = sigmoid_of(x[i]); });
+    each_expert<W, N>(n, [&](int i, int) { all += p[i] = sigmoid(x[i]); });
     if (g.probability == Probability::normalised_sigmoid) share = A(1) / row_sum<W>(all);
   }
   each_expert<W, N>(n, [&](int i, int e) {

@@ -52,7 +52,7 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
       if (plain) {
         dot += p[i] * c;
       } else {
-        const A s = sigmoid_of(x[i]);
+        const A s = sigmoid(x[i]);
         d[i] = s;
         all += s;
         dot += s * c;
@@ -69,7 +69,7 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
       const int c = active && j < k ? g.experts[t * k + j] : -1;
       return c < n ? c : -1;
     };
-    const auto score = [&](int c) { return g.sigmoid_score ? sigmoid_of(row[c]) : exp(row[c] - largest) * scale; };
+    const auto score = [&](int c) { return g.sigmoid_score ? sigmoid(row[c]) : exp(row[c] - largest) * scale; };
     A mean = 0, total = 0;
     for (int j = lane; j - lane < k; j += W)
       if (const int c = chosen(j); c >= 0) {

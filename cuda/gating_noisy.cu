@@ -4,6 +4,7 @@
 #include "cuda/core/dispatch.h"
 #include "cuda/core/gating_row.h"
 #include "cuda/core/pieces.h"
+#include "cuda/core/row_sums.h"
 
 namespace libmoe::cuda {
 
@@ -145,7 +146,7 @@ void noisy(const NoisyInputs& in, const TensorView& logits, const TensorView& lo
       const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, kArrays));
       launch(state, noisy_kernel<A, W, N>, blocks, kRowThreads, N > 0 ? kRowWarps * size_t(n) * sizeof(A) : 0, g, logits.as<A>(), rivals.as<int32_t>(), partial.as<A>(), memory.as<A>());
     });
-    launch(state, partials_kernel<A>, unsigned(blocks_for(n, 32)), kPartialThreads, 0, static_cast<const A*>(partial.as<A>()), pieces, n, load.as<A>());
+    sum_columns<A>(state, partial.as<A>(), pieces, n, load.as<A>(), false);
   });
 }
 

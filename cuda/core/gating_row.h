@@ -4,6 +4,7 @@
 // Everything here is called by all lanes of a warp together; rows without a token take part with values that nobody reads.
 #include <bit>
 
+#include "cuda/core/activation.h"
 #include "cuda/core/block.h"
 #include "cuda/core/convert.h"
 #include "cuda/core/fault.h"
@@ -155,7 +156,5 @@ template <class A, int W, int N> struct Picker {
     return winner;
   }
 };
-
-template <class A> __device__ inline A sigmoid_of(A x) { return A(1) / (A(1) + exp(-x)); }
 
 }  // namespace libmoe::cuda

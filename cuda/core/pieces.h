@@ -21,7 +21,7 @@ struct TokenPieces {
   TokenPieces(const TensorView& view, int64_t t) : offsets(view.as<int32_t>()), sequences(view ? view.elements() - 1 : 1), tokens(t) {}
 
   // Numbers in use are below it.
-  int64_t bound() const { return tokens / kTokenPiece + sequences; }
+  __host__ __device__ int64_t bound() const { return tokens / kTokenPiece + sequences; }
 
   // Offsets that do not ascend are a fault; what is read stays inside the tensors all the same.
   __device__ int64_t begin_of(int64_t s) const { return !offsets ? (s ? tokens : 0) : std::clamp<int64_t>(offsets[s], 0, tokens); }
@@ -65,13 +65,6 @@ template <class A, class F> __device__ inline A sum_partials(int64_t count, F va
   A total = parts[0][lane];
   for (int w = 1; w < kPartialWarps; ++w) total += parts[w][lane];
   return total;
-}
-
-// out[c] = the sum over p of partial[p, c]: reads each partial sum once; a block per 32 columns.
-template <class A> __global__ void __launch_bounds__(kPartialThreads) partials_kernel(const A* partial, int64_t pieces, int64_t columns, A* out) {
-  const int64_t c = int64_t(blockIdx.x) * 32 + (threadIdx.x & 31u), column = c < columns ? c : columns - 1;
-  const A total = sum_partials<A>(pieces, [&](int64_t p) { return partial[p * columns + column]; });
-  if (threadIdx.x < 32 && c < columns) out[c] = total;
 }
 
 }  // namespace libmoe::cuda
