@@ -4,12 +4,15 @@
 // row counts never leave the device, buffers are sized by T * k.
 #include "ops/grouped_ffn.h"
 
-#include "cuda/core/cheap_experts.h"
 #include "cuda/core/dispatch.h"
 #include "cuda/core/row_sums.h"
 #include "cuda/core/simt_product.h"
 
 namespace libmoe::cuda {
+
+// cheap_experts.cu
+void cheap(const CheapExperts& e, const TensorView& out);
+void cheap_backward(const CheapExperts& e, const TensorView& d_out, const TensorView& dx, const TensorView& dweights, const TensorView& dmix, const TensorView& dvectors);
 
 namespace {
 
