@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>  // before __noinline__ is a macro, which the standard library uses as a word
+#include <string>
 #include <tuple>
 #include <utility>
 
