@@ -27,12 +27,13 @@ struct Barrier {
 struct Product {
   float* d[32];
   int n;
-  bool mn_major_a, mn_major_b, accumulate;
+  bool mn_major_a, mn_major_b;
   uint64_t a, b, fenced;
 };
 struct Warp {
   std::vector<Product> open;
   std::deque<std::vector<Product>> groups;
+  std::vector<float> held;  // the sums while products are under way; their registers hold NaNs
   size_t issued = 0;
 };
 
@@ -154,8 +155,7 @@ void run(const Product& p, int warp_of_group) {
       for (int k = 0; k < 16; ++k)
         for (int j = 0; j < 8; ++j) sum[j] += a[row][k] * b[k][n + j];
       for (int j = 0; j < 8; ++j) {
-        float& d = p.d[row % 8 * 4 + j / 2][n / 8 * 4 + row / 8 * 2 + j % 2];
-        d = p.accumulate ? d + sum[j] : sum[j];
+        p.d[row % 8 * 4 + j / 2][n / 8 * 4 + row / 8 * 2 + j % 2] += sum[j];
       }
     }
 }
@@ -204,11 +204,11 @@ void copy_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int 
   else b.boxes.push_back(box);
 }
 
-void multiply(float* d, int n, bool mn_major_a, bool mn_major_b, uint64_t a, uint64_t b, bool accumulate) {
+void multiply(float* d, int n, bool mn_major_a, bool mn_major_b, uint64_t a, uint64_t b) {
   struct Lane {
     Product p;
     float* d;
-  } lane{{{}, n, mn_major_a, mn_major_b, accumulate, a, b, here().fenced[emulator::current->linear]}, d};
+  } lane{{{}, n, mn_major_a, mn_major_b, a, b, here().fenced[emulator::current->linear]}, d};
   emulator::collective("wgmma", 0xffffffffu, &lane, [](void* const p[32], uint32_t) {
     Product product = static_cast<Lane*>(p[0])->p;
     for (int l = 0; l < 32; ++l) {
@@ -216,10 +216,14 @@ void multiply(float* d, int n, bool mn_major_a, bool mn_major_b, uint64_t a, uin
       if (each.p.a != product.a || each.p.b != product.b) emulator::fault("the lanes of a warp give wgmma different descriptors");
       product.fenced = std::min(product.fenced, each.p.fenced);
       product.d[l] = each.d;
-      if (!product.accumulate) std::fill_n(each.d, product.n / 2, std::nanf(""));
     }
     const unsigned warp = emulator::current->warp();
     Warp& w = block.warps[warp];
+    if (w.open.empty() && w.groups.empty())
+      for (float* sums : product.d) {
+        w.held.insert(w.held.end(), sums, sums + product.n / 2);
+        std::fill_n(sums, product.n / 2, std::nanf(""));
+      }
     auto& log = block.issued[warp / 4];
     if (log.size() == w.issued) log.emplace_back(product.a, product.b);
     if (log[w.issued] != std::pair(product.a, product.b)) emulator::fault("the warps of a warp group give wgmma different descriptors");
@@ -241,7 +245,11 @@ void wgmma_wait_for(int groups) {
     const unsigned warp = emulator::current->warp();
     Warp& w = block.warps[warp];
     for (; w.groups.size() > size_t(*static_cast<int*>(p[0])); w.groups.pop_front())
-      for (const Product& product : w.groups.front()) run(product, int(warp % 4));
+      for (const Product& product : w.groups.front()) {
+        for (size_t i = 0, each = size_t(product.n) / 2; i < w.held.size(); i += each) std::copy_n(w.held.begin() + long(i), each, product.d[i / each]);
+        w.held.clear();
+        run(product, int(warp % 4));
+      }
   });
 }
 
@@ -262,11 +270,9 @@ void stmatrix_x4(uint32_t address, const uint32_t (&r)[4]) {
 
 }  // namespace libmoe::cuda::ptx
 
-namespace {
-
 // What the driver documents as the conditions of a tiled map, for what this project uses: bf16, three dimensions, 128-byte swizzle.
-CUresult encode(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* data, const cuuint64_t* size, const cuuint64_t* pitch, const cuuint32_t* box, const cuuint32_t* step,
-                CUtensorMapInterleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* data, const cuuint64_t* size, const cuuint64_t* pitch, const cuuint32_t* box,
+                                const cuuint32_t* step, CUtensorMapInterleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
   bool good = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 && rank == 3 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && reinterpret_cast<uintptr_t>(map) % 64 == 0 &&
               reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] == 64;
   for (int i = 0; i < 3; ++i) good &= size[i] >= 1 && size[i] <= uint64_t(1) << 32 && box[i] >= 1 && box[i] <= 256 && step[i] == 1;
@@ -276,10 +282,8 @@ CUresult encode(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, voi
   return CUDA_SUCCESS;
 }
 
-}  // namespace
-
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long, cudaDriverEntryPointQueryResult* result) {
-  *function = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0 ? reinterpret_cast<void*>(&encode) : nullptr;
+  *function = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0 ? reinterpret_cast<void*>(&cuTensorMapEncodeTiled) : nullptr;
   if (result) *result = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }

@@ -25,9 +25,9 @@ inline void prefetch_map(const CUtensorMap*) {}
 template <int N> inline void registers_down() {}
 template <int N> inline void registers_up() {}
 
-void multiply(float* d, int n, bool mn_major_a, bool mn_major_b, uint64_t a, uint64_t b, bool accumulate);
-template <bool kMnMajorA, bool kMnMajorB, int N> inline void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
-  multiply(d, N * 2, kMnMajorA, kMnMajorB, a, b, accumulate != 0);
+void multiply(float* d, int n, bool mn_major_a, bool mn_major_b, uint64_t a, uint64_t b);
+template <bool kMnMajorA, bool kMnMajorB, int N> inline void wgmma(float (&d)[N], uint64_t a, uint64_t b) {
+  multiply(d, N * 2, kMnMajorA, kMnMajorB, a, b);
 }
 inline void wgmma_fence() {}
 void wgmma_commit();
