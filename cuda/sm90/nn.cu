@@ -5,7 +5,7 @@
 namespace libmoe::cuda::sm90 {
 
 void product_nn(const DeviceState& state, const Product<bf16, StoreEpilogue<bf16>>& p, int64_t slots) {
-  if (wide_tiles(p.schedule.n)) run<256, false, true, 64>(state, p, slots);
+  if (wide_tiles(p.schedule.n, p.schedule.k)) run<256, false, true, 64>(state, p, slots);
   else run<128, false, true, 64>(state, p, slots);
 }
 

@@ -58,23 +58,40 @@ template <class E> struct Arguments {
   bool copies;  // the threads copy some of the stages
 };
 
-// 64 k of kAtoms * 64 columns from `column` on, stored by k, to an operand's place in a stage; zeros from row `end` and column `columns` on.
-template <int kAtoms> __device__ inline void copy_by_k(uint32_t to, const Operand<bf16>& from, int column, int columns, int row, int end) {
-  const int chunk = int(threadIdx.x) & 7, at = column + chunk * 8;
+// Which stored rows are the 64 k of a stage that this thread copies: thread / 8 + 16 i. Looked up a stage ahead, as the answer takes as long as a stage.
+struct InnerRows {
+  int stored[4];
+
+  __device__ void find(const int32_t* index, int row, int end) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int k = (int(threadIdx.x) >> 3) + 16 * i;
-    int stored = -1;
-    if (row + k < end) stored = from.index ? from.index[row + k] : row + k;
-    const bf16* source = from.data + (stored < 0 ? 0 : stored) * from.ld + at;
-    const uint32_t place = to + uint32_t(k * 128 + ((chunk ^ (k & 7)) << 4));
-#pragma unroll
-    for (int atom = 0; atom < kAtoms; ++atom) {
-      const bool inside = stored >= 0 && at + atom * 64 < columns;
-      ptx::cp_async_16(place + atom * kAtom, inside ? source + atom * 64 : from.data, inside);
+    for (int i = 0; i < 4; ++i) {
+      const int k = row + (int(threadIdx.x) >> 3) + 16 * i;
+      stored[i] = k >= end ? -1 : index ? index[k] : k;
     }
   }
-}
+  // These, for an operand that is gathered; an operand that is not has row k for k.
+  __device__ InnerRows of(const Operand<bf16>& from, int row, int end) const {
+    InnerRows direct;
+    direct.find(nullptr, row, end);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) direct.stored[i] = from.index ? stored[i] : direct.stored[i];
+    return direct;
+  }
+  // kAtoms * 64 columns from `column` on, stored by k, to an operand's place in a stage; zeros from column `columns` on.
+  template <int kAtoms> __device__ void copy(uint32_t to, const Operand<bf16>& from, int column, int columns) const {
+    const int chunk = int(threadIdx.x) & 7, first = int(threadIdx.x) >> 3, at = column + chunk * 8;
+    const uint32_t place = to + uint32_t(first * 128 + ((chunk ^ (first & 7)) << 4));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const bf16* source = from.data + (stored[i] < 0 ? 0 : stored[i]) * from.ld + at;
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        const bool inside = stored[i] >= 0 && at + atom * 64 < columns;
+        ptx::cp_async_16(place + i * 16 * 128 + atom * kAtom, inside ? source + atom * 64 : from.data, inside);
+      }
+    }
+  }
+};
 
 // The gathered rows of a tile that this thread copies: rows thread / 8 + 16 i, 16 bytes of each.
 struct GatheredRows {
@@ -110,9 +127,14 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device_
     const int a_group = s.ragged == Ragged::none ? t.group : 0, b_group = s.ragged == Ragged::inner ? 0 : t.group;
     GatheredRows gathered;
     if (!kMnMajorA && p.a.index) gathered.find(p.a, t);
+    InnerRows next;
+    const int32_t* const index_k = p.a.index ? p.a.index : p.b.index;
+    if (kMnMajorA && p.copies) next.find(index_k, t.k_begin, t.k_end);
     for (int k = t.k_begin; k < t.k_end; k += kInner, ring.advance()) {
       const uint32_t a = shared + uint32_t(ring.stage * S::stage_bytes), b = a + S::a_bytes, full = shared + S::full + 8 * ring.stage;
       const bool cut = s.ragged == Ragged::inner && k + kInner > t.k_end, copy_a = p.a.index || cut, copy_b = p.b.index || cut;
+      const InnerRows rows = next;
+      if (kMnMajorA && p.copies) next.find(index_k, k + kInner, t.k_end);
       ptx::mbarrier_wait(shared + S::empty + 8 * ring.stage, ring.parity ^ 1);
       if (first) {
         ptx::mbarrier_arrive_expect(full, (copy_a ? 0 : S::a_bytes) + (copy_b ? 0 : S::b_bytes));
@@ -133,12 +155,11 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device_
         }
       }
       if (!p.copies) continue;
-      if (copy_a) {
-        if constexpr (kMnMajorA) copy_by_k<kRows / 64>(a, p.a, t.m, s.m, k, t.k_end);
-        else gathered.copy(a, p.a, k, t.k_end);
-      }
-      if (copy_b) {
-        if constexpr (kMnMajorB) copy_by_k<N / 64>(b, p.b, t.n, s.n, k, t.k_end);
+      if constexpr (kMnMajorA) {
+        if (copy_a) rows.of(p.a, k, t.k_end).template copy<kRows / 64>(a, p.a, t.m, s.m);
+        if (copy_b) rows.of(p.b, k, t.k_end).template copy<N / 64>(b, p.b, t.n, s.n);
+      } else if (copy_a) {
+        gathered.copy(a, p.a, k, t.k_end);
       }
       ptx::cp_async_arrive(full);
     }
@@ -261,6 +282,8 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __global_
     ptx::mbarrier_init(shared + S::turn, kGroup / 32);
     ptx::mbarrier_init(shared + S::turn + 8, kGroup / 32);
     ptx::fence_mbarrier_init();
+    if (!p.a.index) ptx::prefetch_map(&p.a_map);
+    if (!p.b.index) ptx::prefetch_map(&p.b_map);
   }
   __syncthreads();
   const int64_t tiles = tiles_of(p.schedule);
@@ -273,8 +296,11 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __global_
   }
 }
 
-// Tiles of 256 columns read least, unless much of the last one would be empty.
-inline bool wide_tiles(int64_t columns) { return blocks_for(columns, 256) * 256 * 7 <= blocks_for(columns, 128) * 128 * 8; }
+// Tiles of 256 columns read least, where the inner size is long enough to hide little behind it (0: known to the device alone) and the last tile is not mostly empty.
+// A question of the shape of one row's product alone.
+inline bool wide_tiles(int64_t columns, int64_t inner) {
+  return (inner == 0 || inner > 512) && blocks_for(columns, 256) * 256 * 7 <= blocks_for(columns, 128) * 128 * 8;
+}
 
 // `slots`: the stored rows of an operand whose rows are split among experts.
 template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> void run(const DeviceState& state, Product<bf16, E> p, int64_t slots) {

@@ -62,9 +62,8 @@ Block& here() {
 }
 
 bool at_once() {
-  static const char* const seed = std::getenv("LIBMOE_EMULATOR_ORDER");
-  static uint64_t state = seed ? std::strtoull(seed, nullptr, 10) * 2 + 1 : 0;
-  if (!seed) return false;
+  static uint64_t state = 1;
+  if (!std::getenv("LIBMOE_EMULATOR_ORDER")) return false;
   state = state * 6364136223846793005ull + 1442695040888963407ull;
   return state >> 63;
 }
@@ -249,21 +248,6 @@ void wgmma_wait_for(int groups) {
         for (size_t i = 0, each = size_t(product.n) / 2; i < w.held.size(); i += each) std::copy_n(w.held.begin() + long(i), each, product.d[i / each]);
         w.held.clear();
         run(product, int(warp % 4));
-      }
-  });
-}
-
-void stmatrix_x4(uint32_t address, const uint32_t (&r)[4]) {
-  struct Lane {
-    uint32_t address;
-    const uint32_t* r;
-  } lane{address, r};
-  emulator::collective("stmatrix", 0xffffffffu, &lane, [](void* const p[32], uint32_t) {
-    for (int matrix = 0; matrix < 4; ++matrix)
-      for (int l = 0; l < 32; ++l) {
-        const uint32_t row = static_cast<Lane*>(p[matrix * 8 + l / 4])->address;
-        if (row % 16) emulator::fault("stmatrix to a row address that is no multiple of 16");
-        std::memcpy(shared_at(row, 16) + l % 4 * 4, &static_cast<Lane*>(p[l])->r[matrix], 4);
       }
   });
 }

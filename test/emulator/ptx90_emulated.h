@@ -35,6 +35,4 @@ void wgmma_wait_for(int groups);
 template <int N> inline void wgmma_wait() { wgmma_wait_for(N); }
 template <int N> inline void pin(float (&)[N]) {}
 
-void stmatrix_x4(uint32_t address, const uint32_t (&r)[4]);
-
 }  // namespace libmoe::cuda::ptx
