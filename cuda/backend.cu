@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -66,7 +67,9 @@ struct Whole : DeviceState {
   cudaMemPool_t pool = nullptr;
   cudaEvent_t order = nullptr;
   char* staging = nullptr;             // page-locked: the fault key and small downloads
-  std::mutex mutex;
+  std::mutex mutex, communication_mutex;  // of the staging memory; of `order` and the tickets
+  std::map<uint64_t, cudaEvent_t> tickets;
+  uint64_t last_ticket = 0;
   std::deque<FaultText> texts;         // of the operations first_text, first_text + 1 …
   unsigned long long first_text = 0, operations = 0;
 };
@@ -134,23 +137,54 @@ void upload(Device device, void* to, const void* from, size_t bytes) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, w.compute), "copying to the device");
 }
 
-void download(Device device, void* to, const void* from, size_t bytes) {
+// Small ones go through page-locked memory, so that none waits before the last is under way.
+void download_all(Device device, const std::vector<HostCopy>& list) {
   Whole& w = whole(device);
   std::lock_guard<std::mutex> lock(w.mutex);
-  if (bytes + 8 <= kStaging) {
-    if (bytes) check(cudaMemcpyAsync(w.staging + 8, from, bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
-    wait(w);
-    if (bytes) std::memcpy(to, w.staging + 8, bytes);
-    return;
+  size_t used = 8;
+  std::vector<HostCopy> staged;
+  for (const HostCopy& c : list) {
+    if (c.bytes == 0) continue;
+    const bool fits = used + c.bytes <= kStaging;
+    check(cudaMemcpyAsync(fits ? w.staging + used : c.to, c.from, c.bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
+    if (!fits) continue;
+    staged.push_back({c.to, w.staging + used, c.bytes});
+    used += (c.bytes + 15) / 16 * 16;
   }
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, w.compute), "copying to the host");
   wait(w);
+  for (const HostCopy& c : staged) std::memcpy(c.to, c.from, c.bytes);
 }
+
+void download(Device device, void* to, const void* from, size_t bytes) { download_all(device, {{to, from, bytes}}); }
 
 void order(Device device, bool compute_first) {
   Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
   check(cudaEventRecord(w.order, compute_first ? w.compute : w.communication), "recording an event");
   check(cudaStreamWaitEvent(compute_first ? w.communication : w.compute, w.order, 0), "ordering the streams");
+}
+
+uint64_t mark_communication(Device device) {
+  Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
+  cudaEvent_t event;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  check(cudaEventRecord(event, w.communication), "recording an event");
+  w.tickets.emplace(++w.last_ticket, event);
+  return w.last_ticket;
+}
+
+// Tickets are passed in order, so that those before this one go with it.
+bool communication_reached(Device device, uint64_t ticket) {
+  Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
+  const auto found = w.tickets.find(ticket);
+  if (found == w.tickets.end()) return true;
+  const cudaError_t state = cudaEventQuery(found->second);
+  if (state == cudaErrorNotReady) return false;
+  check(state, "running a collective");
+  for (auto it = w.tickets.begin(); it != w.tickets.end() && it->first <= ticket; it = w.tickets.erase(it)) check(cudaEventDestroy(it->second), "freeing an event");
+  return true;
 }
 
 Backend make() {
@@ -163,6 +197,7 @@ Backend make() {
   };
   b.upload = upload;
   b.download = download;
+  b.download_all = download_all;
   b.clear = [](Device d, void* data, size_t bytes) {
     if (bytes) check(cudaMemsetAsync(data, 0, bytes, whole(d).compute), "clearing memory");
   };
@@ -181,6 +216,8 @@ Backend make() {
   b.communication_stream = [](Device d) -> void* { return whole(d).communication; };
   b.begin_communication = [](Device d) { order(d, true); };
   b.end_communication = [](Device d) { order(d, false); };
+  b.mark_communication = mark_communication;
+  b.communication_reached = communication_reached;
   b.mark = [](Device d) -> void* {
     Whole& w = whole(d);
     cudaEvent_t event;

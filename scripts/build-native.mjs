@@ -2,7 +2,7 @@
 // The only caller of cmake-js. Leaves build/<config>/libmoe.node. Called by hand (`npm run build:native`), by scripts/prepare.mjs, by
 // `libmoe build`, by prebuildify (`--node-gyp` passes node-gyp's own options, ignored here) and by binding.gyp.
 // CMake works in .cmake/, because node-gyp empties build/.
-import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -66,15 +66,26 @@ try {
 } catch {
   process.exit(1); // cmake-js has said why
 }
-// By rename, never in place: another process may have the old binary loaded.
+// By rename, never in place: another process may have the old binary loaded. libmoe_mpi.so is there where Open MPI was found.
 const made = [
-  ...(values['emulator-only'] ? [] : [['libmoe.node', output]]),
+  ...(values['emulator-only']
+    ? []
+    : [
+        ['libmoe.node', output],
+        ['libmoe_mpi.so', output],
+      ]),
   // node-gyp-build takes any .node file of the folder: the emulated one has a folder of its own.
   ...(emulator ? [['libmoe_emulated.node', path.join(root, 'build', 'Emulated')]] : []),
 ];
 for (const [name, folder] of made) {
+  const from = path.join(fresh, name);
+  const to = path.join(folder, name);
+  if (!(await stat(from).catch(() => undefined))) {
+    await rm(to, { force: true });
+    continue;
+  }
   await mkdir(folder, { recursive: true });
-  const temporary = path.join(folder, `.libmoe-${process.pid}.tmp`);
-  await copyFile(path.join(fresh, name), temporary);
-  await rename(temporary, path.join(folder, name));
+  const temporary = path.join(folder, `.${name}-${process.pid}.tmp`);
+  await copyFile(from, temporary);
+  await rename(temporary, to);
 }

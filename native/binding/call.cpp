@@ -187,6 +187,20 @@ Bytes Call::bytes(const char* name) {
   return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
 }
 
+std::vector<Bytes> Call::byte_arrays(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be an array of typed arrays");
+  const Napi::Array array = value.As<Napi::Array>();
+  std::vector<Bytes> out;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsTypedArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be an array of typed arrays");
+    const Napi::TypedArray typed = item.As<Napi::TypedArray>();
+    out.push_back({static_cast<char*>(typed.ArrayBuffer().Data()) + typed.ByteOffset(), typed.ByteLength()});
+  }
+  return out;
+}
+
 std::vector<double> Call::numbers(const char* name) {
   const Napi::Value value = next();
   if (!value.IsArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be an array of numbers");
@@ -217,6 +231,10 @@ std::vector<TensorView> Call::tensors(const char* name, Types types) {
   out.reserve(array.Length());
   for (uint32_t i = 0; i < array.Length(); ++i) out.push_back(view_of(array.Get(i), name, types));
   return out;
+}
+
+std::shared_ptr<Storage> Call::storage(size_t position) const {
+  return handles_of(info_.Env()).find(info_[position].As<Napi::Number>().DoubleValue())->storage;
 }
 
 void Call::same_dtype(const char* a_name, const TensorView& a, const char* b_name, const TensorView& b) const {

@@ -77,6 +77,24 @@ void download(Call& call) {
   transfer(call, [](const Backend& backend, Device device, char* data, Bytes host) { backend.download(device, host.data, data, host.size); });
 }
 
+// downloadAll(handles, typedArrays): waits for the device once
+void download_all(Call& call) {
+  const std::vector<double> handles = call.numbers("tensors");
+  const std::vector<Bytes> hosts = call.byte_arrays("data");
+  call.require(handles.size() == hosts.size(), "ERR_LIBMOE_ARGUMENT", "downloadAll takes one array for each tensor");
+  std::vector<HostCopy> list;
+  const Storage* first = nullptr;
+  for (size_t i = 0; i < handles.size(); ++i) {
+    const Entry& e = entry(call, handles[i]);
+    const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
+    call.require(hosts[i].size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the array " + std::to_string(hosts[i].size));
+    if (!first) first = e.storage.get();
+    call.require(e.storage->device == first->device, "ERR_LIBMOE_DEVICE", "downloadAll reads from one device");
+    list.push_back({hosts[i].data, static_cast<char*>(e.storage->data) + e.offset, size});
+  }
+  if (first) first->backend.download_all(first->device, list);
+}
+
 // copy(to, from): same dtype and element count
 void copy(Call& call) {
   const TensorView to = call.tensor("to", kAny), from = call.tensor("from", kAny);
@@ -162,6 +180,7 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "release", release);
   expose(exports, "upload", upload);
   expose(exports, "download", download);
+  expose(exports, "downloadAll", download_all);
   expose(exports, "copy", copy);
   expose(exports, "clear", clear);
   expose(exports, "memory", memory);

@@ -119,6 +119,10 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+
 #define LIBMOE_EMULATED_MINMAX(T)                      \
   inline T min(T a, T b) { return b < a ? b : a; }     \
   inline T max(T a, T b) { return a < b ? b : a; }

@@ -34,6 +34,7 @@ export interface TensorsNative {
   release(tensor: Handle): void;
   upload(tensor: Handle, data: HostArray): void;
   download(tensor: Handle, data: HostArray): void;
+  downloadAll(tensors: readonly Handle[], data: readonly HostArray[]): void;
   copy(to: Handle, from: Handle): void;
   clear(tensor: Handle): void;
   memory(deviceKind: number, deviceIndex: number): NativeMemory;

@@ -13,6 +13,7 @@ import {
 } from './dtype.ts';
 import { convertedTo, flattened, type NestedNumbers } from './host-data.ts';
 import { currentOwner, type Owned, type Owner } from './lifetime.ts';
+import { readLater } from './read.ts';
 
 /** What a new tensor is made of, and where. */
 export interface TensorOptions {
@@ -120,9 +121,11 @@ export class Tensor implements Owned {
     this.dispose();
   }
 
-  /** The raw elements, waiting for the device. bf16 and f16 come as their bits; {@link toArray} converts. */
+  /**
+   * The raw elements, waiting for the device; reads that are begun together wait once. bf16 and f16 come as their bits; {@link toArray} converts.
+   */
   async read(): Promise<HostArray> {
-    return this.readSync();
+    return readLater(this, hostArray(this.dtype, this.size));
   }
 
   /** As {@link read}, blocking. */
