@@ -45,7 +45,8 @@ async function upToDate(name, hash, proof, build) {
 
 const binary = path.join('prebuilds', `${process.platform}-${process.arch}`, 'libmoe.node');
 // Warnings as errors (LIBMOE_WERROR) make no other binary.
-const flags = `${process.env.LIBMOE_CUDA ?? 'AUTO'} ${process.env.LIBMOE_CUDA_ARCHITECTURES ?? ''}`;
+const hasMpi = spawnSync('mpicc', ['--version'], { stdio: 'ignore' }).status === 0;
+const flags = `${process.env.LIBMOE_CUDA ?? 'AUTO'} ${process.env.LIBMOE_CUDA_ARCHITECTURES ?? ''} ${hasMpi ? 'mpi' : ''}`;
 
 try {
   await mkdir(at('.cmake'), { recursive: true });
@@ -68,9 +69,15 @@ try {
       async () => {
         run(process.execPath, [at('scripts', 'build-native.mjs')]);
         await mkdir(path.dirname(at(binary)), { recursive: true });
-        await copyFile(at('build', 'Release', 'libmoe.node'), at(`${binary}.tmp`));
-        spawnSync('strip', ['--strip-unneeded', at(`${binary}.tmp`)], { stdio: 'ignore' });
-        await rename(at(`${binary}.tmp`), at(binary));
+        // libmoe_mpi.so is there where Open MPI was found.
+        for (const name of ['libmoe.node', 'libmoe_mpi.so']) {
+          const to = path.join(path.dirname(at(binary)), name);
+          await rm(to, { force: true });
+          if (!(await stat(at('build', 'Release', name)).catch(() => undefined))) continue;
+          await copyFile(at('build', 'Release', name), `${to}.tmp`);
+          spawnSync('strip', ['--strip-unneeded', `${to}.tmp`], { stdio: 'ignore' });
+          await rename(`${to}.tmp`, to);
+        }
       },
     );
   });

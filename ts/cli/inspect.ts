@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
+import { findMpi, findNccl } from '../distributed/engines.ts';
 import { binaryPath, native, packageRoot } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { printJson } from './output.ts';
@@ -10,6 +11,12 @@ interface Part {
   available: boolean;
   /** Why it is not available. */
   reason: string | null;
+}
+
+interface Found {
+  /** The file; null where none was found. */
+  path: string | null;
+  version: string | null;
 }
 
 interface Inspection {
@@ -31,8 +38,9 @@ interface Inspection {
     driver: string | null;
     cublasLt: Part;
   };
-  nccl: Part;
-  mpi: Part;
+  /** What connects ranks: NCCL on CUDA, MPI on the CPU. */
+  nccl: Part & Found;
+  mpi: Part & Found;
   binary: { path: string | null; error: string | null };
 }
 
@@ -60,6 +68,17 @@ function systemFile(file: string): string {
 function cpuFeatures(): string[] {
   const flags = /^flags\s*:(.*)$/m.exec(systemFile('/proc/cpuinfo'))?.[1]?.split(' ') ?? [];
   return knownFeatures.filter((feature) => flags.includes(feature));
+}
+
+const notLoaded = { available: false, reason: 'the native binary does not load', path: null, version: null };
+
+function looked(find: typeof findNccl): Inspection['nccl'] {
+  try {
+    const { available, reason, path: file, version } = find();
+    return { available, reason, path: file, version };
+  } catch (error) {
+    return { ...notLoaded, reason: error instanceof Error ? error.message : String(error) };
+  }
 }
 
 /** Everything that decides what this installation can do. Never throws: what is missing is said in the answer. */
@@ -95,8 +114,8 @@ export function inspect(): Inspection {
       driver: systemFile('/sys/module/nvidia/version').trim() || null,
       cublasLt: { available: false, reason: noCuda },
     },
-    nccl: { available: false, reason: noCuda },
-    mpi: { available: false, reason: 'this build has no collectives yet: one process trains alone' },
+    nccl: engine ? looked(findNccl) : notLoaded,
+    mpi: engine ? looked(findMpi) : notLoaded,
     binary,
   };
 }
@@ -107,7 +126,7 @@ export function inspectCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md',
+      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_NCCL, LIBMOE_MPI (the libraries of several ranks).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md, docs/distributed.md',
     )
     .action((options: { json?: boolean }) => {
       const i = inspect();
@@ -129,8 +148,8 @@ export function inspectCommand(): Command {
         ['driver', i.cuda.driver ? `NVIDIA ${i.cuda.driver}` : 'no NVIDIA driver on this machine'],
         ['CUDA', i.cuda.reason ?? 'available'],
         ['cuBLASLt', i.cuda.cublasLt.reason ?? 'available'],
-        ['NCCL', i.nccl.reason ?? 'available'],
-        ['MPI', i.mpi.reason ?? 'available'],
+        ['NCCL', i.nccl.reason ?? `${i.nccl.version} in ${i.nccl.path}`],
+        ['MPI', i.mpi.reason ?? `${i.mpi.version} through ${i.mpi.path}`],
       ];
       for (const [name, value] of rows) console.log(`${name.padEnd(10)} ${value}`);
     });
