@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
@@ -15,7 +16,9 @@ const nvcc =
     .split(path.delimiter)
     .find((folder) => folder && existsSync(path.join(folder, 'nvcc')));
 /** What the compiled output depends on beside the sources. Warnings as errors (LIBMOE_WERROR) make no other binary. */
+const hasMpi = spawnSync('mpicc', ['--version'], { stdio: 'ignore' }).status === 0;
 export const nativeFlags = [
+  hasMpi ? 'mpi' : '',
   process.env.LIBMOE_CUDA ?? 'AUTO',
   process.env.LIBMOE_CUDA_ARCHITECTURES,
   nvcc,
