@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
@@ -16,9 +15,10 @@ const nvcc =
     .split(path.delimiter)
     .find((folder) => folder && existsSync(path.join(folder, 'nvcc')));
 /** What the compiled output depends on beside the sources. Warnings as errors (LIBMOE_WERROR) make no other binary. */
-const hasMpi = spawnSync('mpicc', ['--version'], { stdio: 'ignore' }).status === 0;
+const onPath = (name) =>
+  (process.env.PATH ?? '').split(path.delimiter).some((folder) => folder && existsSync(path.join(folder, name)));
 export const nativeFlags = [
-  hasMpi ? 'mpi' : '',
+  onPath('mpicc') ? 'mpi' : '',
   process.env.LIBMOE_CUDA ?? 'AUTO',
   process.env.LIBMOE_CUDA_ARCHITECTURES,
   nvcc,

@@ -155,7 +155,6 @@ export function inspect(): Inspection {
   } catch (error) {
     binary.error = error instanceof Error ? error.message : String(error);
   }
-  const noCuda = 'this build has no CUDA code: it runs on the CPU';
   return {
     version,
     node: process.version,
