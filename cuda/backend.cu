@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -66,7 +67,9 @@ struct Whole : DeviceState {
   cudaMemPool_t pool = nullptr;
   cudaEvent_t order = nullptr;
   char* staging = nullptr;             // page-locked: the fault key and small downloads
-  std::mutex mutex;
+  std::mutex mutex, communication_mutex;  // of the staging memory; of `order` and the tickets
+  std::map<uint64_t, cudaEvent_t> tickets;
+  uint64_t last_ticket = 0;
   std::deque<FaultText> texts;         // of the operations first_text, first_text + 1 …
   unsigned long long first_text = 0, operations = 0;
 };
@@ -156,8 +159,32 @@ void download(Device device, void* to, const void* from, size_t bytes) { downloa
 
 void order(Device device, bool compute_first) {
   Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
   check(cudaEventRecord(w.order, compute_first ? w.compute : w.communication), "recording an event");
   check(cudaStreamWaitEvent(compute_first ? w.communication : w.compute, w.order, 0), "ordering the streams");
+}
+
+uint64_t mark_communication(Device device) {
+  Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
+  cudaEvent_t event;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  check(cudaEventRecord(event, w.communication), "recording an event");
+  w.tickets.emplace(++w.last_ticket, event);
+  return w.last_ticket;
+}
+
+// Tickets are passed in order, so that those before this one go with it.
+bool communication_reached(Device device, uint64_t ticket) {
+  Whole& w = whole(device);
+  std::lock_guard<std::mutex> lock(w.communication_mutex);
+  const auto found = w.tickets.find(ticket);
+  if (found == w.tickets.end()) return true;
+  const cudaError_t state = cudaEventQuery(found->second);
+  if (state == cudaErrorNotReady) return false;
+  check(state, "running a collective");
+  for (auto it = w.tickets.begin(); it != w.tickets.end() && it->first <= ticket; it = w.tickets.erase(it)) check(cudaEventDestroy(it->second), "freeing an event");
+  return true;
 }
 
 Backend make() {
@@ -189,6 +216,8 @@ Backend make() {
   b.communication_stream = [](Device d) -> void* { return whole(d).communication; };
   b.begin_communication = [](Device d) { order(d, true); };
   b.end_communication = [](Device d) { order(d, false); };
+  b.mark_communication = mark_communication;
+  b.communication_reached = communication_reached;
   b.mark = [](Device d) -> void* {
     Whole& w = whole(d);
     cudaEvent_t event;
@@ -272,8 +301,8 @@ void throw_fault(DeviceState& state, unsigned long long key) {
   if (operation < w.first_text || operation >= w.first_text + w.texts.size())
     fail("ERR_LIBMOE_ARGUMENT", "an operation long ago met a value out of its range at position " + std::to_string(position) + "; read results more often to learn which");
   const FaultText& t = w.texts[size_t(operation - w.first_text)];
-  if (t.low > t.high) fail(t.code, std::string(t.what) + " is not finite at position " + std::to_string(position));
-  fail(t.code, std::string(t.what) + " must be from " + std::to_string(t.low) + " to " + std::to_string(t.high) + "; the value at position " + std::to_string(position) + " is not");
+  if (t.low > t.high) fail(t.code, std::string(t.what) + " is not finite at " + t.place + " " + std::to_string(position));
+  fail(t.code, std::string(t.what) + " must be from " + std::to_string(t.low) + " to " + std::to_string(t.high) + "; the value at " + t.place + " " + std::to_string(position) + " is not");
 }
 
 }  // namespace cuda

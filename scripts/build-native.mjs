@@ -2,7 +2,7 @@
 // The only caller of cmake-js. Leaves build/<config>/libmoe.node. Called by hand (`npm run build:native`), by scripts/prepare.mjs, by
 // `libmoe build`, by prebuildify (`--node-gyp` passes node-gyp's own options, ignored here) and by binding.gyp.
 // CMake works in .cmake/, because node-gyp empties build/.
-import { copyFile, mkdir, rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     cuda: { type: 'string', default: process.env.LIBMOE_CUDA ?? 'AUTO' },
     architectures: { type: 'string', default: process.env.LIBMOE_CUDA_ARCHITECTURES },
     emulator: { type: 'boolean', default: process.env.LIBMOE_EMULATOR === '1' },
+    'emulator-only': { type: 'boolean', default: false },
     werror: { type: 'boolean', default: process.env.LIBMOE_WERROR === '1' },
   },
 });
@@ -26,6 +27,7 @@ if (!['AUTO', 'ON', 'OFF'].includes(cuda)) {
   console.error(`ERR_LIBMOE_ARGUMENT: LIBMOE_CUDA (or --cuda) expects AUTO, ON or OFF, got "${values.cuda}"`);
   process.exit(2);
 }
+const emulator = values.emulator || values['emulator-only'];
 const config = values.config ?? (values.debug ? 'Debug' : 'Release');
 
 let BuildSystem;
@@ -48,12 +50,13 @@ const build = new BuildSystem({
   directory: root,
   out: path.join(root, '.cmake', config),
   config,
+  ...(values['emulator-only'] && { target: 'libmoe_emulated' }),
   parallel: String(availableParallelism()),
   cMakeOptions: {
     LIBMOE_CUDA: cuda,
     LIBMOE_OUTPUT_DIR: fresh,
     LIBMOE_WERROR: values.werror ? 'ON' : 'OFF',
-    LIBMOE_EMULATOR: values.emulator ? 'ON' : 'OFF',
+    LIBMOE_EMULATOR: emulator ? 'ON' : 'OFF',
     ...(values.architectures && { LIBMOE_CUDA_ARCHITECTURES: values.architectures }),
   },
 });
@@ -63,13 +66,26 @@ try {
 } catch {
   process.exit(1); // cmake-js has said why
 }
-// By rename, never in place: another process may have the old binary loaded.
-await mkdir(output, { recursive: true });
-for (const name of values.emulator ? ['libmoe.node', 'libmoe_emulated.node'] : ['libmoe.node']) {
+// By rename, never in place: another process may have the old binary loaded. libmoe_mpi.so is there where Open MPI was found.
+const made = [
+  ...(values['emulator-only']
+    ? []
+    : [
+        ['libmoe.node', output],
+        ['libmoe_mpi.so', output],
+      ]),
   // node-gyp-build takes any .node file of the folder: the emulated one has a folder of its own.
-  const folder = name === 'libmoe.node' ? output : path.join(root, 'build', 'Emulated');
+  ...(emulator ? [['libmoe_emulated.node', path.join(root, 'build', 'Emulated')]] : []),
+];
+for (const [name, folder] of made) {
+  const from = path.join(fresh, name);
+  const to = path.join(folder, name);
+  if (!(await stat(from).catch(() => undefined))) {
+    await rm(to, { force: true });
+    continue;
+  }
   await mkdir(folder, { recursive: true });
-  const temporary = path.join(folder, `.libmoe-${process.pid}.tmp`);
-  await copyFile(path.join(fresh, name), temporary);
-  await rename(temporary, path.join(folder, name));
+  const temporary = path.join(folder, `.${name}-${process.pid}.tmp`);
+  await copyFile(from, temporary);
+  await rename(temporary, to);
 }

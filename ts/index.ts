@@ -3,6 +3,7 @@ export { type LayerStep, type RoutingStep, routingByLayer } from './analysis/ind
 export * as data from './data/index.ts';
 export { loadTokenizer } from './data/index.ts';
 export * as distributed from './distributed/index.ts';
+export { initProcessGroup } from './distributed/index.ts';
 export * as metrics from './evaluation/index.ts';
 export { evaluate, languageAdapter, registerMetric, registerTask } from './evaluation/index.ts';
 export * from './experiment/index.ts';

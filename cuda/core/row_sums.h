@@ -1,79 +1,71 @@
 #pragma once
-// y[key, :] (+)= the sum over the positions of a key, ascending, of x[position, :]. Bound by memory: x is read once, and each named row of y is written once.
-// One warp owns a row of y in a tile of columns; of a key with many positions it has eight rows of x under way at a time.
-#include "cuda/core/block.h"
+// Sums of rows, which bias gradients are. Bytes: every row read once. A block sums 64 columns of one group of rows: 32 warps take every 32nd row each, a lane
+// two columns; the warps' sums are added in order.
 #include "cuda/core/convert.h"
-#include "cuda/core/row_index.h"
+#include "cuda/core/runtime.h"
 
 namespace libmoe::cuda {
 
-enum class RowSum { onto, add, overwrite };  // onto: what y holds is the first term; add: y + (sum of the terms); overwrite: the sum
+constexpr int kRowsInPiece = 512;
 
-constexpr int kRowSumThreads = 256;
-
-template <int P, class T, class Y>
-__global__ void __launch_bounds__(kRowSumThreads, 2) row_sum_kernel(const uint32_t* keys, const int32_t* positions, int64_t n, int64_t rows, int64_t width, const T* x, Y* y, RowSum mode) {
+// Groups: rows [offsets[g], offsets[g + 1]), or without offsets pieces of kRowsInPiece of all `rows`.
+template <class T> struct RowSums {
   using A = Accumulator<T>;
-  constexpr int kAhead = 8;
-  const unsigned lane = threadIdx.x & 31u;
-  const int64_t tiles = (width + 32 * P - 1) / (32 * P), warps = int64_t(gridDim.x) * (kRowSumThreads / 32);
-  for (int64_t item = (int64_t(blockIdx.x) * kRowSumThreads + threadIdx.x) / 32; item < n * tiles; item += warps) {
-    const int64_t first = item / tiles, column = (item % tiles * 32 + lane) * P;
-    const uint32_t key = keys[first];
-    if (key >= rows || (first > 0 && keys[first - 1] == key)) continue;  // the warp at the key's first position owns it
-    const bool inside = column < width;
-    const T* in = x + (inside ? column : 0);
-    Y* out = y + int64_t(key) * width + column;
-    A sum[P];
-#pragma unroll
-    for (int j = 0; j < P; ++j) sum[j] = A(0);
-    if (inside && mode == RowSum::onto) {
-      const auto old = *reinterpret_cast<const Pack<Y, P>*>(out);
-#pragma unroll
-      for (int j = 0; j < P; ++j) sum[j] = load(old.at[j]);
-    }
-    for (int64_t begin = first; begin < n; begin += 32) {
-      const int64_t i = begin + lane;
-      const bool same = i < n && keys[i] == key;
-      const int32_t position = same ? positions[i] : 0;
-      const int count = __popc(__ballot_sync(kFullWarp, same));  // sorted: they are the first lanes
-      int t = 0;
-      for (; t + kAhead <= count; t += kAhead) {
-        Pack<T, P> ahead[kAhead];
-#pragma unroll
-        for (int k = 0; k < kAhead; ++k) ahead[k] = *reinterpret_cast<const Pack<T, P>*>(in + __shfl_sync(kFullWarp, position, t + k) * width);
-#pragma unroll
-        for (int k = 0; k < kAhead; ++k)
-#pragma unroll
-          for (int j = 0; j < P; ++j) sum[j] += load(ahead[k].at[j]);
-      }
-#pragma unroll 1
-      for (; t < count; ++t) {
-        const auto one = *reinterpret_cast<const Pack<T, P>*>(in + __shfl_sync(kFullWarp, position, t) * width);
-#pragma unroll
-        for (int j = 0; j < P; ++j) sum[j] += load(one.at[j]);
-      }
-      if (count < 32) break;
-    }
-    if (!inside) continue;
-    Pack<Y, P> result;
-    if (mode == RowSum::add) result = *reinterpret_cast<const Pack<Y, P>*>(out);
-#pragma unroll
-    for (int j = 0; j < P; ++j) result.at[j] = store<Y>(mode == RowSum::add ? A(load(result.at[j])) + sum[j] : sum[j]);
-    *reinterpret_cast<Pack<Y, P>*>(out) = result;
+  const T* x;                  // rows of n
+  int64_t n;
+  const int32_t* index;        // row r is stored at index[r]; or null
+  const A* scale;              // of each row; or null
+  const int32_t* offsets;
+  int64_t rows;
+  A* out;                      // [groups, n]
+  bool add;
+};
+
+template <class T> __global__ void __launch_bounds__(1024) row_sums_kernel(RowSums<T> s) {
+  using A = Accumulator<T>;
+  __shared__ A parts[32][65];
+  const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) >> 5;
+  const int64_t group = blockIdx.y, first = int64_t(blockIdx.x) * 64;
+  const int64_t begin = s.offsets ? s.offsets[group] : group * kRowsInPiece, end = s.offsets ? s.offsets[group + 1] : min(s.rows, begin + kRowsInPiece);
+  const int64_t c0 = first + lane, c1 = c0 + 32;
+  A a0 = 0, a1 = 0;
+#pragma unroll 4
+  for (int64_t r = begin + warp; r < end; r += 32) {
+    const T* row = s.x + (s.index ? s.index[r] : r) * s.n;
+    const A w = s.scale ? s.scale[r] : A(1);
+    if (c0 < s.n) a0 = fma(w, load(row[c0]), a0);
+    if (c1 < s.n) a1 = fma(w, load(row[c1]), a1);
+  }
+  parts[warp][lane] = a0;
+  parts[warp][lane + 32] = a1;
+  __syncthreads();
+  const int64_t column = first + threadIdx.x;
+  if (threadIdx.x >= 64 || column >= s.n) return;
+  A sum = s.add ? s.out[group * s.n + column] : A(0);
+  for (int w = 0; w < 32; ++w) sum += parts[w][threadIdx.x];
+  s.out[group * s.n + column] = sum;
+}
+
+// groups: the experts, with offsets; else counted from the rows.
+template <class T> void sum_rows(const DeviceState& state, const RowSums<T>& s, int64_t groups) {
+  constexpr int64_t kMost = 65535;  // of a grid's second dimension
+  for (int64_t g = 0; g < groups; g += kMost) {
+    RowSums<T> part = s;
+    if (s.offsets) part.offsets = s.offsets + g;
+    else part.x = s.x + g * kRowsInPiece * s.n, part.rows = s.rows - g * kRowsInPiece;
+    part.out = s.out + g * s.n;
+    launch(state, row_sums_kernel<T>, dim3(unsigned(blocks_for(s.n, 64)), unsigned(std::min(kMost, groups - g))), 1024, 0, part);
   }
 }
 
-// x [n, width], y [rows, width], index [n]; an index outside the rows is reported as `what` and its row of x left out.
-template <class T, class Y> void sum_rows(DeviceState& state, const int32_t* index, int64_t n, int64_t rows, int64_t width, const T* x, Y* y, RowSum mode, const char* what) {
-  const SortedPositions sorted(state, index, n, rows, fault_slot(state, {"ERR_LIBMOE_ARGUMENT", what, 0, rows - 1}));
-  const auto run = [&]<int P>() {
-    const int64_t tiles = blocks_for(width, 32 * P);
-    launch(state, row_sum_kernel<P, T, Y>, grid_for(state, n * tiles, kRowSumThreads / 32), kRowSumThreads, 0, sorted.keys(), sorted.positions(), n, rows, width, x, y, mode);
-  };
-  constexpr int P = kPack<T>;
-  if (width % P == 0 && aligned_to(x, 16) && aligned_to(y, 16)) run.template operator()<P>();
-  else run.template operator()<1>();
+// y[j] = (y[j] +) sum over rows of x[row, j]: pieces, then sums of pieces, until one is left.
+template <class T> void sum_columns(const DeviceState& state, const T* x, int64_t rows, int64_t n, Accumulator<T>* y, bool add) {
+  using A = Accumulator<T>;
+  const int64_t pieces = std::max<int64_t>(1, blocks_for(rows, kRowsInPiece));
+  if (pieces == 1) return sum_rows<T>(state, {x, n, nullptr, nullptr, nullptr, rows, y, add}, 1);
+  const Scratch partial(state, size_t(pieces * n) * sizeof(A));
+  sum_rows<T>(state, {x, n, nullptr, nullptr, nullptr, rows, partial.as<A>(), false}, pieces);
+  sum_columns<A>(state, partial.as<A>(), pieces, n, y, add);
 }
 
 }  // namespace libmoe::cuda

@@ -7,6 +7,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   create_handles(env);
   bind_tensors(exports);
   bind_attention(exports);
+  bind_collective(exports);
   bind_elementwise(exports);
   bind_embedding(exports);
   bind_gating(exports);

@@ -233,6 +233,10 @@ std::vector<TensorView> Call::tensors(const char* name, Types types) {
   return out;
 }
 
+std::shared_ptr<Storage> Call::storage(size_t position) const {
+  return handles_of(info_.Env()).find(info_[position].As<Napi::Number>().DoubleValue())->storage;
+}
+
 void Call::same_dtype(const char* a_name, const TensorView& a, const char* b_name, const TensorView& b) const {
   if (a && b && a.dtype != b.dtype)
     reject("ERR_LIBMOE_DTYPE", std::string(b_name) + " must have the dtype of " + a_name + " (" + name_of(a.dtype) + "), got " + name_of(b.dtype));

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,9 @@ class Call {
   std::vector<int64_t> integers(const char* name);
   std::vector<double> numbers(const char* name);
   std::vector<TensorView> tensors(const char* name, Types types);
+
+  // The owner of the tensor that was read as argument `position`, for work that goes on after the call.
+  std::shared_ptr<Storage> storage(size_t position) const;
 
   void same_dtype(const char* a_name, const TensorView& a, const char* b_name, const TensorView& b) const;
   void require(bool condition, const char* code, const std::string& message) const;

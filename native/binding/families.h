@@ -6,6 +6,7 @@ namespace libmoe::binding {
 
 void bind_tensors(Napi::Object exports);
 void bind_attention(Napi::Object exports);
+void bind_collective(Napi::Object exports);
 void bind_elementwise(Napi::Object exports);
 void bind_embedding(Napi::Object exports);
 void bind_gating(Napi::Object exports);

@@ -47,11 +47,14 @@ struct Backend {
   void (*synchronise)(Device) = nullptr;
   void (*trim)() = nullptr;
 
-  // Devices that work while the host goes on; null on the CPU. A collective runs on the communication stream between begin (which makes that stream wait for
-  // everything enqueued so far) and end (which makes what is enqueued later wait for it).
+  // The stream that collectives use beside the compute stream; null where work is done inside the call. Callable from any thread; each makes the device
+  // current on the calling thread first. begin: the communication stream waits for everything enqueued on the compute stream so far; end: the reverse.
   void* (*communication_stream)(Device) = nullptr;
   void (*begin_communication)(Device) = nullptr;
   void (*end_communication)(Device) = nullptr;
+  // mark: a ticket for what is enqueued on the communication stream so far; reached: whether the device has passed it (throws when the device failed).
+  uint64_t (*mark_communication)(Device) = nullptr;
+  bool (*communication_reached)(Device, uint64_t ticket) = nullptr;
   // Device time: a mark in the compute stream, and the milliseconds between two (waits for the second).
   void* (*mark)(Device) = nullptr;
   double (*milliseconds)(Device, void* from, void* to) = nullptr;

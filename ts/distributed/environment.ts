@@ -7,6 +7,8 @@ export interface LaunchEnvironment {
   worldSize: number;
   /** Number of this process on its machine: the device it takes. */
   localRank: number;
+  /** Number of processes on this machine, when the launcher says so. */
+  localWorldSize?: number;
   /** Whose variables were read; `none` for a process started by hand. */
   launcher: 'torchrun' | 'openmpi' | 'slurm' | 'pmi' | 'kubernetes' | 'none';
   /** Where rank 0 waits for the others, when the launcher says so. */
@@ -31,6 +33,9 @@ export function launchEnvironment(variables: Variables = process.env): LaunchEnv
       `rank ${rank} is not below the world size ${worldSize} (set by ${found.launcher})`,
     );
   }
+  const localWorldSize =
+    integer(variables, 'LOCAL_WORLD_SIZE') ??
+    (found.launcher === 'openmpi' ? integer(variables, 'OMPI_COMM_WORLD_LOCAL_SIZE') : undefined);
   const masterAddress = variables.MASTER_ADDR || undefined;
   const masterPort = integer(variables, 'MASTER_PORT');
   if (masterPort !== undefined && (masterPort < 1 || masterPort > 65535)) {
@@ -41,6 +46,7 @@ export function launchEnvironment(variables: Variables = process.env): LaunchEnv
     worldSize,
     localRank,
     launcher: found.launcher,
+    ...(localWorldSize !== undefined && { localWorldSize }),
     ...(masterAddress !== undefined && { masterAddress }),
     ...(masterPort !== undefined && { masterPort }),
   };

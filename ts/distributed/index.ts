@@ -1,1 +1,3 @@
 export { type LaunchEnvironment, launchEnvironment } from './environment.ts';
+export { initProcessGroup } from './init.ts';
+export type { ProcessGroup, ProcessGroupOptions, Work } from './process-group.ts';

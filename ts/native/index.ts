@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { AttentionNative } from './attention.ts';
+import type { CollectiveNative } from './collective.ts';
 import type { ElementwiseNative } from './elementwise.ts';
 import type { EmbeddingNative } from './embedding.ts';
 import { LibmoeError } from './error.ts';
@@ -18,6 +19,7 @@ import type { ShapeNative } from './shape.ts';
 import type { SoftmaxNative } from './softmax.ts';
 import type { TensorsNative } from './tensors.ts';
 
+export type { CollectiveLibrary } from './collective.ts';
 export { codeOf, type ErrorCode, fail, LibmoeError } from './error.ts';
 export type { Handle, NativeCuda, NativeMemory } from './tensors.ts';
 
@@ -25,6 +27,7 @@ export type { Handle, NativeCuda, NativeMemory } from './tensors.ts';
 export interface Native
   extends TensorsNative,
     AttentionNative,
+    CollectiveNative,
     ElementwiseNative,
     EmbeddingNative,
     GatingNative,

@@ -7,7 +7,7 @@ export {
   record,
 } from './autograd.ts';
 export { checkpoint } from './checkpoint.ts';
-export { defaultDevice, setDefaultDevice } from './default-device.ts';
+export { defaultDevice, onDevice, setDefaultDevice } from './default-device.ts';
 export {
   bytesPerElement,
   type DeviceName,
