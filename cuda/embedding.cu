@@ -10,7 +10,8 @@ namespace libmoe::cuda {
 namespace {
 
 void forward(const TensorView& weight, const TensorView& ids, const TensorView& y) {
-  gather_row_bytes(state_of(y.device), weight.data, ids.as<const int32_t>(), ids.elements(), weight.shape[0], weight.shape[1] * int64_t(size_of(weight.dtype)), y.data, "token id");
+  gather_row_bytes(state_of(y.device), weight.data, ids.as<const int32_t>(), ids.elements(), weight.shape[0], weight.shape[1] * int64_t(size_of(weight.dtype)),
+                   y.data, "token id");
 }
 
 void backward(const TensorView& dy, const TensorView& ids, const TensorView& dweight, bool accumulate) {
