@@ -17,7 +17,9 @@ template <int D> constexpr uint32_t tile_bytes(int rows) { return uint32_t(rows)
 // The left operand of 16 rows, and a right one whose k are 16 rows and whose columns are channels (read transposed).
 template <int D> __device__ inline uint32_t rows_address(uint32_t tile, int row, int lane) { return tile + chunk_at<D>(row + lane % 16, lane / 16); }
 // A right operand whose columns are 16 rows and whose k are channels.
-template <int D> __device__ inline uint32_t columns_address(uint32_t tile, int row, int lane) { return tile + chunk_at<D>(row + lane / 16 * 8 + lane % 8, lane / 8 % 2); }
+template <int D> __device__ inline uint32_t columns_address(uint32_t tile, int row, int lane) {
+  return tile + chunk_at<D>(row + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+}
 // Row block `rows` and channel block `channels` of 16 each from such an address.
 template <int D> __device__ inline uint32_t block_at(uint32_t address, int rows, int channels) {
   constexpr int kTurns = D % 64 == 0 ? 4 : 2;
