@@ -47,7 +47,8 @@ inline __host__ __device__ int64_t slots_before(int64_t offset, int64_t sequence
 inline unsigned attention_grid(const AttentionCall& call, int rows, int size) {
   const int64_t blocks = slots_before(call.tokens, call.sequences, rows, size) * call.heads;
   if (blocks > 0x7fffffff || call.tokens * call.group > 1 << 30)
-    fail("ERR_LIBMOE_UNSUPPORTED", "attention: expected at most 2^30 tokens times query heads per key head, got " + std::to_string(call.tokens) + " tokens; split the batch");
+    fail("ERR_LIBMOE_UNSUPPORTED",
+         "attention: expected at most 2^30 tokens times query heads per key head, got " + std::to_string(call.tokens) + " tokens; split the batch");
   return unsigned(blocks > 1 ? blocks : 1);  // one block at least, which looks at the offsets
 }
 

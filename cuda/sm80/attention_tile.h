@@ -34,7 +34,8 @@ template <class... P> inline int row_access(int width, const P*... p) {
 
 // Starts the copy of kRows rows into a tile that begins `at` bytes into shared memory, zeros where row_of(r) is null and beyond `width`; eight threads per row, so
 // that a place in the block table is looked up once per thread and row. The caller commits and waits.
-template <int D, int kRows, int kThreads, class Rows> __device__ inline void load_tile(uint32_t at, int width, int access, const bf16* valid_address, const Rows& row_of) {
+template <int D, int kRows, int kThreads, class Rows>
+__device__ inline void load_tile(uint32_t at, int width, int access, const bf16* valid_address, const Rows& row_of) {
   unsigned char* shared = dynamic_shared<unsigned char>();
   const uint32_t tile = ptx::shared_address(shared) + at;
 #pragma unroll 1
