@@ -301,8 +301,8 @@ void throw_fault(DeviceState& state, unsigned long long key) {
   if (operation < w.first_text || operation >= w.first_text + w.texts.size())
     fail("ERR_LIBMOE_ARGUMENT", "an operation long ago met a value out of its range at position " + std::to_string(position) + "; read results more often to learn which");
   const FaultText& t = w.texts[size_t(operation - w.first_text)];
-  if (t.low > t.high) fail(t.code, std::string(t.what) + " is not finite at position " + std::to_string(position));
-  fail(t.code, std::string(t.what) + " must be from " + std::to_string(t.low) + " to " + std::to_string(t.high) + "; the value at position " + std::to_string(position) + " is not");
+  if (t.low > t.high) fail(t.code, std::string(t.what) + " is not finite at " + t.place + " " + std::to_string(position));
+  fail(t.code, std::string(t.what) + " must be from " + std::to_string(t.low) + " to " + std::to_string(t.high) + "; the value at " + t.place + " " + std::to_string(position) + " is not");
 }
 
 }  // namespace cuda

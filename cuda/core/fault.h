@@ -7,11 +7,13 @@
 
 namespace libmoe::cuda {
 
-// What a fault of an operation will say: "<what> must be from <low> to <high>", or with low > high "<what> is not finite".
+// What a fault of an operation will say: "<what> must be from <low> to <high>; the value at <place> <position> is not", or with low > high
+// "<what> is not finite at <place> <position>".
 struct FaultText {
   const char* code = "";
   const char* what = "";
   int64_t low = 0, high = 0;
+  const char* place = "position";
 };
 
 // Where the kernels of one operation report.

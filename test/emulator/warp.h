@@ -1,5 +1,7 @@
 #pragma once
 // Warp operations and the other intrinsics of device code, with the meaning that the CUDA programming guide gives them.
+#include <math.h>  // also exp(float) and its like, as nvcc has them
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -77,6 +79,25 @@ template <class T> inline unsigned __match_any_sync(unsigned mask, T value) {
   });
   return mine.result;
 }
+template <class F> inline unsigned emulated_reduce(unsigned mask, unsigned value, F) {
+  emulator::Exchange<unsigned> mine{value, 0, 0, 0};
+  emulator::collective("redux", mask, &mine, [](void* const p[32], uint32_t m) {
+    bool first = true;
+    unsigned all = 0;
+    for (int lane = 0; lane < 32; ++lane) {
+      if (!(m >> lane & 1u)) continue;
+      const unsigned x = static_cast<emulator::Exchange<unsigned>*>(p[lane])->value;
+      all = first ? x : F{}(all, x);
+      first = false;
+    }
+    for (int lane = 0; lane < 32; ++lane)
+      if (m >> lane & 1u) static_cast<emulator::Exchange<unsigned>*>(p[lane])->result = all;
+  });
+  return mine.result;
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned x) {
+  return emulated_reduce(mask, x, [](unsigned a, unsigned b) { return a > b ? a : b; });
+}
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
   emulator::collective("syncwarp", mask, nullptr, [](void* const*, uint32_t) {});
 }
@@ -112,6 +133,16 @@ inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+inline void sincospi(double x, double* sine, double* cosine) {
+  *sine = std::sin(x * 3.14159265358979323846);
+  *cosine = std::cos(x * 3.14159265358979323846);
+}
+inline void sincospif(float x, float* sine, float* cosine) {
+  double s, c;
+  sincospi(double(x), &s, &c);
+  *sine = float(s);
+  *cosine = float(c);
+}
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
