@@ -141,7 +141,7 @@ void noisy(const NoisyInputs& in, const TensorView& logits, const TensorView& lo
   with_wide(logits.dtype, [&]<class A>() {
     const Noisy<A> g{in.scores.as<A>(), in.noise.as<A>(), in.mask.as<bool>(), tokens, int(n), int(in.k), A(in.floor)};
     const Scratch partial(state, size_t(pieces) * size_t(n) * sizeof(A));
-    with_row<A>(n, [&]<int W, int N>() {
+    with_few_rows<A>(n, [&]<int W, int N>() {
       const unsigned blocks = grid_for(state, pieces, 1, N > 0 ? 16 : 2);
       const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, kArrays));
       launch(state, noisy_kernel<A, W, N>, blocks, kRowThreads, N > 0 ? kRowWarps * size_t(n) * sizeof(A) : 0, g, logits.as<A>(), rivals.as<int32_t>(), partial.as<A>(), memory.as<A>());
