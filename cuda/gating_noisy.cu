@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(kRowThreads) noisy_kernel(Noisy<A> g, A* logit
       int kth_expert = -1, next_expert = -1;
       A kth = 0, next = 0;
       picker.scan(n, -1, 0, n);
+#pragma unroll 1
       for (int j = 0; j <= g.k && g.k > 0; ++j) {
         SortKey<A> key;
         const int winner = picker.top(key);
