@@ -22,6 +22,8 @@ namespace {
 constexpr int kArrays = 4;  // logits, exponentials, keys, sums
 // Whether exponentials stay in registers; very long rows have none to spare and compute them again.
 template <int N> constexpr bool kKept = N <= 16;
+// Where the sums of a row's lanes are: N registers, or with 0 the shared or global memory that the block adds up in the end.
+template <int W, int N> constexpr int kSums = W == 32 && N > 8 ? 0 : N;
 
 template <class A> struct Gate {
   const A *logits, *bias;
@@ -112,8 +114,8 @@ template <int W, class Key> __device__ inline void two_largest(Key first, Key se
 
 // One row: choices, weights and what belongs to the token alone is written; sums, counts and summary grow.
 template <class A, int W, int N>
-__device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, Picker<A, W, N>& picker, LaneArray<A, W, N>& sums,
-                         SortKey<A>* worth, int32_t* counts, A (&summary)[kGatingSummary]) {
+__device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, Picker<A, W, N>& picker,
+                         LaneArray<A, W, kSums<W, N>>& sums, SortKey<A>* worth, int32_t* counts, A (&summary)[kGatingSummary]) {
   using Key = SortKey<A>;
   const int lane = lane_of_row<W>(), n = g.n, k = g.k;
   bool active = exists && (!g.mask || g.mask[t]);
@@ -265,17 +267,20 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   }
 }
 
-template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, 1) forward_kernel(Gate<A> g) {
+template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, N <= 9 ? 2 : 1) forward_kernel(Gate<A> g) {
   constexpr int kRows = kRowThreads / W;
   const int n = g.n, lane = lane_of_row<W>(), warp = int(threadIdx.x >> 5), row_of = row_of_block<W>();
   auto* worth = dynamic_shared<SortKey<A>>();
   A* warp_sums = reinterpret_cast<A*>(worth + (g.groups > 1 ? kRows * g.groups : 0));
   A* summaries = warp_sums + (N > 0 ? kRowWarps * n : 0);
   auto* counts = reinterpret_cast<int32_t*>(summaries + kRowWarps * kGatingSummary);
-  LaneArray<A, W, N> x = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 0), p = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 1),
-                     sums = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 3);
+  LaneArray<A, W, N> x = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 0), p = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 1);
   Picker<A, W, N> picker;
   picker.keys = RowMemory<A, W, N>::template array<SortKey<A>>(g.memory, n, kArrays, 2);
+
+  LaneArray<A, W, kSums<W, N>> sums{};
+  if constexpr (N == 0) sums = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 3);
+  else if constexpr (kSums<W, N> == 0) sums.own = warp_sums + warp * n + lane;
 
   if (blockIdx.x == 0) {
     g.pieces.check(g.bad_offsets);
@@ -297,7 +302,7 @@ template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, 
       gate_row<A, W, N>(g, g.logits + t * n, t, t < piece.end, x, p, picker, sums, worth + row_of * g.groups, counts, summary);
     }
     // The rows of a warp, then the warps, in order.
-    if constexpr (N > 0) {
+    if constexpr (kSums<W, N> > 0) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const A all = sum_of_rows<W>(i * W + lane < n ? sums[i] : A(0));

@@ -27,7 +27,7 @@ template <class A> struct Noisy {
 };
 
 template <class A, int W, int N>
-__global__ void __launch_bounds__(kRowThreads) noisy_kernel(Noisy<A> g, A* logits, int32_t* rivals, A* partial, A* memory) {
+__global__ void __launch_bounds__(kRowThreads, 1) noisy_kernel(Noisy<A> g, A* logits, int32_t* rivals, A* partial, A* memory) {
   using Memory = RowMemory<A, W, N>;
   constexpr int kRows = kRowThreads / W;
   const int n = g.n, lane = lane_of_row<W>(), warp = int(threadIdx.x >> 5);
