@@ -1,7 +1,7 @@
 // Cross entropy. The fused form is bound by three matrix products of 2 tokens * vocabulary * d operations: logits, d_hidden, d_weight; between them a chunk's logits are
 // read twice and its gradients written once. Logits exist for one chunk of tokens at a time; when gradients are wanted they are made while the chunk is at hand.
 //
-// Which tokens count is known on the device alone: those that do not have rows of zeros in the gradient and take part in the products.
+// Which tokens count is known on the device alone: they are laid side by side, rows of zeros behind them, and the products run over all rows.
 #include "ops/loss.h"
 
 #include <algorithm>
@@ -39,26 +39,64 @@ TensorView rows_of(const TensorView& t, int64_t first, int64_t count) {
   return matrix(t.as<char>() + size_t(first * width) * size_of(t.dtype), t.dtype, t.device, count, width);
 }
 
-// counted[0] = number of targets in [0, vocabulary); reports those outside [-1, vocabulary). One block.
-__global__ void __launch_bounds__(kThreads) count_kernel(const int32_t* targets, int64_t n, int64_t vocabulary, int64_t* counted, FaultSlot fault) {
-  int64_t mine = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-    const int32_t t = targets[i];
+// counted[0] = number of targets in [0, vocabulary); positions (or null): of those, ascending, then -1. Reports targets outside [-1, vocabulary). One block, which
+// goes through the targets a tile at a time.
+__global__ void __launch_bounds__(kThreads) count_kernel(const int32_t* targets, int64_t n, int64_t vocabulary, int64_t* counted, int32_t* positions, FaultSlot fault) {
+  __shared__ int in_warp[kThreads / 32];
+  const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
+  int64_t before = 0;
+  for (int64_t first = 0; first < n; first += kThreads) {
+    const int64_t i = first + threadIdx.x;
+    const int32_t t = i < n ? targets[i] : -1;
+    const bool counts = t >= 0 && t < vocabulary;
     if (t < -1 || t >= vocabulary) fault.report(i);
-    else mine += t >= 0;
+    const unsigned bits = __ballot_sync(kFullWarp, counts);
+    __syncthreads();
+    if (lane == 0) in_warp[warp] = __popc(bits);
+    __syncthreads();
+    int64_t at = before + __popc(bits & ((1u << lane) - 1u));
+    for (unsigned w = 0; w < kThreads / 32; ++w) {
+      if (w < warp) at += in_warp[w];
+      before += in_warp[w];
+    }
+    if (positions && counts) positions[at] = int32_t(i);
   }
-  mine = block_all<kThreads, Sum>(mine);
-  if (threadIdx.x == 0) *counted = mine;
+  if (positions)
+    for (int64_t i = before + threadIdx.x; i < n; i += kThreads) positions[i] = -1;
+  if (threadIdx.x == 0) *counted = before;
 }
 
-struct Counted {
-  Scratch memory;
-  Counted(DeviceState& state, const TensorView& targets, int64_t vocabulary) : memory(state, 8) {
-    launch(state, count_kernel, 1, kThreads, 0, targets.as<const int32_t>(), targets.elements(), vocabulary, memory.as<int64_t>(),
-           fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "target", -1, vocabulary - 1}));
+class Counted {
+ public:
+  Counted(DeviceState& state, const TensorView& targets, int64_t vocabulary, bool with_positions = false)
+      : count_(state, 8), positions_(state, with_positions ? size_t(targets.elements() + 1) * 4 : 4) {
+    launch(state, count_kernel, 1, kThreads, 0, targets.as<const int32_t>(), targets.elements(), vocabulary, count_.as<int64_t>(),
+           with_positions ? positions_.as<int32_t>() : nullptr, fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "target", -1, vocabulary - 1}));
   }
-  const int64_t* value() const { return memory.as<const int64_t>(); }
+  const int64_t* value() const { return count_.as<const int64_t>(); }
+  const int32_t* positions() const { return positions_.as<const int32_t>(); }
+
+ private:
+  Scratch count_, positions_;
 };
+
+// Rows of the tokens that count, side by side; zeros behind the last. A warp per row.
+template <class T> __global__ void __launch_bounds__(kThreads) compact_kernel(const T* x, const int32_t* positions, int64_t rows, int64_t width, T* y) {
+  const unsigned lane = threadIdx.x & 31u;
+  for (int64_t r = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; r < rows; r += int64_t(gridDim.x) * (kThreads / 32)) {
+    const int32_t from = positions[r];
+    for (int64_t i = lane; i < width; i += 32) y[r * width + i] = from < 0 ? store<T>(Accumulator<T>(0)) : x[from * width + i];
+  }
+}
+// And back to where they came from.
+template <class T> __global__ void __launch_bounds__(kThreads) spread_kernel(const T* x, const int32_t* positions, int64_t rows, int64_t width, T* y) {
+  const unsigned lane = threadIdx.x & 31u;
+  for (int64_t r = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; r < rows; r += int64_t(gridDim.x) * (kThreads / 32)) {
+    const int32_t to = positions[r];
+    if (to < 0) continue;
+    for (int64_t i = lane; i < width; i += 32) y[to * width + i] = x[r * width + i];
+  }
+}
 
 // The largest element of a row and the sum of exp(x - largest): each thread runs through its own elements, then threads are put together in order.
 template <class A> struct RowSum {
@@ -80,15 +118,15 @@ template <class T> __device__ RowSum<Accumulator<T>> row_sum(const T* row, int64
   return {largest, sum};
 }
 
-// losses[row] = cross entropy of the row, 0 where it does not count; gradient = (softmax - one hot) / counted, unless absent. A block per row.
+// losses[row] = cross entropy of the token at positions[row], 0 for position -1; gradient = (softmax - one hot) / counted, unless absent. A block per row.
 template <class T> __global__ void __launch_bounds__(kThreads)
-loss_kernel(const Accumulator<T>* logits, int64_t vocabulary, const int32_t* targets, const int64_t* counted, double* losses, T* gradient) {
+loss_kernel(const Accumulator<T>* logits, int64_t vocabulary, const int32_t* targets, const int32_t* positions, const int64_t* counted, double* losses, T* gradient) {
   using A = Accumulator<T>;
   const int64_t r = blockIdx.x;
-  const int32_t target = targets[r];
+  const int32_t target = positions[r] < 0 ? -1 : targets[positions[r]];
   const A* row = logits + r * vocabulary;
   T* out = gradient ? gradient + r * vocabulary : nullptr;
-  if (target < 0 || target >= vocabulary) {
+  if (target < 0) {
     if (threadIdx.x == 0) losses[r] = 0;
     if (out)
       for (int64_t i = threadIdx.x; i < vocabulary; i += kThreads) out[i] = store<T>(A(0));
@@ -119,29 +157,37 @@ void project(const TensorView& hidden, const TensorView& weight, const TensorVie
   gemm_ops.gemm(hidden, weight, own, logits, o);
 }
 
-// logits in the accumulator's type; the gemm family adds a bias of the operands' type.
 void linear_cross_entropy(const LinearCrossEntropy& x) {
   DeviceState& state = state_of(x.hidden.device);
   const Device device = x.hidden.device;
-  const int64_t vocabulary = x.weight.shape[0], tokens = x.targets.elements(), chunk = chunk_tokens(x.chunk, vocabulary, tokens);
-  const Counted counted(state, x.targets, vocabulary);
+  const int64_t vocabulary = x.weight.shape[0], d = x.weight.shape[1], tokens = x.targets.elements(), chunk = chunk_tokens(x.chunk, vocabulary, tokens);
+  const Counted counted(state, x.targets, vocabulary, true);
   const bool gradients = x.d_hidden || x.d_weight || x.d_bias;
+  const auto clear = [&](const TensorView& t) {
+    if (t && t.bytes()) check(cudaMemsetAsync(t.data, 0, t.bytes(), state.compute), "clearing memory");
+  };
+  clear(x.d_hidden);
+  if (tokens == 0) clear(x.d_weight), clear(x.d_bias);
   with_float(x.hidden.dtype, [&]<class T>() {
     using A = Accumulator<T>;
     const Dtype narrow = DtypeOf<T>::value, wide = DtypeOf<A>::value;
     const Scratch logits(state, size_t(chunk * vocabulary) * sizeof(A)), dlogits(state, gradients ? size_t(chunk * vocabulary) * sizeof(T) : 1),
+        rows(state, size_t(chunk * d) * sizeof(T)), row_gradients(state, x.d_hidden ? size_t(chunk * d) * sizeof(T) : 1),
         losses(state, size_t(std::max<int64_t>(1, tokens)) * sizeof(double));
-    if (tokens == 0)
-      for (const TensorView* t : {&x.d_weight, &x.d_bias})
-        if (*t) check(cudaMemsetAsync(t->data, 0, t->bytes(), state.compute), "clearing memory");
     for (int64_t first = 0; first < tokens; first += chunk) {
       const int64_t n = std::min(chunk, tokens - first);
-      const TensorView hidden = rows_of(x.hidden, first, n), chunk_logits = matrix(logits.as<A>(), wide, device, n, vocabulary),
+      const int32_t* positions = counted.positions() + first;
+      const unsigned grid = grid_for(state, n, kThreads / 32);
+      const TensorView hidden = matrix(rows.as<T>(), narrow, device, n, d), chunk_logits = matrix(logits.as<A>(), wide, device, n, vocabulary),
                        chunk_gradient = matrix(dlogits.as<T>(), narrow, device, n, vocabulary);
+      launch(state, compact_kernel<T>, grid, kThreads, 0, x.hidden.as<const T>(), positions, n, d, rows.as<T>());
       project(hidden, x.weight, x.bias, chunk_logits);
-      launch(state, loss_kernel<T>, dim3(unsigned(n)), kThreads, 0, logits.as<const A>(), vocabulary, x.targets.as<const int32_t>() + first, counted.value(),
+      launch(state, loss_kernel<T>, dim3(unsigned(n)), kThreads, 0, logits.as<const A>(), vocabulary, x.targets.as<const int32_t>(), positions, counted.value(),
              losses.as<double>() + first, gradients ? dlogits.as<T>() : nullptr);
-      if (x.d_hidden) gemm_ops.gemm(chunk_gradient, x.weight, {}, rows_of(x.d_hidden, first, n), {});
+      if (x.d_hidden) {
+        gemm_ops.gemm(chunk_gradient, x.weight, {}, matrix(row_gradients.as<T>(), narrow, device, n, d), {});
+        launch(state, spread_kernel<T>, grid, kThreads, 0, row_gradients.as<const T>(), positions, n, d, x.d_hidden.as<T>());
+      }
       if (x.d_weight) {
         GemmOptions o;
         o.transpose_a = true;

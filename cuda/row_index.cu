@@ -51,13 +51,13 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const int32_t* keys, in
   }
 }
 
-// counts becomes its exclusive running sum. One block.
+// counts becomes its exclusive running sum. One block of whole warps.
 constexpr int kScanThreads = 1024;
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(int32_t* counts, int64_t n) {
   __shared__ int sums[32];
   const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
   int carry = 0;
-  for (int64_t begin = 0; begin < n; begin += kScanThreads) {
+  for (int64_t begin = 0; begin < n; begin += blockDim.x) {
     const int64_t i = begin + threadIdx.x;
     const int own = i < n ? counts[i] : 0;
     int upto = own;
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(int32_t* counts, int
     if (lane == 31) sums[warp] = upto;
     __syncthreads();
     int before = carry, total = 0;
-    for (unsigned w = 0; w < 32; ++w) {
+    for (unsigned w = 0; w < blockDim.x / 32; ++w) {
       if (w < warp) before += sums[w];
       total += sums[w];
     }
@@ -86,12 +86,13 @@ __global__ void __launch_bounds__(kThreads) place_kernel(const int32_t* keys, co
   const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
   int* mine = next[warp];
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const int64_t first = tile * kTile + warp * (kTile / kWarps) + lane;
+    const int64_t begin_of_warp = tile * kTile + warp * (kTile / kWarps), first = begin_of_warp + lane;
+    const int rounds = int(min(int64_t(kRounds), (n - begin_of_warp + 31) / 32));  // none or fewer past the end
     for (int b = lane; b < kBins; b += 32) mine[b] = 0;
     __syncwarp();
     // Lanes past the end have a bin of their own, which is not counted.
     const auto bin_of = [&](int64_t i) { return i < n ? int(clamped(keys[i], limit) >> shift & (kBins - 1)) : kBins; };
-    for (int r = 0; r < kRounds; ++r) {
+    for (int r = 0; r < rounds; ++r) {
       const int bin = bin_of(first + r * 32);
       const unsigned same = __match_any_sync(kFullWarp, bin);
       if (bin < kBins && __ffs(int(same)) - 1 == int(lane)) mine[bin] += __popc(same);
@@ -105,7 +106,7 @@ __global__ void __launch_bounds__(kThreads) place_kernel(const int32_t* keys, co
       at += count;
     }
     __syncthreads();
-    for (int r = 0; r < kRounds; ++r) {
+    for (int r = 0; r < rounds; ++r) {
       const int64_t i = first + r * 32;
       const int bin = bin_of(i);
       const unsigned same = __match_any_sync(kFullWarp, bin);
@@ -154,7 +155,7 @@ SortedPositions::SortedPositions(const DeviceState& state, const int32_t* keys, 
     positions_ = ints + (pass & 1) * 2 * n + n;
     const unsigned grid = grid_for(state, tiles, 1, 4);
     launch(state, count_kernel, grid, kThreads, 0, keys_from, n, uint32_t(limit), pass * 8, tiles, counts, pass == 0 ? fault : FaultSlot{});
-    launch(state, scan_kernel, tiles ? 1u : 0u, kScanThreads, 0, counts, tiles * kBins);
+    launch(state, scan_kernel, tiles ? 1u : 0u, unsigned(std::min<int64_t>(kScanThreads, tiles * kBins)), 0, counts, tiles * kBins);
     launch(state, place_kernel, grid, kThreads, 0, keys_from, from, n, uint32_t(limit), pass * 8, tiles, static_cast<const int32_t*>(counts), keys_, positions_);
     keys_from = reinterpret_cast<const int32_t*>(keys_);
     from = positions_;

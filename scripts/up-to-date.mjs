@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,8 +8,21 @@ import { withLock } from './lock.mjs';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const at = (...parts) => path.join(root, ...parts);
 
+// AUTO makes another binary once nvcc is there.
+const nvcc =
+  process.env.CUDACXX ??
+  (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .find((folder) => folder && existsSync(path.join(folder, 'nvcc')));
 /** What the compiled output depends on beside the sources. Warnings as errors (LIBMOE_WERROR) make no other binary. */
-export const nativeFlags = `${process.env.LIBMOE_CUDA ?? 'AUTO'} ${process.env.LIBMOE_CUDA_ARCHITECTURES ?? ''}`;
+const onPath = (name) =>
+  (process.env.PATH ?? '').split(path.delimiter).some((folder) => folder && existsSync(path.join(folder, name)));
+export const nativeFlags = [
+  onPath('mpicc') ? 'mpi' : '',
+  process.env.LIBMOE_CUDA ?? 'AUTO',
+  process.env.LIBMOE_CUDA_ARCHITECTURES,
+  nvcc,
+].join(' ');
 export const nativeSources = ['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'];
 
 async function* filesIn(folder) {

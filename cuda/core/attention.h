@@ -116,10 +116,12 @@ struct Sight {
   int first, last;
   __device__ bool sees(int key) const { return key >= first && key <= last; }
 };
-__device__ inline Sight sight_of(const AttentionCall& call, const AttentionSequence& s, int column) {
-  const int position = s.keys - s.queries + column / call.group, low = call.window ? position - call.window + 1 : 0;
+__device__ inline int position_of(const AttentionCall& call, const AttentionSequence& s, int column) { return s.keys - s.queries + column / call.group; }
+__device__ inline Sight sight_from(const AttentionCall& call, const AttentionSequence& s, int position) {
+  const int low = call.window ? position - call.window + 1 : 0;
   return {low > 0 ? low : 0, call.causal ? position : s.keys - 1};
 }
+__device__ inline Sight sight_of(const AttentionCall& call, const AttentionSequence& s, int column) { return sight_from(call, s, position_of(call, s, column)); }
 // All that some of the columns [begin, end) sees: both bounds grow with the column.
 __device__ inline Sight sight_of(const AttentionCall& call, const AttentionSequence& s, int begin, int end) {
   return {sight_of(call, s, begin).first, sight_of(call, s, end - 1).last};

@@ -26,13 +26,15 @@ Pending& mine() {
   return p;
 }
 
+using Columns = float __attribute__((vector_size(32)));
+
 float value_of(uint32_t pair, int half) { return std::bit_cast<float>(half ? pair & 0xffff0000u : pair << 16); }
 
 }  // namespace
 
-void cp_async_16(uint32_t to, const void* from, bool valid) {
-  if (to % 16 || (valid && reinterpret_cast<uintptr_t>(from) % 16)) emulator::fault("cp.async of 16 bytes from or to an address that is no multiple of 16");
-  mine().open.push_back({to, from, valid});
+void cp_async(uint32_t to, const void* from, bool valid, uint32_t bytes) {
+  if (to % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes)) emulator::fault("cp.async from or to an address that is no multiple of its size");
+  mine().open.push_back({to, from, valid, bytes});
 }
 void cp_async_commit() {
   Pending& p = mine();
@@ -47,9 +49,9 @@ void cp_async_wait_for(int groups) {
   }
 }
 void perform(const AsyncCopy& c) {
-  unsigned char* to = shared_at(c.to, 16);
-  if (c.valid) std::memcpy(to, c.from, 16);
-  else std::memset(to, 0, 16);
+  unsigned char* to = shared_at(c.to, c.bytes);
+  if (c.valid) std::memcpy(to, c.from, c.bytes);
+  else std::memset(to, 0, c.bytes);
 }
 std::vector<AsyncCopy> take_async_copies() {
   Pending& p = mine();
@@ -91,7 +93,7 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   } lane{d, a, {b0, b1}};
   emulator::collective("mma", 0xffffffffu, &lane, [](void* const p[32], uint32_t) {
     // Fragments as the PTX manual lays them out: group = lane / 4, pair = lane % 4.
-    float am[16][16], bm[8][16];
+    float am[16][16], bm[16][8], dm[16][8];
     for (int l = 0; l < 32; ++l) {
       const auto* from = static_cast<Lane*>(p[l]);
       const int group = l / 4, pair = l % 4;
@@ -100,19 +102,22 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
         am[group + 8][pair * 2 + i] = value_of(from->a[1], i);
         am[group][pair * 2 + 8 + i] = value_of(from->a[2], i);
         am[group + 8][pair * 2 + 8 + i] = value_of(from->a[3], i);
-        bm[group][pair * 2 + i] = value_of(from->b[0], i);
-        bm[group][pair * 2 + 8 + i] = value_of(from->b[1], i);
+        bm[pair * 2 + i][group] = value_of(from->b[0], i);
+        bm[pair * 2 + 8 + i][group] = value_of(from->b[1], i);
       }
     }
-    for (int l = 0; l < 32; ++l) {
-      auto* to = static_cast<Lane*>(p[l]);
-      for (int i = 0; i < 4; ++i) {
-        const int row = l / 4 + (i >= 2 ? 8 : 0), column = (l % 4) * 2 + (i & 1);
-        float sum = 0;
-        for (int k = 0; k < 16; ++k) sum += am[row][k] * bm[column][k];
-        to->d[i] += sum;
+    // A column is a lane of a vector: this is where the time of the tests goes.
+    for (int row = 0; row < 16; ++row) {
+      Columns sum = {};
+      for (int k = 0; k < 16; ++k) {
+        Columns b;
+        std::memcpy(&b, bm[k], sizeof b);
+        sum += am[row][k] * b;
       }
+      std::memcpy(dm[row], &sum, sizeof sum);
     }
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i) static_cast<Lane*>(p[l])->d[i] += dm[l / 4 + (i >= 2 ? 8 : 0)][(l % 4) * 2 + (i & 1)];
   });
 }
 

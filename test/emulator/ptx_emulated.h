@@ -17,6 +17,7 @@ inline float from_f16_bits(uint16_t bits) {
   x.bits = bits;
   return float(x);
 }
+inline float exp2_approximate(float x) { return std::exp2(x); }
 inline uint32_t pack_bf16(float low, float high) { return uint32_t(bf16(high).bits) << 16 | bf16(low).bits; }
 
 // Addresses are offsets into the block's dynamic shared memory.
@@ -26,7 +27,9 @@ inline unsigned char* shared_at(uint32_t address, size_t bytes) {
   return emulator::dynamic_shared() + address;
 }
 
-void cp_async_16(uint32_t to, const void* from, bool valid);
+void cp_async(uint32_t to, const void* from, bool valid, uint32_t bytes);
+inline void cp_async_16(uint32_t to, const void* from, bool valid) { cp_async(to, from, valid, 16); }
+inline void cp_async_4(uint32_t to, const void* from, bool valid) { cp_async(to, from, valid, 4); }
 void cp_async_commit();
 void cp_async_wait_for(int groups);
 template <int N> inline void cp_async_wait() { cp_async_wait_for(N); }
@@ -36,6 +39,7 @@ struct AsyncCopy {
   uint32_t to;
   const void* from;
   bool valid;
+  uint32_t bytes;
 };
 void perform(const AsyncCopy& copy);
 std::vector<AsyncCopy> take_async_copies();  // all of the running thread
