@@ -36,6 +36,7 @@ void weight(const DeviceState& state, const ExpertRows<float>& rows, const Weigh
 }  // namespace
 }  // namespace sm90
 
+extern const TensorCoreOps sm90_ops;
 const TensorCoreOps sm90_ops = {sm90::dense, sm90::up, sm90::down, sm90::slope, sm90::input, sm90::weight};
 
 }  // namespace libmoe::cuda

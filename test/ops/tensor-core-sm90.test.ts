@@ -33,15 +33,15 @@ afterEach(() => {
 });
 
 describe('dense products', () => {
-  // Around one and two tiles; k below, at and beyond a stage and the ring; 4 x 3 tiles of a persistent block; k long enough for 256 columns.
+  // Around one and two tiles; k below, at and beyond a stage and the ring; k long enough for tiles of 256 columns; 12 tiles, four for each emulated processor.
   const sizes = [
     [1, 8, 8],
     [64, 128, 64],
     [65, 120, 72],
     [129, 136, 200],
-    [200, 264, 584],
-    [130, 512, 520],
-    [500, 300, 136],
+    [70, 248, 584],
+    [130, 264, 136],
+    [400, 300, 72],
   ] as const;
   for (const [ta, tb] of [
     [false, true],
@@ -81,15 +81,15 @@ describe('dense products', () => {
   it('give a row the same bits alone and among others, in any order of events', () => {
     for (const k of [264, 584])
       scope(() => {
-        const a = sample([390, k], 1, 'bf16');
-        const b = sample([272, k], 2, 'bf16');
+        const a = sample([150, k], 1, 'bf16');
+        const b = sample([248, k], 2, 'bf16');
         const all = inOrders(() => matmul(a, b, { transposeB: true }));
         for (const again of all) expect(sameBits(again.readSync(), all[0]!.readSync())).toBe(true);
-        for (const row of [0, 63, 64, 128, 389])
+        for (const row of [0, 63, 64, 128, 149])
           expect(
             sameBits(
               matmul(view(a, [1, k], row * k), b, { transposeB: true }).readSync(),
-              view(all[0]!, [1, 272], row * 272).readSync(),
+              view(all[0]!, [1, 248], row * 248).readSync(),
             ),
             `row ${row}`,
           ).toBe(true);
@@ -107,13 +107,13 @@ describe('products of experts', () => {
   }
   const cases: Record<string, Case> = {
     'experts that end at, before and behind a tile': {
-      rows: [100, 0, 1, 200, 129, 128],
+      rows: [100, 0, 1, 140, 129, 128],
       d: 72,
-      hidden: 56,
+      hidden: 40,
       gated: true,
     },
-    'few rows each': { rows: [3, 16, 17, 0, 9, 1, 5], d: 264, hidden: 136, gated: false },
-    'wide tiles': { rows: [70, 61], d: 520, hidden: 264, gated: true },
+    'few rows each': { rows: [3, 16, 17, 0, 9, 1, 5], d: 136, hidden: 136, gated: false },
+    'tiles of 256 columns': { rows: [66, 3], d: 744, hidden: 120, gated: true },
     'rows the copy engine cannot take': { rows: [70, 61], d: 44, hidden: 36, gated: true },
   };
 
@@ -173,11 +173,10 @@ describe('products of experts', () => {
     });
 
   it('have the same bits in any order of events', () => {
-    for (const c of [cases['experts that end at, before and behind a tile']!, cases['few rows each']!]) {
-      const all = inOrders(() => layer(c, 'bf16'));
-      for (const again of all)
-        for (const [i, got] of again.entries())
-          expect(sameBits(Float64Array.from(got), Float64Array.from(all[0]![i]!)), `${i}`).toBe(true);
-    }
+    const c: Case = { rows: [70, 0, 129, 1], d: 72, hidden: 40, gated: true };
+    const all = inOrders(() => layer(c, 'bf16'));
+    for (const again of all)
+      for (const [i, got] of again.entries())
+        expect(sameBits(Float64Array.from(got), Float64Array.from(all[0]![i]!)), `${i}`).toBe(true);
   });
 });
