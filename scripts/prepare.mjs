@@ -1,7 +1,7 @@
 // Run by npm in a checkout (`npm ci`, `npm install`, `npm pack`): TypeScript to dist/, native code to build/ and prebuilds/. Does nothing when the
 // hash of sources and flags is that of the last build: npm runs it again at the first `npx libmoe`. Holds a lock, so that two do not build at once.
 import { spawnSync } from 'node:child_process';
-import { chmod, copyFile, mkdir, rename, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { hashOf, nativeFlags, nativeSources, upToDate, whileNobodyBuilds } from './up-to-date.mjs';
@@ -32,9 +32,15 @@ try {
     await upToDate('native', await hashOf(nativeSources, nativeFlags), binary, async () => {
       run(process.execPath, [at('scripts', 'build-native.mjs')]);
       await mkdir(path.dirname(at(binary)), { recursive: true });
-      await copyFile(at('build', 'Release', 'libmoe.node'), at(`${binary}.tmp`));
-      spawnSync('strip', ['--strip-unneeded', at(`${binary}.tmp`)], { stdio: 'ignore' });
-      await rename(at(`${binary}.tmp`), at(binary));
+      // libmoe_mpi.so is there where Open MPI was found.
+      for (const name of ['libmoe.node', 'libmoe_mpi.so']) {
+        const to = path.join(path.dirname(at(binary)), name);
+        await rm(to, { force: true });
+        if (!(await stat(at('build', 'Release', name)).catch(() => undefined))) continue;
+        await copyFile(at('build', 'Release', name), `${to}.tmp`);
+        spawnSync('strip', ['--strip-unneeded', `${to}.tmp`], { stdio: 'ignore' });
+        await rename(`${to}.tmp`, to);
+      }
     });
   });
 } catch (error) {

@@ -1,5 +1,5 @@
 #pragma once
-// What becomes of a tile of sums: stored, activated, or turned into the gradients of the pre-activation. All threads of the block call `finish` with the
+// What becomes of a tile of sums: stored, activated, or turned into the gradients of the pre-activation. All threads of the block (or of a warp) call `finish` with the
 // tile staged in shared memory; each takes eight neighbouring columns at a time, so that memory is touched 16 bytes at a time.
 #include "cuda/core/block.h"
 #include "cuda/core/expert_activation.h"
@@ -32,10 +32,10 @@ template <class T> struct StoreEpilogue {
     }
     store_eight(to, count, whole, v);
   }
-  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums) const {
+  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums, int thread = int(threadIdx.x)) const {
     const T* b = bias ? bias + t.group * bias_stride : nullptr;
 #pragma unroll 2
-    for (int i = threadIdx.x; i < M * (N / 8); i += kThreads) {
+    for (int i = thread; i < M * (N / 8); i += kThreads) {
       const int row = i / (N / 8), chunk = i % (N / 8), column = t.n + chunk * 8, count = n - column;
       if (row >= t.rows || count <= 0) continue;
       A v[8];
@@ -58,10 +58,10 @@ template <class T> struct UpEpilogue {
   bool gated, whole;
   Activation activation;
 
-  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums) const {
+  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums, int thread = int(threadIdx.x)) const {
     const T* b = bias ? bias + int64_t(t.group) * full : nullptr;
     const int per_row = gated ? N / 16 : N / 8;
-    for (int i = threadIdx.x; i < M * per_row; i += kThreads) {
+    for (int i = thread; i < M * per_row; i += kThreads) {
       const int row = i / per_row, chunk = i % per_row, column = t.n + chunk * 8, count = width - column;
       if (row >= t.rows || count <= 0) continue;
       const int64_t at = t.m + row;
@@ -109,10 +109,10 @@ template <class T> struct SlopeEpilogue {
   bool gated, whole;
   Activation activation;
 
-  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums) const {
+  template <int M, int N, int kThreads> __device__ void finish(const Tile& t, const Staged<A, N>& sums, int thread = int(threadIdx.x)) const {
     static_assert(N == kSlopeColumns && (N / 8) == 16 && M * 16 % kThreads == 0, "sixteen neighbouring lanes share a row");
 #pragma unroll 1
-    for (int i = threadIdx.x; i < M * (N / 8); i += kThreads) {
+    for (int i = thread; i < M * (N / 8); i += kThreads) {
       const int row = i / (N / 8), chunk = i % (N / 8), column = t.n + chunk * 8, count = width - column;
       const bool inside = row < t.rows && count > 0;
       const int64_t at = t.m + row;

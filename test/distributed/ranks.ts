@@ -34,7 +34,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** A clean environment: what the test machine's own launcher may have set is gone. */
-function environment(extra: Record<string, string>): Record<string, string> {
+function environment(extra: Record<string, string | undefined>): Record<string, string | undefined> {
   const own = Object.entries(process.env).filter(
     (pair): pair is [string, string] =>
       pair[1] !== undefined &&
@@ -43,7 +43,7 @@ function environment(extra: Record<string, string>): Record<string, string> {
   return { ...Object.fromEntries(own), LIBMOE_THREADS: '1', ...extra };
 }
 
-function start(command: string, args: readonly string[], env: Record<string, string>) {
+function start(command: string, args: readonly string[], env: Record<string, string | undefined>) {
   const child = spawn(command, args, { env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   let stderr = '';
@@ -77,7 +77,7 @@ function listening(): { folder: string; said(): Said[] } {
 export async function ncclRanks(
   size: number,
   scenario: string,
-  env: (rank: number) => Record<string, string> = () => ({}),
+  env: (rank: number) => Record<string, string | undefined> = () => ({}),
   started: readonly number[] = Array.from({ length: size }, (_, rank) => rank),
 ): Promise<(Said & Ended)[]> {
   const port = String(await freePort());
@@ -96,11 +96,13 @@ export async function ncclRanks(
       ...env(rank),
     }),
   );
-  // A process that has stopped itself would never end.
+  // A process that has stopped itself would never end: one that is alone for long is taken for that.
+  let alone = 0;
   const patrol = setInterval(() => {
     const running = ranks.filter(({ child }) => child.exitCode === null && child.signalCode === null);
-    if (running.length === 1 && ranks.length > 1) running[0]!.child.kill('SIGKILL');
-  }, 15_000);
+    alone = running.length === 1 && ranks.length > 1 ? alone + 1 : 0;
+    if (alone > 8) running[0]!.child.kill('SIGKILL');
+  }, 1000);
   try {
     const ended = await Promise.all(ranks.map((r) => r.ended));
     const all = said();
@@ -150,23 +152,16 @@ export async function lonelyRank(env: Record<string, string>): Promise<Said & En
 
 let standIn: string | undefined;
 
-/** Compiles the stand-in once for each test file. */
+/** Compiles the stand-in once for each test file, from ccache where there is one. */
 export function standInNccl(): string {
   if (standIn) return standIn;
   const library = path.join(mkdtempSync(path.join(tmpdir(), 'libmoe-nccl-')), 'libstandin.so');
   const source = path.join(import.meta.dirname, 'stand-in-nccl.cpp');
-  execFileSync('g++', [
-    '-std=c++20',
-    '-O1',
-    '-Wall',
-    '-Wextra',
-    '-Werror',
-    '-shared',
-    '-fPIC',
-    source,
-    '-o',
-    library,
-  ]);
+  const object = `${library}.o`;
+  const flags = ['-std=c++20', '-O1', '-Wall', '-Wextra', '-Werror', '-fPIC', '-c', source, '-o', object];
+  const cached = spawnSync('ccache', ['g++', ...flags]).status === 0;
+  if (!cached) execFileSync('g++', flags);
+  execFileSync('g++', ['-shared', object, '-o', library]);
   standIn = library;
   return library;
 }

@@ -6,15 +6,9 @@
 namespace libmoe::cuda::ptx {
 namespace {
 
-struct Copy {
-  uint32_t to;
-  const void* from;
-  bool valid;
-  uint32_t bytes;
-};
 struct Pending {
-  std::vector<Copy> open;
-  std::deque<std::vector<Copy>> groups;
+  std::vector<AsyncCopy> open;
+  std::deque<std::vector<AsyncCopy>> groups;
   uint64_t block = 0;
 };
 // By thread of the running block. Copies that a block never waited for are dropped with it.
@@ -50,13 +44,23 @@ void cp_async_commit() {
 void cp_async_wait_for(int groups) {
   Pending& p = mine();
   while (p.groups.size() > size_t(groups)) {
-    for (const Copy& c : p.groups.front()) {
-      unsigned char* to = shared_at(c.to, c.bytes);
-      if (c.valid) std::memcpy(to, c.from, c.bytes);
-      else std::memset(to, 0, c.bytes);
-    }
+    for (const AsyncCopy& c : p.groups.front()) perform(c);
     p.groups.pop_front();
   }
+}
+void perform(const AsyncCopy& c) {
+  unsigned char* to = shared_at(c.to, c.bytes);
+  if (c.valid) std::memcpy(to, c.from, c.bytes);
+  else std::memset(to, 0, c.bytes);
+}
+std::vector<AsyncCopy> take_async_copies() {
+  Pending& p = mine();
+  std::vector<AsyncCopy> all;
+  for (const auto& group : p.groups) all.insert(all.end(), group.begin(), group.end());
+  all.insert(all.end(), p.open.begin(), p.open.end());
+  p.groups.clear();
+  p.open.clear();
+  return all;
 }
 
 void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) {

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <vector>
 
 #include "core/dtype.h"
 
@@ -32,6 +33,16 @@ inline void cp_async_4(uint32_t to, const void* from, bool valid) { cp_async(to,
 void cp_async_commit();
 void cp_async_wait_for(int groups);
 template <int N> inline void cp_async_wait() { cp_async_wait_for(N); }
+
+// A copy under way, for ptx90_emulated.cpp, where barriers count them.
+struct AsyncCopy {
+  uint32_t to;
+  const void* from;
+  bool valid;
+  uint32_t bytes;
+};
+void perform(const AsyncCopy& copy);
+std::vector<AsyncCopy> take_async_copies();  // all of the running thread
 
 void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed);
 inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { ldmatrix(r, address, false); }

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
+import { findMpi, findNccl } from '../distributed/engines.ts';
 import { binaryPath, type NativeCuda, native, packageRoot } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { printJson } from './output.ts';
@@ -10,6 +11,12 @@ interface Part {
   available: boolean;
   /** Why it is not available. */
   reason: string | null;
+}
+
+interface Found {
+  /** The file; null where none was found. */
+  path: string | null;
+  version: string | null;
 }
 
 interface Inspection {
@@ -45,8 +52,9 @@ interface Inspection {
     }[];
     cublasLt: Part;
   };
-  nccl: Part;
-  mpi: Part;
+  /** What connects ranks: NCCL on CUDA, MPI on the CPU. */
+  nccl: Part & Found;
+  mpi: Part & Found;
   binary: { path: string | null; error: string | null };
 }
 
@@ -121,6 +129,17 @@ function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
   };
 }
 
+const notLoaded = { available: false, reason: 'the native binary does not load', path: null, version: null };
+
+function looked(find: typeof findNccl): Inspection['nccl'] {
+  try {
+    const { available, reason, path: file, version } = find();
+    return { available, reason, path: file, version };
+  } catch (error) {
+    return { ...notLoaded, reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
 /** Everything that decides what this installation can do. Never throws: what is missing is said in the answer. */
 export function inspect(): Inspection {
   const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
@@ -136,7 +155,6 @@ export function inspect(): Inspection {
   } catch (error) {
     binary.error = error instanceof Error ? error.message : String(error);
   }
-  const noCuda = 'this build has no CUDA code: it runs on the CPU';
   return {
     version,
     node: process.version,
@@ -151,8 +169,8 @@ export function inspect(): Inspection {
     },
     devices: engine ? devices() : [],
     cuda: cudaPart(cuda),
-    nccl: { available: false, reason: noCuda },
-    mpi: { available: false, reason: 'this build has no collectives yet: one process trains alone' },
+    nccl: engine ? looked(findNccl) : notLoaded,
+    mpi: engine ? looked(findMpi) : notLoaded,
     binary,
   };
 }
@@ -163,7 +181,7 @@ export function inspectCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_GPU_ARCH=80\n(the A100 kernels on a Hopper card).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md',
+      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_GPU_ARCH=80\n(the A100 kernels on a Hopper card), LIBMOE_NCCL, LIBMOE_MPI (the libraries of several ranks).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md, docs/distributed.md',
     )
     .action((options: { json?: boolean }) => {
       const i = inspect();
@@ -189,8 +207,8 @@ export function inspectCommand(): Command {
           `${d.name}, ${d.computeCapability}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB, ${d.kernels} kernels`,
         ]),
         ['cuBLASLt', i.cuda.cublasLt.reason ?? 'available'],
-        ['NCCL', i.nccl.reason ?? 'available'],
-        ['MPI', i.mpi.reason ?? 'available'],
+        ['NCCL', i.nccl.reason ?? `${i.nccl.version} in ${i.nccl.path}`],
+        ['MPI', i.mpi.reason ?? `${i.mpi.version} through ${i.mpi.path}`],
       ];
       for (const [name, value] of rows) console.log(`${name.padEnd(10)} ${value}`);
     });
