@@ -2,9 +2,9 @@ import type { TokenBatch } from '../ts/data/index.ts';
 import { LanguageModel, parameterReport } from '../ts/models/language/index.ts';
 import { ForwardContext } from '../ts/moe/context.ts';
 import { native } from '../ts/native/index.ts';
+import { add, scale } from '../ts/tensor/elementwise.ts';
 import { scope } from '../ts/tensor/index.ts';
-import { globalNorm } from '../ts/tensor/optimizer.ts';
-import { microStep } from '../ts/training/micro-step.ts';
+import { clipFactor, globalNorm } from '../ts/tensor/optimizer.ts';
 import { optimizer } from '../ts/training/optimizer.ts';
 import type { BenchCase } from './case.ts';
 
@@ -71,12 +71,17 @@ function step(experts: number): BenchCase {
         run() {
           const context = new ForwardContext({ training: true, step: 0, totalSteps: 1 });
           scope(() => {
-            const { crossEntropy } = microStep(model, batch, context, 1);
+            const crossEntropy = model.loss(batch, context);
+            let total = crossEntropy;
+            for (const { value, coefficient } of context.losses())
+              total = add(total, scale(value, coefficient));
+            total.backward();
             crossEntropy.item();
           });
           const gradients = [...adamw.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
-          const norm = scope(() => globalNorm(gradients));
-          adamw.step(1e-3, Math.min(1, 1 / (norm + 1e-6)));
+          using norm = globalNorm(gradients);
+          using factor = clipFactor(norm, [], 1);
+          adamw.step(1e-3, factor);
           adamw.zeroGrad();
         },
         dispose() {

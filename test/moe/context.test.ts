@@ -205,25 +205,6 @@ describe('ForwardContext', () => {
       expect(() => context.addLoss('own', '0', tensor(2), Number.NaN)).toThrow(/ERR_LIBMOE_ARGUMENT.*finite/);
     });
   });
-
-  it('sums statistics over ranks when it is told how', () => {
-    using layer = newLayer(0, 'global');
-    scope(() => {
-      const x = tensor(wave(18), [3, 6], { dtype: 'f64' });
-      const twice = (t: Tensor): Tensor => scale(t, 2); // two ranks with the same tokens
-      using alone = new ForwardContext({ training: true });
-      using both = new ForwardContext({ training: true, reduce: twice });
-      layer.forward(x, alone);
-      layer.forward(x, both);
-      const entropy = (c: ForwardContext) =>
-        c
-          .losses()
-          .find(({ name }) => name === 'balance')!
-          .value.item();
-      expect(entropy(both)).toBeCloseTo(entropy(alone), 12);
-      expect(entropy(alone)).toBeLessThan(0);
-    });
-  });
 });
 
 describe('mergeSummaries', () => {

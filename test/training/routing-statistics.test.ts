@@ -1,7 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import type { RoutingRecord, RoutingSummary } from '../../ts/moe/index.ts';
-import { single } from '../../ts/training/index.ts';
-import { routingStatistics } from '../../ts/training/routing-statistics.ts';
+import { summariesOf } from '../../ts/training/routing-statistics.ts';
+
+const alone = async (records: RoutingRecord[]) => {
+  const { numbers, statistics } = await summariesOf(records);
+  return statistics(numbers);
+};
 
 /** What a layer recorded in one micro-batch. */
 function record(layer: string, tokens: number, counts: number[], entropy: number): RoutingRecord {
@@ -21,14 +25,14 @@ function record(layer: string, tokens: number, counts: number[], entropy: number
   return { read: () => Promise.resolve(summary) } as RoutingRecord;
 }
 
-describe('routingStatistics', () => {
+describe('summariesOf', () => {
   it('sums counts over micro-batches, and weights means by tokens', async () => {
     const records = [
       record('0', 10, [6, 4], 0.2),
       record('2', 10, [5, 5], 0.6),
       record('0', 30, [20, 10], 0.6),
     ];
-    const { routing, choices } = await routingStatistics(records, single());
+    const { routing, choices } = await alone(records);
     expect(Object.keys(routing)).toEqual(['0', '2']);
     expect(routing['0']).toEqual({
       counts: [26, 14],
@@ -47,20 +51,9 @@ describe('routingStatistics', () => {
       [record('0', 10, [6, 4], 0.2), record('0', 10, [5, 5], 0.2)],
       [record('0', 60, [20, 40], 0.6)],
     ];
-    // Each rank waits for what the other one adds.
-    const given: (readonly number[])[] = [];
-    const arrived: (() => void)[] = [];
-    const both = new Promise<void>((resolve) => arrived.push(resolve));
-    const reduceCounts = async (counts: readonly number[]): Promise<number[]> => {
-      given.push(counts);
-      if (given.length === 2) arrived[0]!();
-      await both;
-      return counts.map((_, i) => given[0]![i]! + given[1]![i]!);
-    };
-    const ranks = parts.map((records, rank) =>
-      routingStatistics(records, { ...single(), rank, worldSize: 2, reduceCounts }),
-    );
-    for (const { routing, choices } of await Promise.all(ranks)) {
+    const ranks = await Promise.all(parts.map(summariesOf));
+    const sums = ranks[0]!.numbers.map((number, i) => number + ranks[1]!.numbers[i]!);
+    for (const { routing, choices } of ranks.map(({ statistics }) => statistics(sums))) {
       expect(routing['0']).toEqual({
         counts: [31, 49],
         entropy: expect.closeTo(0.5, 12),
@@ -72,6 +65,6 @@ describe('routingStatistics', () => {
   });
 
   it('is empty for a dense model', async () => {
-    expect(await routingStatistics([], single())).toEqual({ routing: {}, choices: new Map() });
+    expect(await alone([])).toEqual({ routing: {}, choices: new Map() });
   });
 });

@@ -10,6 +10,7 @@ import { demoCommand } from './demo.ts';
 import { evalCommand } from './eval.ts';
 import { generateCommand } from './generate.ts';
 import { inspectCommand } from './inspect.ts';
+import { launchCommand } from './launch.ts';
 import { logitsCommand } from './logits.ts';
 import { collect } from './options.ts';
 import { planCommand } from './plan.ts';
@@ -30,6 +31,7 @@ const workFailed = new Set([
   'ERR_LIBMOE_OUT_OF_MEMORY',
   'ERR_LIBMOE_BUILD',
   'ERR_LIBMOE_NO_BINARY',
+  'ERR_LIBMOE_COLLECTIVE',
 ]);
 
 const verbose = () => new Option('--verbose', 'show stack traces of errors');
@@ -83,6 +85,7 @@ const commands = [
   evalCommand,
   generateCommand,
   logitsCommand,
+  launchCommand,
   planCommand,
   sweepCommand,
   reportCommand,

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { Command } from 'commander';
+import { launchEnvironment } from '../distributed/index.ts';
 import { interruptible } from './interrupt.ts';
 import { collect, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
@@ -28,6 +29,7 @@ The main keys of a recipe (all of them: docs/experiments.md; examples: recipes/d
   model                dModel, layers, heads, feedForward, moe: { experts, topK, router, expert } (docs/models.md)
   start                instead of model: { checkpoint, upcycle: { experts, topK, router } } (docs/upcycling.md)
   training             steps, microBatches, optimizer, schedule, clipNorm, checkpointEvery, evaluateEvery (docs/training.md)
+  strategy.data        ranks that train together, started by "libmoe launch --nproc N -- train …" (docs/training.md)
   evaluation           tasks, limit, scorer (docs/evaluation.md)
   logging.routing      { every, tokens }: what the routers do, token by token (docs/routing-records.md)`;
 
@@ -39,7 +41,9 @@ function resumption(o: Options, { name, out }: { name: string; out: string }): s
   const quoted = typed.map((word) =>
     /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
   );
-  return ['libmoe', ...quoted].join(' ');
+  const { worldSize } = launchEnvironment();
+  const launched = worldSize > 1 ? ['launch', '--nproc', String(worldSize), '--'] : [];
+  return ['libmoe', ...launched, ...quoted].join(' ');
 }
 
 export function trainCommand(): Command {
@@ -79,6 +83,7 @@ export function trainCommand(): Command {
           command: process.argv.slice(2),
         }),
       );
+      if (launchEnvironment().rank > 0) return; // rank 0 says it
       const { evaluation, ...rest } = result;
       if (o.json) {
         printJson({ ...rest, evaluation: evaluation?.results });

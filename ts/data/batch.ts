@@ -24,4 +24,6 @@ export interface Loader {
   restore(state: JsonValue): void;
   /** Tokens of a full batch on this rank. */
   readonly tokensPerBatch: number;
+  /** Which part of every batch this loader gives: that of a rank, of so many. */
+  readonly shard: { readonly rank: number; readonly world: number };
 }

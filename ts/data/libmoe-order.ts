@@ -29,6 +29,7 @@ export interface LibmoeOrderOptions {
  */
 export class LibmoeOrderLoader implements Loader {
   readonly tokensPerBatch: number;
+  readonly shard: { readonly rank: number; readonly world: number };
   /** Samples in the data. */
   readonly samples: number;
   /** Steps of an epoch. */
@@ -80,6 +81,7 @@ export class LibmoeOrderLoader implements Loader {
       );
     }
     this.tokensPerBatch = (batchSequences / world) * sequenceLength;
+    this.shard = { rank, world };
     this.fingerprint = [
       'libmoe-order',
       dataset.fingerprint,

@@ -37,6 +37,7 @@ export interface PackedLoaderOptions {
  */
 export class PackedLoader implements Loader {
   readonly tokensPerBatch: number;
+  readonly shard: { readonly rank: number; readonly world: number };
   /** Sequences of an epoch. */
   readonly windowsPerEpoch: number;
   private readonly dataset: TokenDataset;
@@ -50,7 +51,7 @@ export class PackedLoader implements Loader {
   constructor(dataset: TokenDataset, options: PackedLoaderOptions) {
     this.dataset = dataset;
     this.options = checked(options);
-    const { sequenceLength, batchSequences, world, seed, shuffle, splitAtDocuments } = this.options;
+    const { sequenceLength, batchSequences, rank, world, seed, shuffle, splitAtDocuments } = this.options;
     if (dataset.length < sequenceLength + 1) {
       fail(
         'ERR_LIBMOE_DATA',
@@ -60,6 +61,7 @@ export class PackedLoader implements Loader {
     }
     this.windowsPerEpoch = Math.ceil((dataset.length - 1) / sequenceLength);
     this.tokensPerBatch = (batchSequences / world) * sequenceLength;
+    this.shard = { rank, world };
     this.fingerprint = [
       dataset.fingerprint,
       dataset.length,

@@ -39,6 +39,10 @@ export interface PrepareOptions {
   checkpoint?: string | undefined;
   /** Ends the work; what is finished is kept. */
   signal?: AbortSignal | undefined;
+  /** Which part of every batch the loader gives; default all of it. */
+  shard?: { rank: number; world: number } | undefined;
+  /** Everything has just been prepared by another process: only open it. */
+  ready?: boolean | undefined;
 }
 
 const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'tokenizer.bin'];
@@ -62,6 +66,7 @@ async function prepareTokenizer(recipe: Recipe, out: string, options: PrepareOpt
   const { log, checkpoint } = options;
   const folder = path.join(out, 'tokenizer');
   const file = path.join(folder, 'tokenizer.json');
+  if (options.ready && existsSync(file)) return folder;
   if (checkpoint !== undefined) {
     if (!existsSync(file) && existsSync(path.join(checkpoint, 'tokenizer.json'))) {
       mkdirSync(folder, { recursive: true });
@@ -118,12 +123,34 @@ export async function prepareData(recipe: Recipe, out: string, options: PrepareO
   const { log, signal } = options;
   const tokenizerFolder = await prepareTokenizer(recipe, out, options);
   const tokenizer = loadTokenizer(tokenizerFolder);
-  const { train, separator, shardCharacters, workers } = data;
+  const { train, separator, shardCharacters } = data;
   const key = createHash('sha256')
     .update(JSON.stringify([train, tokenizer.hash, separator, shardCharacters]))
     .digest('hex')
     .slice(0, 16);
   const shards = path.join(data.cache ?? path.join(path.dirname(out), 'cache'), key);
+  if (!options.ready) await prepareShards(recipe, shards, { tokenizer, tokenizerFolder, log, signal });
+  // The checksums have just been compared.
+  const dataset = openShards(shards, { tokenizerHash: tokenizer.hash, verify: 'sizes' });
+  try {
+    return { tokenizer, tokenizerFolder, dataset, loader: loaderOf(recipe, dataset, options.shard) };
+  } catch (error) {
+    dataset.close();
+    throw error;
+  }
+}
+
+/** Tokenises the training texts into a folder, unless they lie there already. */
+async function prepareShards(
+  { data: { train, separator, shardCharacters, workers } }: Recipe,
+  shards: string,
+  {
+    tokenizer,
+    tokenizerFolder,
+    log,
+    signal,
+  }: Pick<Prepared, 'tokenizer' | 'tokenizerFolder'> & PrepareOptions,
+): Promise<void> {
   let shown = 0;
   const manifest = await writeShards(documentsOf(train), {
     out: shards,
@@ -140,14 +167,6 @@ export async function prepareData(recipe: Recipe, out: string, options: PrepareO
     },
   });
   log(`training data: ${manifest.documents} documents, ${manifest.tokens} tokens`);
-  // The checksums have just been compared.
-  const dataset = openShards(shards, { tokenizerHash: tokenizer.hash, verify: 'sizes' });
-  try {
-    return { tokenizer, tokenizerFolder, dataset, loader: loaderOf(recipe, dataset) };
-  } catch (error) {
-    dataset.close();
-    throw error;
-  }
 }
 
 function separatorOf(separator: 'bos' | 'none' | { text: string }, tokenizer: Tokenizer): DocumentSeparator {
@@ -158,7 +177,11 @@ function separatorOf(separator: 'bos' | 'none' | { text: string }, tokenizer: To
   return { id: bosId };
 }
 
-function loaderOf({ data, seed }: Recipe, dataset: ShardDataset): Loader {
+function loaderOf(
+  { data, seed }: Recipe,
+  dataset: ShardDataset,
+  shard: PrepareOptions['shard'] = { rank: 0, world: 1 },
+): Loader {
   const { sequenceLength, batchSequences, order, splitAtDocuments, compat, tokenLimit } = data;
   if (order !== 'libmoe')
     return new PackedLoader(dataset, {
@@ -167,7 +190,8 @@ function loaderOf({ data, seed }: Recipe, dataset: ShardDataset): Loader {
       seed,
       shuffle: order,
       splitAtDocuments,
+      ...shard,
     });
   const limit = tokenLimit !== null ? { tokenLimit } : {};
-  return new LibmoeOrderLoader(dataset, { sequenceLength, batchSequences, compat, ...limit });
+  return new LibmoeOrderLoader(dataset, { sequenceLength, batchSequences, compat, ...limit, ...shard });
 }

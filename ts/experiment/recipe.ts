@@ -6,7 +6,7 @@ import { languageModelConfigSchema, resolveLanguageModelConfig } from '../models
 import { createRouter } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
-import { optimizerOptions, scheduleOptions } from '../training/index.ts';
+import { optimizerOptions, scheduleOptions, strategyOptions } from '../training/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
 import { merged } from './overrides.ts';
 import { importUserModule } from './user-modules.ts';
@@ -143,6 +143,8 @@ export const recipeSchema = z.strictObject({
     /** Evaluate the model before the first step too, into `eval/0`. */
     evaluateFirst: z.boolean().default(false),
   }),
+  /** How several processes train together (docs/training.md): start them with `libmoe launch`. */
+  strategy: strategyOptions.prefault({}),
   evaluation: z
     .strictObject({
       /** Score only the beginning of each held-out text, cut at a space; null: all of it. */
@@ -225,10 +227,12 @@ export function loadRecipe(source: string | RecipeInput, changes: Record<string,
     );
   if (recipe.start && typeof recipe.tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
-  const { data, training } = recipe;
-  if (data.batchSequences % training.microBatches !== 0) {
+  const { data, training, strategy } = recipe;
+  const parts = training.microBatches * strategy.data;
+  if (data.batchSequences % parts !== 0) {
+    const ranks = strategy.data > 1 ? ` on each of ${strategy.data} ranks (strategy.data)` : '';
     refuse(
-      `data.batchSequences ${data.batchSequences} is not a multiple of training.microBatches ${training.microBatches}`,
+      `data.batchSequences ${data.batchSequences} is not a multiple of ${ranks ? `${parts}, the ` : ''}training.microBatches ${training.microBatches}${ranks}`,
     );
   }
   if (data.order !== 'libmoe' && (data.compat !== 'fixed' || data.tokenLimit !== null))

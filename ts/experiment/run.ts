@@ -6,10 +6,10 @@ import { type LanguageModel, moeLayersOf, parameterReport } from '../models/lang
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
+import { type DeviceName, onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
-  chooseStrategy,
   evaluateEvery,
   optimizer as makeOptimizer,
   metricsLogger,
@@ -26,6 +26,7 @@ import { type Environment, environment, recordEnvironment } from './environment.
 import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
 import { makeModel } from './model.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
+import { checkRanks, joinRanks } from './ranks.ts';
 import { openRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
 import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
@@ -45,7 +46,7 @@ export interface RunOptions {
   log?: (line: string) => void;
   /** Where the status line goes; null: nowhere. */
   status?: StatusOutput | null;
-  /** Called after every step. */
+  /** Called after every step, on rank 0. */
   onStep?: (report: StepReport) => void;
 }
 
@@ -63,7 +64,7 @@ export interface RunResult {
   parameters: number;
   activeParameters: number;
   flops: number;
-  /** Absent when training was stopped early. */
+  /** Absent when training was stopped early, and on other ranks than 0. */
   evaluation?: Results;
   /** The model's folder: `<out>/checkpoints/step-…`. */
   checkpoint?: string;
@@ -71,7 +72,8 @@ export interface RunResult {
 
 /**
  * Carries out a recipe: data, model (new, loaded, or upcycled), training with checkpoints and logs, evaluation at the end. Everything goes into the
- * run folder (docs/experiments.md). The same recipe and seed give the same bits; so does a run that was stopped and resumed.
+ * run folder (docs/experiments.md). The same recipe and seed give the same bits; so does a run that was stopped and resumed. Of several ranks that a
+ * launcher started each calls this; rank 0 writes and evaluates.
  * @param overrides laid over the recipe: `{ training: { steps: 20 } }`
  * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_STATE (the folder holds a run and `resume` was not asked for, or the run of another recipe; nothing is
  * written then), ERR_LIBMOE_STOPPED (the signal, before or after training), and what each room throws
@@ -88,24 +90,42 @@ export async function runRecipe(
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
   const asked = await openRecipe(source, overrides);
+  return onDevice(asked.device as DeviceName, () => runAsked(source, asked, options));
+}
+
+async function runAsked(
+  source: string | RecipeInput,
+  asked: Recipe,
+  options: RunOptions,
+): Promise<RunResult> {
   const resume = options.resume ?? false;
   const out = options.out ? path.resolve(options.out) : defaultFolder(source, asked, resume);
-  const { log = () => {}, signal } = options;
-  if (asked.device !== 'cpu')
-    fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${asked.device}`);
-  const strategy = chooseStrategy();
+  const { signal } = options;
+  checkRanks(asked);
   const standing = standingRun(out, asked, resume);
   const surroundings = environment(asked, options.command);
   const recipe = standing ? continued(asked, standing) : asked;
   const checkpoint = standing?.checkpoint?.path;
 
-  const prepared = await prepareData(recipe, out, { log, signal, checkpoint });
-  const model = await makeModel(recipe, prepared.tokenizer, checkpoint, log);
+  const { strategy, leave } = await joinRanks(recipe);
+  const { rank, worldSize: world } = strategy;
+  const log = (rank === 0 && options.log) || (() => {});
+  let prepared: Prepared | undefined;
+  let model: LanguageModel | undefined;
   try {
+    const preparing = { log, signal, checkpoint, shard: { rank, world } };
+    // All have looked at the folder; one fills it.
+    await strategy.reduceCounts([0]);
+    await strategy.onFirstRank(async () => {
+      prepared = await prepareData(recipe, out, preparing);
+    });
+    prepared ??= await prepareData(recipe, out, { ...preparing, ready: true });
+    model = await makeModel(recipe, prepared.tokenizer, checkpoint, log);
     return await trainAndEvaluate({ recipe, out, log, options, surroundings, prepared, model, strategy });
   } finally {
-    model.dispose();
-    prepared.dataset.close();
+    model?.dispose();
+    prepared?.dataset.close();
+    await leave();
   }
 }
 
@@ -124,16 +144,18 @@ interface Parts {
 }
 
 async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
-  const { recipe, out, log, options, prepared, model } = parts;
+  const { recipe, out, log, options, prepared, model, strategy } = parts;
   const { training } = recipe;
+  const first = strategy.rank === 0;
   const { signal } = options;
   model.activationCheckpointing = training.activationCheckpointing;
   const report = parameterReport(model.config, recipe.data.sequenceLength);
   log(
     `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
   );
-  const tasks = await tasksOf(recipe, prepared.tokenizer);
-  const callbacks = await callbacksOf(parts, tasks);
+  // What reads and writes beside training is rank 0's.
+  const tasks = first ? await tasksOf(recipe, prepared.tokenizer) : [];
+  const callbacks = first ? await callbacksOf(parts, tasks) : [];
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
   let summary: TrainingSummary;
@@ -146,7 +168,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
       microBatches: training.microBatches,
       ...(training.clipNorm !== null && { clipNorm: training.clipNorm }),
       seed: recipe.seed,
-      strategy: parts.strategy,
+      strategy,
       callbacks,
       out,
       resume: options.resume ?? false,
@@ -166,7 +188,7 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
         break;
       }
       last = step.value;
-      options.onStep?.(step.value);
+      if (first) options.onStep?.(step.value);
     }
   } finally {
     optimizer.dispose();
@@ -183,21 +205,22 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
     ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
   };
   const { moe } = model.config;
-  writeFileAtomically(
-    path.join(out, 'summary.json'),
-    json({
-      model: moe ? `${moe.experts} experts, top ${moe.topK}, ${moe.router.name}` : 'dense',
-      parameters: result.parameters,
-      activeParameters: result.activeParameters,
-      tokens: summary.tokens,
-      flops: result.flops,
-      seconds: Number(result.seconds.toFixed(3)),
-    }),
-  );
-  if (summary.completed && tasks.length > 0) {
+  await strategy.onFirstRank(async () => {
+    writeFileAtomically(
+      path.join(out, 'summary.json'),
+      json({
+        model: moe ? `${moe.experts} experts, top ${moe.topK}, ${moe.router.name}` : 'dense',
+        parameters: result.parameters,
+        activeParameters: result.activeParameters,
+        tokens: summary.tokens,
+        flops: result.flops,
+        seconds: Number(result.seconds.toFixed(3)),
+      }),
+    );
+    if (!summary.completed || tasks.length === 0) return;
     const folder = path.join(out, 'eval', 'final');
     result.evaluation = await evaluateInto(model, prepared.tokenizer, recipe, folder, tasks, signal);
-  }
+  });
   return result;
 }
 

@@ -32,6 +32,7 @@ const free = [
   'training.keepCheckpoints',
   'training.evaluateEvery',
   'training.evaluateFirst',
+  'strategy',
   'evaluation',
   'logging',
   'smoke',

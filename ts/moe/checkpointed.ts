@@ -1,12 +1,13 @@
 import { checkpoint, isGradEnabled, keep, type Tensor } from '../tensor/index.ts';
 import { currentOwner } from '../tensor/lifetime.ts';
-import { Collection, type ForwardContext } from './context.ts';
+import { Collection } from './collection.ts';
+import type { ForwardContext } from './context.ts';
 
 /** What a recomputed part of the pass collected, in a fixed order: these tensors leave it as further results, so that gradients reach them. */
 function collected(part: Collection): Tensor[] {
   const logits = part.previous && !part.previous.borrowed ? [part.previous.logits] : [];
   return [
-    ...part.losses.map(({ value }) => value),
+    ...part.losses.flatMap(({ value, units }) => (units ? [value, units] : [value])),
     ...part.deferred.flatMap(({ parts }) => parts),
     ...logits,
   ];
@@ -57,7 +58,8 @@ export function checkpointed<T extends Tensor | Tensor[]>(
   const part = first!;
   const extra = outputs.slice(own);
   const next = (): Tensor => extra.shift()!;
-  for (const loss of part.losses) outer.losses.push({ ...loss, value: keep(next()) });
+  for (const loss of part.losses)
+    outer.losses.push({ ...loss, value: keep(next()), ...(loss.units && { units: keep(next()) }) });
   for (const loss of part.deferred) outer.defer({ ...loss, parts: loss.parts.map(next) });
   if (part.previous && !part.previous.borrowed)
     outer.remember({ layer: part.previous.layer, logits: keep(next()), borrowed: false });

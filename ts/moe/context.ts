@@ -2,37 +2,8 @@ import { fail } from '../native/index.ts';
 import { streamOf } from '../nn/initialisers.ts';
 import { keep, type Tensor } from '../tensor/index.ts';
 import { type Coefficient, coefficientAt } from './coefficient.ts';
+import { type AuxiliaryLoss, Collection, type RoutingLoss, type SumOverRanks } from './collection.ts';
 import type { RoutingRecord } from './record.ts';
-
-/** A loss that a router adds to the training objective as `coefficient · value`. */
-export type RoutingLoss = {
-  /** 'balance', 'routerZ', or a name of the router's own. */
-  name: string;
-  coefficient: Coefficient;
-} & (
-  | { /** A scalar. */ value: Tensor }
-  | {
-      /** Statistics that are added up over all calls of the layer in this forward pass before the loss is taken of them. */
-      parts: readonly Tensor[];
-      /** The loss, a scalar, from the sums of `parts`. */
-      finish: (sums: readonly Tensor[]) => Tensor;
-      /** Adds up one part of two calls. */
-      add: (a: Tensor, b: Tensor) => Tensor;
-    }
-);
-
-/** A loss as the training loop sees it. */
-export interface AuxiliaryLoss {
-  name: string;
-  /** Name of the layer. */
-  layer: string;
-  coefficient: number;
-  /** A scalar, f32 (f64 for f64). */
-  value: Tensor;
-}
-
-/** Sums a statistic over all ranks (the global batch), differentiably. */
-export type Reduce = (statistic: Tensor) => Tensor;
 
 /** What a router is told besides its tokens. */
 export interface RoutingContext {
@@ -52,7 +23,6 @@ export interface RoutingContext {
   readonly previousLogits: Tensor | undefined;
   /** A seed for a random operation, different for every name, layer, call and step, and the same when the pass is recomputed. */
   random(name: string): number;
-  readonly reduce: Reduce | undefined;
   /** Dense probabilities are wanted for a full trace. */
   readonly trace: boolean;
   /** i32 [tokens, topK]: the router's own choices in the pass that is being recomputed; take them instead of choosing. */
@@ -71,69 +41,10 @@ export interface ForwardOptions {
   tokenMask?: Tensor | undefined;
   sequenceOffsets?: Tensor | undefined;
   tokenIds?: Tensor | undefined;
-  reduce?: Reduce | undefined;
   /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
   trace?: boolean;
   /** Sees the output of every layer of a model by the layer's name, in order: to find where a NaN begins. */
   onLayer?: ((name: string, output: Tensor) => void) | undefined;
-}
-
-interface DeferredLoss {
-  name: string;
-  layer: string;
-  coefficient: number;
-  parts: readonly Tensor[];
-  finish: (sums: readonly Tensor[]) => Tensor;
-  add: (a: Tensor, b: Tensor) => Tensor;
-}
-
-/** What a forward pass collects; shared by all contexts derived from one. */
-export class Collection {
-  readonly losses: AuxiliaryLoss[] = [];
-  readonly deferred: DeferredLoss[] = [];
-  readonly records: RoutingRecord[] = [];
-  /** How often each layer has run. */
-  calls: Map<string, number> = new Map();
-  /** Logits of the last MoE layer; `borrowed` from the pass around a recomputed part. */
-  previous: { layer: number; logits: Tensor; borrowed: boolean } | undefined;
-  /** Choices made in a pass that will be recomputed, and those to replay in the recomputation. */
-  readonly choices: Tensor[] = [];
-  replay: Tensor[] | undefined;
-  /** Whether choices are saved for a recomputation. */
-  saving = false;
-
-  dispose(): void {
-    for (const { value } of this.losses) value.dispose();
-    for (const { parts } of this.deferred) for (const t of parts) t.dispose();
-    for (const record of this.records) record.dispose();
-    for (const t of this.choices) t.dispose();
-    this.remember(undefined);
-  }
-
-  /** Takes in the statistics of a loss, adding them to those of earlier calls of its layer. */
-  defer(loss: DeferredLoss): void {
-    const before = this.deferred.find((d) => d.name === loss.name && d.layer === loss.layer);
-    if (!before) {
-      this.deferred.push({ ...loss, parts: loss.parts.map((t) => keep(t)) });
-      return;
-    }
-    if (before.parts.some((t, i) => t.shape.join() !== loss.parts[i]?.shape.join())) {
-      fail(
-        'ERR_LIBMOE_SHAPE',
-        `the loss ${loss.name} of layer ${loss.layer} adds up its calls: they must have the same number of sequences`,
-      );
-    }
-    before.parts = before.parts.map((t, i) => {
-      const sum = keep(loss.add(t, loss.parts[i]!));
-      t.dispose();
-      return sum;
-    });
-  }
-
-  remember(previous: Collection['previous']): void {
-    if (this.previous && !this.previous.borrowed) this.previous.logits.dispose();
-    this.previous = previous;
-  }
 }
 
 /**
@@ -148,7 +59,6 @@ export class ForwardContext {
   readonly tokenMask: Tensor | undefined;
   readonly sequenceOffsets: Tensor | undefined;
   readonly tokenIds: Tensor | undefined;
-  readonly reduce: Reduce | undefined;
   readonly trace: boolean;
   /** Sees the output of every layer of the model. */
   readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
@@ -165,7 +75,6 @@ export class ForwardContext {
     this.tokenMask = options.tokenMask;
     this.sequenceOffsets = options.sequenceOffsets;
     this.tokenIds = options.tokenIds;
-    this.reduce = options.reduce;
     this.trace = options.trace ?? false;
     this.onLayer = options.onLayer;
   }
@@ -194,7 +103,7 @@ export class ForwardContext {
     const { calls, previous, replay } = this.#collection;
     const call = calls.get(layerName) ?? 0;
     calls.set(layerName, call + 1);
-    const { training, step, totalSteps, tokenMask, sequenceOffsets, tokenIds, reduce, trace, seed } = this;
+    const { training, step, totalSteps, tokenMask, sequenceOffsets, tokenIds, trace, seed } = this;
     return {
       layer,
       layerName,
@@ -205,7 +114,6 @@ export class ForwardContext {
       tokenMask,
       sequenceOffsets,
       tokenIds,
-      reduce,
       trace,
       previousLogits: previous && previous.layer < layer ? previous.logits : undefined,
       random: (name) => streamOf(`${seed}/${step}/${layerName}/${call}/${name}`),
@@ -220,30 +128,34 @@ export class ForwardContext {
     if (logits) all.remember({ layer, logits: keep(logits), borrowed: false });
   }
 
-  /** Adds `coefficient · value` to the training objective. `value` is a scalar; it is kept until {@link dispose}. */
-  addLoss(name: string, layer: string, value: Tensor, coefficient: Coefficient): void {
-    if (value.size !== 1)
-      fail(
-        'ERR_LIBMOE_SHAPE',
-        `the loss ${name} of layer ${layer} must be one number, got [${value.shape.join(', ')}]`,
-      );
+  /**
+   * Adds `coefficient · value` to the training objective. `value` is a scalar; it is kept until {@link dispose}. So is `units`, a scalar without
+   * gradient: of how many things (tokens, sequences, …) the value is the mean. Over several ranks means are weighted by it, and without it
+   * by the ranks' numbers of counted tokens.
+   */
+  addLoss(name: string, layer: string, value: Tensor, coefficient: Coefficient, units?: Tensor): void {
+    for (const [what, t] of [
+      [`the loss ${name}`, value],
+      [`the units of the loss ${name}`, units],
+    ] as const)
+      if (t && t.size !== 1)
+        fail('ERR_LIBMOE_SHAPE', `${what} of layer ${layer} must be one number, got [${t.shape.join(', ')}]`);
     this.#collection.losses.push({
       name,
       layer,
       value: keep(value),
+      ...(units && { units: keep(units) }),
       coefficient: this.coefficient(coefficient),
     });
   }
 
-  /** {@link addLoss} for what a router returns; statistics of several calls of a layer are added up. */
+  /** {@link addLoss} for what a router returns; statistics of several calls of a layer are added up where the loss says how. */
   addRoutingLoss(layer: string, loss: RoutingLoss): void {
     if ('value' in loss) {
-      this.addLoss(loss.name, layer, loss.value, loss.coefficient);
+      this.addLoss(loss.name, layer, loss.value, loss.coefficient, loss.units);
       return;
     }
-    const { name, parts, finish, add } = loss;
-    const coefficient = this.coefficient(loss.coefficient);
-    this.#collection.defer({ name, layer, coefficient, parts, finish, add });
+    this.#collection.defer({ ...loss, layer, coefficient: this.coefficient(loss.coefficient) });
   }
 
   /** The value of a coefficient at this step. Throws ERR_LIBMOE_ARGUMENT when it is not finite. */
@@ -251,13 +163,17 @@ export class ForwardContext {
     return coefficientAt(c, this.step);
   }
 
+  /**
+   * Makes the losses those of the global batch: what they are made of is added up over all ranks, in one go. Call it when the pass is complete,
+   * on every rank, before {@link losses}.
+   */
+  async sumOverRanks(sum: SumOverRanks): Promise<void> {
+    await this.#collection.sumOverRanks(sum);
+  }
+
   /** Every auxiliary loss of the pass. Call it once, when the pass is complete. */
   losses(): AuxiliaryLoss[] {
-    const { losses, deferred } = this.#collection;
-    const finished = deferred.map(({ name, layer, coefficient, parts, finish }) => {
-      return { name, layer, coefficient, value: finish(parts) };
-    });
-    return [...losses, ...finished];
+    return this.#collection.finished();
   }
 
   /** Takes a record into the pass; it lives until {@link dispose}. */

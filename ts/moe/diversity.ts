@@ -27,14 +27,14 @@ import type { Routing } from './routing.ts';
  * Every chosen expert runs once more, with its output kept apart.
  * @param tokens `[tokens, width]`
  * @param plan which choices of the routing were kept
- * @returns a scalar
+ * @returns two scalars: the loss, and of how many pairs it is the mean
  */
 export function diversityLoss(
   experts: ExpertSet,
   tokens: Tensor,
   routing: Pick<Routing, 'experts'>,
   plan: DispatchPlan,
-): Tensor {
+): { value: Tensor; units: Tensor } {
   const [count = 0, k = 1] = routing.experts.shape;
   const { device } = tokens;
   const wide = tokens.dtype === 'f64' ? 'f64' : 'f32';
@@ -62,8 +62,10 @@ export function diversityLoss(
   const answers = outputs.dtype === wide ? outputs : cast(outputs, wide);
   const directions = reshape(rmsNorm(answers, even, 1e-12 / width), [count, k, width]);
   const alike = relu(matmul(directions, directions, { transposeB: true }));
-  return divide(
+  const units = noGrad(() => sum(pairs));
+  const value = divide(
     sum(multiply(alike, pairs)),
-    noGrad(() => maximum(sum(pairs), 1)),
+    noGrad(() => maximum(units, 1)),
   );
+  return { value, units };
 }

@@ -1,13 +1,7 @@
 export { checkpointed } from './checkpointed.ts';
 export { type Coefficient, type CoefficientSchedule, coefficientSchema } from './coefficient.ts';
-export {
-  type AuxiliaryLoss,
-  ForwardContext,
-  type ForwardOptions,
-  type Reduce,
-  type RoutingContext,
-  type RoutingLoss,
-} from './context.ts';
+export type { AuxiliaryLoss, RoutingLoss, Statistics, SumOverRanks } from './collection.ts';
+export { ForwardContext, type ForwardOptions, type RoutingContext } from './context.ts';
 export { capacityOf } from './dispatch/capacity.ts';
 export { type DispatchSettings, dispatchLocally } from './dispatch/local.ts';
 export { diversityLoss } from './diversity.ts';
@@ -26,6 +20,7 @@ export {
   type BalanceOptions,
   balanceLoss,
   balanceModes,
+  batchBalanceLoss,
   type GateLossOptions,
   type GateStatistics,
   gateLosses,

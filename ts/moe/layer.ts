@@ -154,8 +154,8 @@ export class MoeLayer extends Module {
     }
     for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);
     if (place.training && this.diversityCoefficient !== 0 && routing.experts.shape[1]! > 1) {
-      const value = diversityLoss(this.experts, tokens, routing, plan);
-      context.addLoss('diversity', this.name, value, this.diversityCoefficient);
+      const { value, units } = diversityLoss(this.experts, tokens, routing, plan);
+      context.addLoss('diversity', this.name, value, this.diversityCoefficient, units);
     }
     let out =
       this.weighted === 'inputs'

@@ -4,7 +4,8 @@ import { noGrad, type Tensor } from '../tensor/index.ts';
 import { sum } from '../tensor/reduction.ts';
 import { slice } from '../tensor/shape.ts';
 import type { Coefficient } from './coefficient.ts';
-import type { Reduce, RoutingContext, RoutingLoss } from './context.ts';
+import type { RoutingLoss, Statistics } from './collection.ts';
+import type { RoutingContext } from './context.ts';
 
 /** The statistics that losses are made of; a {@link Gate} has them. */
 export type GateStatistics = Pick<
@@ -19,39 +20,57 @@ function tokenCounts(gate: GateStatistics): { tokens: Tensor; sequences: Tensor 
   return { tokens, sequences };
 }
 
-/** What {@link balanceLoss} counts, and over which tokens. */
+/** How many tokens a gate counted: what a mean over tokens is weighted by. */
+const tokensOf = (gate: Pick<GateStatistics, 'summary'>): Tensor =>
+  noGrad(() => sum(slice(gate.summary, 1, 0, 1)));
+
+/** The same for a mean over sequences, from their numbers of tokens, [sequences, 1]. */
+const sequencesOf = (tokens: Tensor): Tensor => noGrad(() => sum(cast(greater(tokens, 0), tokens.dtype)));
+
+/** What {@link balanceLoss} counts. */
 export interface BalanceOptions {
   topK: number;
   /** Count all choices and divide by topK (default), or first choices only. */
   choices?: 'all' | 'first' | undefined;
-  /** Take the product per sequence and average (default), or over the whole batch. */
-  over?: 'sequence' | 'batch' | undefined;
-  /** With `over: 'batch'`: sums the choices over all ranks, so that the frequencies are those of the global batch. */
-  reduce?: Reduce | undefined;
 }
+
+const chosenOf = (gate: GateStatistics, { choices = 'all' }: BalanceOptions): Tensor =>
+  cast(choices === 'all' ? gate.counts : gate.firstCounts, gate.summary.dtype);
+const perTokenOf = ({ choices = 'all', topK }: BalanceOptions): number => (choices === 'all' ? topK : 1);
 
 /**
  * N · mean over sequences of Σᵢ fᵢ Pᵢ, fᵢ the share of choices that fell on expert i (no gradient), Pᵢ its mean probability: 1 when balanced
  * (Fedus et al., "Switch Transformers", arXiv 2101.03961; LibMoE's balance loss and its `standard` regulariser).
  */
 export function balanceLoss(gate: GateStatistics, options: BalanceOptions): Tensor {
-  const { topK, choices = 'all', over = 'sequence', reduce } = options;
   const experts = gate.probabilitySums.shape[1]!;
   const factors = noGrad(() => {
     const { tokens, sequences } = tokenCounts(gate);
-    const chosen = cast(choices === 'all' ? gate.counts : gate.firstCounts, tokens.dtype);
-    const perToken = choices === 'all' ? topK : 1;
-    if (over === 'batch') {
-      const here = sum(tokens, 0, { keepDims: true });
-      const counts = sum(chosen, 0, { keepDims: true });
-      const global = { tokens: reduce ? reduce(here) : here, counts: reduce ? reduce(counts) : counts };
-      const share = divide(scale(global.counts, experts / perToken), maximum(global.tokens, 1));
-      return divide(share, maximum(here, 1));
-    }
     const counted = maximum(tokens, 1);
-    return divide(scale(chosen, experts / perToken), multiply(square(counted), sequences));
+    const share = scale(chosenOf(gate, options), experts / perTokenOf(options));
+    return divide(share, multiply(square(counted), sequences));
   });
   return sum(multiply(gate.probabilitySums, factors));
+}
+
+/** {@link balanceLoss} with shares and means over the tokens of the global batch instead of those of each sequence. */
+export function batchBalanceLoss(gate: GateStatistics, options: BalanceOptions): Statistics {
+  const experts = gate.probabilitySums.shape[1]!;
+  const rows = (t: Tensor): Tensor => sum(t, 0, { keepDims: true });
+  return {
+    parts: [
+      rows(gate.probabilitySums),
+      ...noGrad(() => [rows(chosenOf(gate, options)), rows(tokenCounts(gate).tokens)]),
+    ],
+    global: true,
+    finish: ([probabilities, chosen, tokens]) => {
+      const factors = noGrad(() => {
+        const share = scale(chosen!, experts / perTokenOf(options));
+        return divide(share, square(maximum(tokens!, 1)));
+      });
+      return sum(multiply(probabilities!, factors));
+    },
+  };
 }
 
 /** Mean over tokens of the squared log-sum-exp of their logits (Zoph et al., "ST-MoE", arXiv 2202.08906). */
@@ -95,7 +114,8 @@ export interface GateLossOptions {
   zCoefficient: Coefficient;
   topK: number;
   choices?: BalanceOptions['choices'];
-  over?: BalanceOptions['over'];
+  /** Take shares and means of the modes `switch` and `standard` per sequence (default), or over the global batch. */
+  over?: 'sequence' | 'batch' | undefined;
 }
 
 const add2 = (a: Tensor, b: Tensor): Tensor => add(a, b);
@@ -113,36 +133,37 @@ export function gateLosses(
     losses.push({
       name: 'balance',
       coefficient: balanceCoefficient,
-      ...balanceTerm(gate, balance, { topK, choices, over }, context),
+      ...balanceTerm(gate, balance, { topK, choices }, over),
     });
   }
   if (zCoefficient !== 0)
-    losses.push({ name: 'routerZ', coefficient: zCoefficient, value: routerZLoss(gate) });
+    losses.push({
+      name: 'routerZ',
+      coefficient: zCoefficient,
+      value: routerZLoss(gate),
+      units: tokensOf(gate),
+    });
   return losses;
 }
-
-type Term =
-  | { value: Tensor }
-  | { parts: Tensor[]; finish: (sums: readonly Tensor[]) => Tensor; add: typeof add2 };
 
 function balanceTerm(
   gate: GateStatistics,
   mode: BalanceMode,
   options: BalanceOptions,
-  context: RoutingContext,
-): Term {
-  const { reduce } = context;
+  over: GateLossOptions['over'],
+): { value: Tensor; units: Tensor } | Statistics {
   const { tokens } = noGrad(() => tokenCounts(gate));
   switch (mode) {
     case 'step':
-      return { value: tokenEntropyLoss({ ...gate, entropy: gate.entropy! }) };
+      return { value: tokenEntropyLoss({ ...gate, entropy: gate.entropy! }), units: tokensOf(gate) };
     case 'time':
-      return { value: meanEntropyLoss(gate.probabilitySums, tokens) };
+      return { value: meanEntropyLoss(gate.probabilitySums, tokens), units: sequencesOf(tokens) };
     case 'layers_time':
       return {
         parts: [gate.probabilitySums, tokens],
         add: add2,
         finish: ([sums, n]) => meanEntropyLoss(sums!, n!),
+        units: ([, n]) => sequencesOf(n!),
       };
     case 'global':
       return {
@@ -151,10 +172,12 @@ function balanceTerm(
           noGrad(() => sum(tokens, 0, { keepDims: true })),
         ],
         add: add2,
-        finish: ([sums, n]) =>
-          reduce ? meanEntropyLoss(reduce(sums!), reduce(n!)) : meanEntropyLoss(sums!, n!),
+        global: true,
+        finish: ([sums, n]) => meanEntropyLoss(sums!, n!),
       };
     default:
-      return { value: balanceLoss(gate, { ...options, reduce }) };
+      return over === 'batch'
+        ? batchBalanceLoss(gate, options)
+        : { value: balanceLoss(gate, options), units: sequencesOf(tokens) };
   }
 }

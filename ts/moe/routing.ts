@@ -1,7 +1,7 @@
 import { fail } from '../native/index.ts';
 import { type Tensor, tensor, zeros } from '../tensor/index.ts';
 import { cat, gatherRows, reshape } from '../tensor/shape.ts';
-import type { RoutingLoss } from './context.ts';
+import type { RoutingLoss } from './collection.ts';
 
 /** Statistics of the router's outputs R in the S sequences of the batch, as the gating op takes them. */
 export interface RoutingStatistics {

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fail } from '../native/index.ts';
 import {
   isJsonObject,
@@ -58,8 +58,7 @@ export async function writeCheckpoint(
   retention: Retention = {},
 ): Promise<string> {
   const { step, tokens, totalSteps, seed, loader, callbacks, worldSize } = state;
-  const name = `step-${String(step).padStart(6, '0')}`;
-  const path = join(root, name);
+  const path = checkpointPath(root, step);
   const put = (folder: string, file: string, value: JsonValue) =>
     writeFileAtomically(join(folder, file), `${JSON.stringify(value, null, 2)}\n`);
   await writeFolderAtomically(path, async (folder) => {
@@ -70,10 +69,14 @@ export async function writeCheckpoint(
     writeOptimizerState(folder, optimizer);
     writeChecksums(folder);
   });
-  writeFileAtomically(join(root, latestFile), `${name}\n`);
+  writeFileAtomically(join(root, latestFile), `${basename(path)}\n`);
   prune(root, step, retention);
   return path;
 }
+
+/** Where the checkpoint of a step lies. */
+export const checkpointPath = (root: string, step: number): string =>
+  join(root, `step-${String(step).padStart(6, '0')}`);
 
 /** The checkpoints of a folder, newest first. Half-written ones have no such name and are not among them. */
 export function listCheckpoints(root: string): CheckpointFolder[] {

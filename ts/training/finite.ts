@@ -2,12 +2,15 @@ import { ForwardContext, type ForwardOptions } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { noGrad, scope, type Tensor } from '../tensor/index.ts';
 import { nonFinite } from '../tensor/optimizer.ts';
-import type { LossTerm, TrainableModel } from './micro-step.ts';
+import type { TrainableModel } from './micro-step.ts';
+import type { StepOutcome } from './step.ts';
 
 /** A step under the guard. */
 export interface GuardedStep {
   /** 1 for the first. */
   number: number;
+  rank: number;
+  worldSize: number;
   parameters: ReadonlyMap<string, Tensor>;
   /** Runs the forward passes again and names the first layer whose output is not finite. */
   firstLayer(): string | undefined;
@@ -25,14 +28,18 @@ export async function guarded<T>(step: GuardedStep, passes: () => Promise<T>): P
 }
 
 /**
- * Throws ERR_LIBMOE_NOT_FINITE when the loss or the norm of the gradients is NaN or infinite, naming the step and where it began. Called
+ * Throws ERR_LIBMOE_NOT_FINITE when the loss or the norm of the gradients is NaN or infinite, naming the step and where it began, and on the
+ * other ranks the rank where. Called
  * before anything is updated, so that parameters, optimizer and routers are as they were before the step.
  */
 export function assertFinite(
   step: GuardedStep,
-  { crossEntropy, terms }: { crossEntropy: number; terms: readonly LossTerm[] },
+  { crossEntropy, terms, brokenRanks }: Pick<StepOutcome, 'crossEntropy' | 'terms' | 'brokenRanks'>,
   gradNorm: number,
 ): void {
+  const [elsewhere] = brokenRanks;
+  if (elsewhere !== undefined && !brokenRanks.includes(step.rank))
+    refuse(step, [`the losses of rank ${elsewhere} are not finite, its own message says where`]);
   const term = terms.find(({ value }) => !Number.isFinite(value));
   if (term || !Number.isFinite(crossEntropy)) {
     const loss = term
@@ -43,11 +50,15 @@ export function assertFinite(
   if (!Number.isFinite(gradNorm)) refuse(step, [brokenParameter(step) ?? brokenGradient(step, gradNorm)]);
 }
 
-function refuse({ number }: GuardedStep, parts: readonly (string | undefined)[], cause?: unknown): never {
+function refuse(
+  { number, rank, worldSize }: GuardedStep,
+  parts: readonly (string | undefined)[],
+  cause?: unknown,
+): never {
   const where = parts.filter((part) => part !== undefined).join('; ');
   return fail(
     'ERR_LIBMOE_NOT_FINITE',
-    `step ${number}: ${where}. Nothing of this step was applied; lower the learning rate, clip gradients, or resume from a checkpoint`,
+    `step ${number}${worldSize > 1 ? ` on rank ${rank}` : ''}: ${where}. Nothing of this step was applied; lower the learning rate, clip gradients, or resume from a checkpoint`,
     cause,
   );
 }

@@ -23,4 +23,6 @@ export {
 export { type Schedule, type ScheduleOptions, schedule, scheduleOptions } from './schedule.ts';
 export { type StatusLineOptions, type StatusOutput, statusLine } from './status-line.ts';
 export type { LayerRouting, StepReport, TrainingSummary } from './step-report.ts';
+export { type DataParallelOptions, dataParallel } from './strategy/data-parallel.ts';
+export { strategyOptions } from './strategy/options.ts';
 export { chooseStrategy, type Strategy, single } from './strategy/strategy.ts';

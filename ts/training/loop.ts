@@ -1,18 +1,18 @@
 import type { TokenBatch } from '../data/batch.ts';
 import { fail } from '../native/index.ts';
 import type { JsonValue } from '../storage/index.ts';
-import { scope } from '../tensor/index.ts';
-import { globalNorm } from '../tensor/optimizer.ts';
+import type { Tensor } from '../tensor/index.ts';
+import { clipFactor, globalNorm } from '../tensor/optimizer.ts';
 import type { Callback } from './callbacks.ts';
 import type { Retention } from './checkpoint.ts';
-import { assertFinite, firstNonFiniteLayer, guarded } from './finite.ts';
+import { assertFinite, firstNonFiniteLayer, type GuardedStep, guarded } from './finite.ts';
 import { type BatchKind, tokenBatches } from './micro-batches.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { Optimizer } from './optimizer.ts';
 import { routersAfterStep } from './routing-statistics.ts';
 import { type OpenRun, openRun } from './run-folder.ts';
 import type { Schedule } from './schedule.ts';
-import { forwardBackward, passOptions } from './step.ts';
+import { forwardBackward, passOptions, type StepOutcome, type StepPasses, stepBatches } from './step.ts';
 import type { StepReport, TrainingSummary } from './step-report.ts';
 import { chooseStrategy, type Strategy } from './strategy/strategy.ts';
 
@@ -24,6 +24,8 @@ export interface BatchSource<Batch> {
   state(): JsonValue;
   /** Goes to where {@link BatchSource.state} was asked for. */
   restore(state: JsonValue): void;
+  /** Which part of every batch `next` gives: that of a rank, of so many. A source that says so is checked against the strategy. */
+  readonly shard?: { readonly rank: number; readonly world: number };
 }
 
 /** What {@link train} needs and may be told. */
@@ -39,8 +41,9 @@ export interface TrainOptions<Batch = TokenBatch> {
   clipNorm?: number;
   /** Of all random numbers of the training. Default 0. */
   seed?: number;
+  /** They run on rank 0 alone, while the others wait. */
   callbacks?: readonly Callback[];
-  /** Default: {@link chooseStrategy}, which refuses more ranks than it can bring together. */
+  /** How several ranks train together: see dataParallel. Default: one process, and an error when a launcher started several. */
   strategy?: Strategy;
   /** The run folder: checkpoints go to `<out>/checkpoints`. Without it nothing is written, and there is nothing to resume. */
   out?: string;
@@ -72,7 +75,7 @@ export interface Training extends AsyncGenerator<StepReport, TrainingSummary, vo
  * The same options, seed and instruction set give the same bits on any number of threads, and across a stop and resume.
  *
  * Throws ERR_LIBMOE_NOT_FINITE (a NaN; the step is not applied), ERR_LIBMOE_STATE (`out` holds a run already), ERR_LIBMOE_CHECKPOINT,
- * ERR_LIBMOE_UNSUPPORTED (a launcher started several ranks), and what the data, the model and the callbacks throw.
+ * ERR_LIBMOE_UNSUPPORTED (a launcher started several ranks and there is no strategy for them), ERR_LIBMOE_COLLECTIVE (another rank failed), and what the data, the model and the callbacks throw.
  */
 export function train<Batch = TokenBatch>(
   model: TrainableModel<Batch>,
@@ -91,21 +94,35 @@ async function* run<Batch>(
   options: ResolvedOptions<Batch>,
   stopping: AbortController,
 ): AsyncGenerator<StepReport, TrainingSummary, void> {
-  const { optimizer, steps, callbacks = [], signal } = options;
-  const stopped = () => stopping.signal.aborted || signal?.aborted === true;
-  const opened = await openRun(model, options, () => stopping.abort());
+  const { optimizer, steps, signal, strategy } = options;
+  checkShard(options);
+  const callbacks = strategy.rank === 0 ? (options.callbacks ?? []) : [];
+  // A stop on any rank is one of all: they must do the same number of steps.
+  const stopped = async () => {
+    const here = stopping.signal.aborted || signal?.aborted === true;
+    return (await strategy.reduceCounts([here ? 1 : 0]))[0]! > 0;
+  };
+  const opened = await openRun(model, { ...options, callbacks }, () => stopping.abort());
   try {
-    for (const callback of callbacks) await callback.onStart?.(opened);
-    while (opened.step < steps && !stopped()) {
+    await strategy.share(tensorsOf(model, optimizer));
+    await strategy.onFirstRank(async () => {
+      for (const callback of callbacks) await callback.onStart?.(opened);
+    });
+    while (opened.step < steps && !(await stopped())) {
       const report = await trainStep(model, options, opened);
-      for (const callback of callbacks) await callback.onStep?.(report, opened);
-      if (opened.checkpointWanted) await opened.saveCheckpoint();
+      await strategy.onFirstRank(async () => {
+        for (const callback of callbacks) await callback.onStep?.(report, opened);
+        if (opened.checkpointWanted) await opened.saveCheckpoint();
+      });
       yield report;
       await turn();
     }
-    if (opened.out !== undefined && opened.step > 0) await opened.saveCheckpoint();
+    if (opened.out !== undefined && opened.step > 0)
+      await strategy.onFirstRank(async () => void (await opened.saveCheckpoint()));
     const summary = opened.summary(opened.step >= steps);
-    for (const callback of callbacks) await callback.onEnd?.(summary, opened);
+    await strategy.onFirstRank(async () => {
+      for (const callback of callbacks) await callback.onEnd?.(summary, opened);
+    });
     return summary;
   } finally {
     optimizer.zeroGrad();
@@ -126,25 +143,31 @@ async function trainStep<Batch>(
   model.train?.();
   const batch = await options.data.next();
   const kind = options.batches ?? (tokenBatches as unknown as BatchKind<Batch>);
-  const microBatches = kind.split(batch, options.microBatches ?? 1);
-  const at = { step: opened.step, totalSteps: options.steps, seed: opened.seed, turn };
+  const batches = await stepBatches(batch, options.microBatches ?? 1, kind, strategy, opened.step);
+  const { rank, worldSize } = strategy;
+  const at = { step: opened.step, totalSteps: options.steps, seed: opened.seed, rank, turn };
   const guard = {
     number,
+    rank,
+    worldSize,
     parameters: optimizer.parameters,
     firstLayer: () =>
       firstNonFiniteLayer(
         model,
-        microBatches.map((part, i) => ({ batch: part, options: passOptions(at, i) })),
+        batches.parts.map((part, i) => ({ batch: part, options: passOptions(at, i) })),
       ),
   };
-  const outcome = await guarded(guard, () => forwardBackward(model, microBatches, kind, strategy, at));
-  await strategy.reduceGradients(optimizer.parameters);
-  const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
-  const gradNorm = scope(() => globalNorm(gradients));
-  assertFinite(guard, outcome, gradNorm);
-  // As PyTorch's clip_grad_norm_: the small number keeps the quotient finite.
-  const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
-  optimizer.step(learningRate, scale);
+  const passes = await guarded(guard, () =>
+    forwardBackward(model, batches, optimizer.parameters, strategy, at),
+  );
+  const { outcome, gradNorm } = await (async () => {
+    try {
+      await strategy.reduceGradients(optimizer.parameters);
+      return await update(passes, optimizer, learningRate, guard, clipNorm);
+    } finally {
+      passes.dispose();
+    }
+  })();
   optimizer.zeroGrad();
   routersAfterStep(model, outcome.choices, { step: number, totalSteps: options.steps });
   await model.afterStep?.({ step: number, layers: outcome.choices });
@@ -165,8 +188,54 @@ async function trainStep<Batch>(
   };
 }
 
+/**
+ * Updates the parameters, then waits for the device, the only time in a step: norm, clip factor and whether anything is not finite are
+ * decided there. Where something is not, nothing has been updated, and this says what it was.
+ */
+async function update(
+  passes: StepPasses,
+  optimizer: Optimizer,
+  learningRate: number,
+  guard: GuardedStep,
+  clipNorm?: number,
+): Promise<{ outcome: StepOutcome; gradNorm: number }> {
+  const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
+  const counts = new Map(optimizer.steps);
+  using norm = globalNorm(gradients);
+  using factor = clipFactor(norm, passes.losses, clipNorm);
+  optimizer.step(learningRate, factor);
+  try {
+    const [outcome, read] = await guarded(guard, () => Promise.all([passes.outcome(), norm.read()]));
+    const gradNorm = Number(read[0]);
+    assertFinite(guard, outcome, gradNorm);
+    return { outcome, gradNorm };
+  } catch (error) {
+    for (const [name, count] of counts) optimizer.steps.set(name, count);
+    throw error;
+  }
+}
+
 /** One turn of the event loop: signals, timers and the dashboard live between two micro-batches. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Everything that must be the same on all ranks. */
+function tensorsOf<Batch>(model: TrainableModel<Batch>, { slots }: Optimizer): Map<string, Tensor> {
+  const state = [...slots].flatMap(([parameter, own]) =>
+    Object.entries(own).map(([slot, tensor]) => [`${slot}/${parameter}`, tensor] as const),
+  );
+  return new Map([...model.namedParameters(), ...(model.namedBuffers?.() ?? []), ...state]);
+}
+
+/** Ranks that read the same batches would train on each token several times. */
+function checkShard<Batch>({ data: { shard }, strategy }: ResolvedOptions<Batch>): void {
+  const { rank, worldSize } = strategy;
+  if (shard && (shard.rank !== rank || shard.world !== worldSize))
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `train: the loader gives part ${shard.rank} of ${shard.world} of each batch, this is rank ${rank} of ${worldSize}: ` +
+        `make the loader with rank: ${rank}, world: ${worldSize} (those of the process group)`,
+    );
+}
 
 function checkOptions<Batch>(options: TrainOptions<Batch>): void {
   const { steps, microBatches = 1, clipNorm, seed = 0 } = options;

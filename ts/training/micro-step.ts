@@ -1,7 +1,8 @@
 import type { AuxiliaryLoss, ForwardContext, StepChoices } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
-import { add, scale } from '../tensor/elementwise.ts';
-import { scope, type Tensor } from '../tensor/index.ts';
+import { add, multiply, scale } from '../tensor/elementwise.ts';
+import { keep, scope, type Tensor } from '../tensor/index.ts';
+import type { Strategy } from './strategy/strategy.ts';
 
 /** What the loop asks of a model: a language model has it, and so has a toy of five lines. */
 export interface TrainableModel<Batch> {
@@ -37,37 +38,63 @@ export interface LossTerm {
   value: number;
 }
 
+/** Weights of a micro-batch in the objective of a step. */
+export interface MicroWeight {
+  /** Of all counted tokens of the step, on all ranks, the part that is in this rank's micro-batch. */
+  own: number;
+  /** The part that is in the micro-batch on all ranks. */
+  all: number;
+}
+
 /** What one micro-batch leaves behind; the tensors are on the device still, so that nothing waits for it before the step's end. */
 export interface MicroResult {
-  /** Part of the step's counted tokens. */
-  weight: number;
+  weight: MicroWeight;
   crossEntropy: Tensor;
   terms: AuxiliaryLoss[];
 }
 
 /**
- * Forward and backward of one micro-batch. Gradients of `weight · (cross entropy + Σ coefficient · auxiliary loss)` are added to those of
- * the parameters. The results and the context are the caller's to free.
+ * Forward and backward of one micro-batch. Gradients of the objective are added to those of the parameters: cross entropy and auxiliary losses with
+ * their coefficients, each weighted so that the sum over micro-batches and ranks is the mean over the step. The results and the context
+ * are the caller's to free. `beforeBackward` is called when the forward pass is over.
  */
-export function microStep<Batch>(
+export async function microStep<Batch>(
   model: TrainableModel<Batch>,
   batch: Batch,
   context: ForwardContext,
-  weight: number,
-): MicroResult {
-  return scope(() => {
-    const crossEntropy = model.loss(batch, context);
+  weight: MicroWeight,
+  strategy: Strategy,
+  beforeBackward: () => void = () => {},
+): Promise<MicroResult> {
+  const crossEntropy = keep(scope(() => model.loss(batch, context)));
+  try {
     if (crossEntropy.size !== 1) {
       fail('ERR_LIBMOE_SHAPE', `model.loss must give one number, got [${crossEntropy.shape.join(', ')}]`);
     }
-    const terms = context.losses();
-    for (const { dtype } of [crossEntropy, ...terms.map(({ value }) => value)]) {
-      if (dtype !== 'f32' && dtype !== 'f64')
-        fail('ERR_LIBMOE_DTYPE', `losses must be f32 or f64, got ${dtype}`);
-    }
-    let total = weight === 1 ? crossEntropy : scale(crossEntropy, weight);
-    for (const { value, coefficient } of terms) total = add(total, scale(value, weight * coefficient));
-    total.backward();
+    if (strategy.worldSize > 1) await context.sumOverRanks((tensors) => strategy.reduceStatistics(tensors));
+    const terms = scope(() => {
+      const terms = context.losses();
+      for (const { dtype } of [crossEntropy, ...terms.map(({ value }) => value)]) {
+        if (dtype !== 'f32' && dtype !== 'f64')
+          fail('ERR_LIBMOE_DTYPE', `losses must be f32 or f64, got ${dtype}`);
+      }
+      let total = weight.own === 1 ? crossEntropy : scale(crossEntropy, weight.own);
+      for (const term of terms) total = add(total, weighted(term, weight));
+      beforeBackward();
+      total.backward();
+      return terms;
+    });
     return { weight, crossEntropy, terms };
-  });
+  } catch (error) {
+    crossEntropy.dispose();
+    throw error;
+  }
+}
+
+/** A term in the objective of this rank. */
+function weighted({ value, coefficient, share }: AuxiliaryLoss, { own, all }: MicroWeight): Tensor {
+  if (share === undefined) return scale(value, own * coefficient);
+  // Every rank has the whole loss of the global batch, and a gradient of its own part in it.
+  if (share === 'whole') return scale(value, all * coefficient);
+  return scale(multiply(value, share), all * coefficient);
 }

@@ -1,7 +1,6 @@
 import { MoeLayer, mergeSummaries, type Router, type RoutingRecord, type StepChoices } from '../moe/index.ts';
 import { Module } from '../nn/module.ts';
 import type { LayerRouting } from './step-report.ts';
-import type { Strategy } from './strategy/strategy.ts';
 
 export interface RoutingStatistics {
   /** By layer name, for metrics. */
@@ -10,23 +9,43 @@ export interface RoutingStatistics {
   choices: StepChoices['layers'];
 }
 
-/** Puts the routing records of a step's micro-batches and of all ranks together: counts are summed, means weighted by tokens. */
-export async function routingStatistics(
-  records: readonly RoutingRecord[],
-  strategy: Strategy,
-): Promise<RoutingStatistics> {
+/** What the ranks add up of the routing of a step. */
+export interface RoutingSummaries {
+  /** This rank's counts and sums of all layers; as long and in the same order on every rank. */
+  numbers: number[];
+  /** From the sums of `numbers` over all ranks: counts are summed, means weighted by tokens. */
+  statistics(sums: readonly number[]): RoutingStatistics;
+}
+
+/** Puts the routing records of a step's micro-batches together. */
+export async function summariesOf(records: readonly RoutingRecord[]): Promise<RoutingSummaries> {
   const summaries = mergeSummaries(await Promise.all(records.map((record) => record.read())));
-  const routing: Record<string, LayerRouting> = {};
-  const choices = new Map<string, { counts: readonly number[]; tokens: number }>();
-  for (const [layer, { entropy, margin, dropped, ...own }] of summaries) {
-    const sums = [own.tokens, entropy * own.tokens, margin * own.tokens, dropped];
-    const reduced = await strategy.reduceCounts([...sums, ...own.counts]);
-    const [tokens = 0, entropies = 0, margins = 0, lost = 0, ...counts] = reduced;
-    choices.set(layer, { counts, tokens });
-    const mean = (total: number): number => (tokens > 0 ? total / tokens : 0);
-    routing[layer] = { counts, entropy: mean(entropies), margin: mean(margins), dropped: lost };
-  }
-  return { routing, choices };
+  const numbers = [...summaries.values()].flatMap(({ entropy, margin, dropped, tokens, counts }) => [
+    tokens,
+    entropy * tokens,
+    margin * tokens,
+    dropped,
+    ...counts,
+  ]);
+  return {
+    numbers,
+    statistics(sums) {
+      const routing: Record<string, LayerRouting> = {};
+      const choices = new Map<string, { counts: readonly number[]; tokens: number }>();
+      let at = 0;
+      for (const [layer, own] of summaries) {
+        const [tokens = 0, entropies = 0, margins = 0, dropped = 0, ...counts] = sums.slice(
+          at,
+          at + 4 + own.counts.length,
+        );
+        at += 4 + own.counts.length;
+        choices.set(layer, { counts, tokens });
+        const mean = (total: number): number => (tokens > 0 ? total / tokens : 0);
+        routing[layer] = { counts, entropy: mean(entropies), margin: mean(margins), dropped };
+      }
+      return { routing, choices };
+    },
+  };
 }
 
 /** Tells every router of the model what the step's choices were. */

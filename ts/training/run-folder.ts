@@ -4,10 +4,17 @@ import { fail } from '../native/index.ts';
 import type { JsonValue } from '../storage/index.ts';
 import { readSafetensors, recoverAll, writeShardedSafetensors } from '../storage/index.ts';
 import type { Run } from './callbacks.ts';
-import { listCheckpoints, newestIntact, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import {
+  checkpointPath,
+  listCheckpoints,
+  newestIntact,
+  readCheckpoint,
+  writeCheckpoint,
+} from './checkpoint.ts';
 import type { TrainOptions } from './loop.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { TrainingSummary } from './step-report.ts';
+import type { Strategy } from './strategy/strategy.ts';
 
 /** The state of a training that the loop moves on. */
 export interface OpenRun extends Run {
@@ -24,7 +31,7 @@ export interface OpenRun extends Run {
 /** Begins a training or takes it up where its newest intact checkpoint left it. */
 export async function openRun<Batch>(
   model: TrainableModel<Batch>,
-  options: TrainOptions<Batch>,
+  options: TrainOptions<Batch> & { strategy: Strategy },
   stop: () => void,
 ): Promise<OpenRun> {
   const { out, optimizer, data, steps, strategy, retention, callbacks = [] } = options;
@@ -36,9 +43,10 @@ export async function openRun<Batch>(
   let saved: { step: number; path: string } | undefined;
 
   if (out !== undefined && root !== undefined && load) {
-    recoverAll(root);
+    await strategy.onFirstRank(async () => recoverAll(root));
     if (options.resume) {
-      const found = newestIntact(root, warn);
+      const found = newestIntact(root, strategy.rank === 0 ? warn : () => {});
+      await checkSame(strategy, root, found?.step ?? 0);
       if (found) {
         const state = await readCheckpoint(found.path, optimizer, load);
         if (options.seed !== undefined && options.seed !== state.seed) {
@@ -53,6 +61,8 @@ export async function openRun<Batch>(
         saved = found;
       }
     } else refuseUsed(out);
+    // Nobody writes before all have looked.
+    await strategy.reduceCounts([0]);
   }
 
   const opened: OpenRun = {
@@ -87,15 +97,36 @@ export async function openRun<Batch>(
         const own = callback.state?.();
         if (own !== undefined) states[callback.name] = own;
       }
-      const state = { step, tokens, seed, totalSteps: steps, loader: data.state(), callbacks: states };
-      const worldSize = strategy?.worldSize ?? 1;
-      const path = await writeCheckpoint(root, { ...state, worldSize }, optimizer, save, retention);
+      const { worldSize } = strategy;
+      const loader = data.state();
+      const state = { step, tokens, seed, totalSteps: steps, loader, callbacks: states, worldSize };
+      const path = await writeCheckpoint(root, state, optimizer, save, retention);
       saved = { step, path };
       return path;
     },
-    summary: (completed) => ({ step, tokens, completed, ...(saved && { checkpoint: saved.path }) }),
+    summary(completed) {
+      // Rank 0 writes for all.
+      const path = saved?.path ?? (root !== undefined && step > 0 ? checkpointPath(root, step) : undefined);
+      return { step, tokens, completed, ...(path !== undefined && { checkpoint: path }) };
+    },
   };
   return opened;
+}
+
+/** Ranks that see other checkpoints would go on from other steps. */
+async function checkSame(
+  { rank, worldSize, reduceCounts }: Strategy,
+  root: string,
+  step: number,
+): Promise<void> {
+  const steps = await reduceCounts(Array.from({ length: worldSize }, (_, r) => (r === rank ? step : 0)));
+  const other = steps.findIndex((found) => found !== steps[0]);
+  if (other > 0)
+    fail(
+      'ERR_LIBMOE_CHECKPOINT',
+      `in ${root} rank 0 finds the checkpoint of step ${steps[0]} and rank ${other} that of step ${steps[other]} (0: none): ` +
+        'the run folder must lie on a file system that all ranks share',
+    );
 }
 
 function noFolder(): never {

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MoeLayer, type Router } from '../../../ts/moe/index.ts';
-import { add } from '../../../ts/tensor/elementwise.ts';
-import { scope, type Tensor, tensor } from '../../../ts/tensor/index.ts';
+import { scope, tensor } from '../../../ts/tensor/index.ts';
 import { leaveToCollector } from '../../collected.ts';
 import { goldenLogits, oneHot, routerWith } from '../golden-logits.ts';
 import { checkGradients } from './gradients.ts';
@@ -55,21 +54,6 @@ describe('remoe', () => {
       9,
     );
     expect(read(plain, () => oneHot(6), { training: false }).losses).toEqual({});
-  });
-
-  it('takes the load of the global batch', () => {
-    const elsewhere = [5, 0, 1, 0, 2, 4];
-    const reduce = (t: Tensor): Tensor =>
-      t.size === 6 ? add(t, tensor(elsewhere, t.shape, { dtype: t.dtype })) : add(t, 10);
-    const gates = rows.map((row) => row.map((x) => Math.max(0, x)));
-    const chosen = (e: number) => gates.filter((row) => row[e]! > 0).length + elsewhere[e]!;
-    const load = (e: number) => (6 / (2 * (6 + 10))) * chosen(e);
-    using router = routerWith('remoe', logits, place);
-    const got = read(router, () => oneHot(6), { training: true, reduce }).losses.sparsity;
-    expect(got).toBeCloseTo(
-      gates.reduce((a, row) => a + row.reduce((s, g, e) => s + load(e) * g, 0), 0) / 6,
-      9,
-    );
   });
 
   it('adapts λ to the sparsity over all layers', () => {

@@ -9,7 +9,8 @@ import { randn } from '../../tensor/random.ts';
 import { mean } from '../../tensor/reduction.ts';
 import { cat, reshape, scatterAddRows } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
-import type { RoutingContext, RoutingLoss } from '../context.ts';
+import type { RoutingLoss, Statistics } from '../collection.ts';
+import type { RoutingContext } from '../context.ts';
 import type { GateLossOptions } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { Router, requireTokens } from '../router.ts';
@@ -78,7 +79,7 @@ class NoisyTopKRouter extends Router {
     const topK = loaded ? this.topK : 0;
     const { logits, load } = noisyLogits(scores, noise, { topK, floor, tokenMask: context.tokenMask });
     const { routing, chosen } = this.#route(logits, context);
-    const own = this.#balance(chosen, loaded ? load : undefined, context);
+    const own = this.#balance(chosen, loaded ? load : undefined);
     return { ...routing, losses: [...(routing.losses ?? []), ...own] };
   }
 
@@ -88,16 +89,19 @@ class NoisyTopKRouter extends Router {
     return { routing: gateRouting(chosen, logits, this.#losses, context), chosen };
   }
 
-  #balance(chosen: Gate, load: Tensor | undefined, context: RoutingContext): RoutingLoss[] {
+  #balance(chosen: Gate, load: Tensor | undefined): RoutingLoss[] {
     const { importanceCoefficient, loadCoefficient } = this.#options;
     const losses: RoutingLoss[] = [];
-    const spread = (perExpert: Tensor): Tensor =>
-      squaredVariation(context.reduce ? context.reduce(perExpert) : perExpert);
+    const spread = (perExpert: Tensor): Statistics => ({
+      parts: [perExpert],
+      global: true,
+      finish: ([sums]) => squaredVariation(sums!),
+    });
     if (importanceCoefficient !== 0) {
-      const value = spread(summedWeights(chosen, this.weight.shape[0]!));
-      losses.push({ name: 'importance', coefficient: importanceCoefficient, value });
+      const weights = summedWeights(chosen, this.weight.shape[0]!);
+      losses.push({ name: 'importance', coefficient: importanceCoefficient, ...spread(weights) });
     }
-    if (load) losses.push({ name: 'load', coefficient: loadCoefficient, value: spread(load) });
+    if (load) losses.push({ name: 'load', coefficient: loadCoefficient, ...spread(load) });
     return losses;
   }
 }

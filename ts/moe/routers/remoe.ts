@@ -5,7 +5,8 @@ import { expertLists, type Gate, gate, take } from '../../tensor/gating.ts';
 import { full, noGrad, type Tensor } from '../../tensor/index.ts';
 import { sum } from '../../tensor/reduction.ts';
 import { reshape, slice } from '../../tensor/shape.ts';
-import type { RoutingContext, RoutingLoss } from '../context.ts';
+import type { RoutingLoss } from '../collection.ts';
+import type { RoutingContext } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens, type StepChoices } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -45,7 +46,9 @@ class ReluRouter extends ScoringRouter {
     super(ruleOf('softmax', own, place), own, place);
     this.#options = given;
     this.#place = place;
-    this.sparsityWeight = buffer(full([1], given.sparsityStart, { device: place.device ?? 'cpu' }));
+    this.sparsityWeight = buffer(
+      full([1], given.sparsityStart, { ...(place.device && { device: place.device }) }),
+    );
   }
 
   override route(tokens: Tensor, context: RoutingContext): Routing {
@@ -74,23 +77,26 @@ class ReluRouter extends ScoringRouter {
     };
   }
 
-  /** λ · mean over layers and tokens of Σᵢ fᵢ gᵢ, fᵢ = N / (topK · tokens) · how many chose expert i (no gradient). */
+  /** λ · mean over layers and tokens of the global batch of Σᵢ fᵢ gᵢ, fᵢ = N / (topK · tokens) · how many chose expert i (no gradient). */
   #penalty(gates: Tensor, { counts, summary }: Gate, context: RoutingContext): RoutingLoss[] {
-    const { training, tokenMask, reduce } = context;
+    const { training, tokenMask } = context;
     if (!training) return [];
     const { experts, layers, topK } = this.#place;
-    const here = noGrad(() => sum(slice(summary, 1, 0, 1)));
-    const tokens = noGrad(() => maximum(here, 1));
-    const factors = noGrad(() => {
-      const chosen = sum(cast(counts, gates.dtype), 0, { keepDims: true });
-      // The load is that of the global batch.
-      const all = reduce ? { chosen: reduce(chosen), tokens: reduce(here) } : { chosen, tokens: here };
-      const load = divide(scale(all.chosen, experts / topK), maximum(all.tokens, 1));
-      const each = this.#options.loadWeighted ? load : scale(load, 0, 1);
-      return tokenMask ? multiply(each, reshape(cast(tokenMask, gates.dtype), [tokenMask.size, 1])) : each;
-    });
-    const value = scale(divide(sum(multiply(gates, factors)), tokens), 1 / layers);
-    return [{ name: 'sparsity', coefficient: this.sparsityWeight.item(), value }];
+    const counted = tokenMask && noGrad(() => reshape(cast(tokenMask, gates.dtype), [tokenMask.size, 1]));
+    const open = sum(counted ? multiply(gates, counted) : gates, 0, { keepDims: true });
+    const parts = noGrad(() => [
+      sum(cast(counts, gates.dtype), 0, { keepDims: true }),
+      sum(slice(summary, 1, 0, 1)),
+    ]);
+    const { loadWeighted } = this.#options;
+    const finish = ([sums, chosen, all]: readonly Tensor[]): Tensor => {
+      const tokens = noGrad(() => maximum(all!, 1));
+      if (!loadWeighted) return scale(divide(sum(sums!), tokens), 1 / layers);
+      const load = noGrad(() => divide(scale(chosen!, experts / topK), tokens));
+      return scale(divide(sum(multiply(sums!, load)), tokens), 1 / layers);
+    };
+    const coefficient = this.sparsityWeight.item();
+    return [{ name: 'sparsity', coefficient, parts: [open, ...parts], global: true, finish }];
   }
 
   /** The losses of every router, of the softmax of the logits, if asked for. */

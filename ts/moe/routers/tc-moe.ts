@@ -1,13 +1,23 @@
 import type { z } from 'zod';
 import { fail } from '../../native/index.ts';
-import { add, cast, divide, maximum, multiply, reciprocal, square } from '../../tensor/elementwise.ts';
+import {
+  add,
+  cast,
+  divide,
+  greater,
+  maximum,
+  multiply,
+  reciprocal,
+  square,
+} from '../../tensor/elementwise.ts';
 import { type Gate, gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
 import { noGrad, type Tensor, tensor, zeros } from '../../tensor/index.ts';
 import { sum } from '../../tensor/reduction.ts';
 import { cat, scatterAddRows, slice, split } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
-import type { RoutingContext, RoutingLoss } from '../context.ts';
+import type { RoutingLoss } from '../collection.ts';
+import type { RoutingContext } from '../context.ts';
 import { gateLosses } from '../losses.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
@@ -125,7 +135,15 @@ class TernaryRouter extends ScoringRouter {
     const { rewardCoefficient } = this.#options;
     const losses: RoutingLoss[] = [];
     if (folds(mode) && balanceCoefficient !== 0)
-      losses.push({ name: 'balance', coefficient: balanceCoefficient, value: this.#balance(pass, context) });
+      losses.push({
+        name: 'balance',
+        coefficient: balanceCoefficient,
+        value: this.#balance(pass, context),
+        units: noGrad(() => {
+          const tokens = slice(chosen.summary, 1, 0, 1);
+          return sum(cast(greater(tokens, 0), tokens.dtype));
+        }),
+      });
     if (zCoefficient !== 0 || (!folds(mode) && mode !== 'none')) {
       // z-loss and entropies are of the logits as they are.
       const plain = gate(raw, {
@@ -139,9 +157,10 @@ class TernaryRouter extends ScoringRouter {
       losses.push(...gateLosses(plain, usual, context));
     }
     if (rewardCoefficient !== 0) {
-      const tokens = noGrad(() => maximum(sum(slice(chosen.summary, 1, 0, 1)), 1));
+      const units = noGrad(() => sum(slice(chosen.summary, 1, 0, 1)));
+      const tokens = noGrad(() => maximum(units, 1));
       const value = multiply(divide(sum(nulls), tokens), -1);
-      losses.push({ name: 'reward', coefficient: rewardCoefficient, value });
+      losses.push({ name: 'reward', coefficient: rewardCoefficient, value, units });
     }
     return losses;
   }

@@ -1,0 +1,160 @@
+import { fail } from '../native/index.ts';
+import { record } from '../tensor/autograd.ts';
+import { divide, maximum } from '../tensor/elementwise.ts';
+import { keep, noGrad, scope, type Tensor } from '../tensor/index.ts';
+import type { Coefficient } from './coefficient.ts';
+import type { RoutingRecord } from './record.ts';
+
+/** A loss that a router adds to the training objective as `coefficient · value`. */
+export type RoutingLoss = {
+  /** 'balance', 'routerZ', or a name of the router's own. */
+  name: string;
+  coefficient: Coefficient;
+} & (
+  | {
+      /** A scalar. */
+      value: Tensor;
+      /** A scalar without gradient: of how many tokens, sequences, … the value is the mean. */
+      units?: Tensor | undefined;
+    }
+  | Statistics
+);
+
+/** A loss that is taken of sums. */
+export interface Statistics {
+  /** What is added up before the loss is taken of it. */
+  parts: readonly Tensor[];
+  /** The loss, a scalar, from the sums of `parts`. */
+  finish: (sums: readonly Tensor[]) => Tensor;
+  /** Adds up one part of two calls of the layer in a forward pass. Without it every call has its own loss. */
+  add?: ((a: Tensor, b: Tensor) => Tensor) | undefined;
+  /** Add up over all ranks too: the loss is one of the global batch. Every rank must have parts of the same shapes. */
+  global?: boolean | undefined;
+  /** For a loss that is not global, from the sums of `parts`: of how many tokens, sequences, … it is the mean; a scalar. */
+  units?: ((sums: readonly Tensor[]) => Tensor) | undefined;
+}
+
+/** A loss as the training loop sees it. */
+export interface AuxiliaryLoss {
+  name: string;
+  /** Name of the layer. */
+  layer: string;
+  coefficient: number;
+  /** A scalar, f32 (f64 for f64). */
+  value: Tensor;
+  /** Of how many things the value is the mean on this rank, where the router said so. */
+  units?: Tensor;
+  /** After {@link SumOverRanks}: this rank's part of all units, and 'whole' for a loss that every rank has of the global batch. */
+  share?: Tensor | 'whole';
+}
+
+/** Adds up tensors over all ranks, element by element; the caller owns what it gets. The order is the same on every rank. */
+export type SumOverRanks = (tensors: readonly Tensor[]) => Promise<readonly Tensor[]>;
+
+interface DeferredLoss extends Statistics {
+  name: string;
+  layer: string;
+  coefficient: number;
+  share?: Tensor | 'whole';
+}
+
+/** What a forward pass collects; shared by all contexts derived from one. */
+export class Collection {
+  readonly losses: AuxiliaryLoss[] = [];
+  readonly deferred: DeferredLoss[] = [];
+  readonly records: RoutingRecord[] = [];
+  /** How often each layer has run. */
+  calls: Map<string, number> = new Map();
+  /** Logits of the last MoE layer; `borrowed` from the pass around a recomputed part. */
+  previous: { layer: number; logits: Tensor; borrowed: boolean } | undefined;
+  /** Choices made in a pass that will be recomputed, and those to replay in the recomputation. */
+  readonly choices: Tensor[] = [];
+  replay: Tensor[] | undefined;
+  /** Whether choices are saved for a recomputation. */
+  saving = false;
+
+  dispose(): void {
+    for (const { value, units } of this.losses) {
+      value.dispose();
+      units?.dispose();
+    }
+    for (const { parts } of this.deferred) for (const t of parts) t.dispose();
+    for (const { share } of [...this.losses, ...this.deferred]) if (share !== 'whole') share?.dispose();
+    for (const record of this.records) record.dispose();
+    for (const t of this.choices) t.dispose();
+    this.remember(undefined);
+  }
+
+  /** Takes in the statistics of a loss, adding them to those of earlier calls of its layer if the loss says how. */
+  defer(loss: DeferredLoss): void {
+    const { add } = loss;
+    const before =
+      add && this.deferred.find((d) => d.name === loss.name && d.layer === loss.layer && d.add !== undefined);
+    if (!add || !before) {
+      this.deferred.push({ ...loss, parts: loss.parts.map((t) => keep(t)) });
+      return;
+    }
+    if (before.parts.some((t, i) => t.shape.join() !== loss.parts[i]?.shape.join())) {
+      fail(
+        'ERR_LIBMOE_SHAPE',
+        `the loss ${loss.name} of layer ${loss.layer} adds up its calls: they must have the same number of sequences`,
+      );
+    }
+    before.parts = before.parts.map((t, i) => {
+      const sum = keep(add(t, loss.parts[i]!));
+      t.dispose();
+      return sum;
+    });
+  }
+
+  /** See {@link ForwardContext.sumOverRanks}. */
+  async sumOverRanks(sum: SumOverRanks): Promise<void> {
+    const global = this.deferred.filter((loss) => loss.global);
+    const means: { loss: AuxiliaryLoss | DeferredLoss; units: Tensor }[] = [];
+    for (const loss of this.losses) if (loss.units) means.push({ loss, units: loss.units });
+    const made: Tensor[] = [];
+    for (const loss of this.deferred) {
+      if (loss.global || !loss.units) continue;
+      const units = noGrad(() => scope(() => keep(loss.units!(loss.parts))));
+      made.push(units);
+      means.push({ loss, units });
+    }
+    const here = [...global.flatMap(({ parts }) => parts), ...means.map(({ units }) => units)];
+    if (here.length === 0) return;
+    const sums = [...(await sum(here))];
+    for (const loss of global) {
+      const own = loss.parts;
+      loss.parts = own.map((part) => asSumOf(part, sums.shift()!));
+      loss.share = 'whole';
+      for (const t of own) t.dispose();
+    }
+    for (const { loss, units } of means) {
+      const all = sums.shift()!;
+      loss.share = noGrad(() => scope(() => keep(divide(units, maximum(all, 1)))));
+      all.dispose();
+    }
+    for (const t of made) t.dispose();
+  }
+
+  /** Every loss, those of statistics taken now. */
+  finished(): AuxiliaryLoss[] {
+    const finished = this.deferred.map(({ name, layer, coefficient, parts, finish, share }) => {
+      return { name, layer, coefficient, value: finish(parts), ...(share && { share }) };
+    });
+    return [...this.losses, ...finished];
+  }
+
+  remember(previous: Collection['previous']): void {
+    if (this.previous && !this.previous.borrowed) this.previous.logits.dispose();
+    this.previous = previous;
+  }
+}
+
+/**
+ * The sum of a part over all ranks as a function of this rank's part, whose gradient it hands on unchanged. Every rank takes the same loss of the
+ * sum; so the gradients that the ranks add up are together that of one loss.
+ */
+function asSumOf(part: Tensor, sum: Tensor): Tensor {
+  record({ name: 'sumOverRanks', inputs: [part], outputs: [sum], backward: ([gradient]) => [gradient] });
+  return keep(sum);
+}

@@ -1,0 +1,11 @@
+import { z } from 'zod';
+
+/** How the ranks of a run train together, as recipes write it. */
+export const strategyOptions = z.strictObject({
+  /** Ranks that each have the whole model and train on their part of every batch; as many as the launcher starts. */
+  data: z.number().int().positive().default(1),
+  /** MiB of gradients that travel together while backward still runs. */
+  bucketMegabytes: z.number().positive().default(25),
+  /** Seconds that a rank may be late before all of them end. */
+  timeout: z.number().positive().default(300),
+});
