@@ -6,7 +6,7 @@ import { PackedLoader, tokenDataset } from '../../ts/data/index.ts';
 import type { ProcessGroup } from '../../ts/distributed/index.ts';
 import { LanguageModel } from '../../ts/models/language/index.ts';
 import { multiply } from '../../ts/tensor/elementwise.ts';
-import { parameter, setThreads, type Tensor, tensor, threads } from '../../ts/tensor/index.ts';
+import { parameter, scope, setThreads, type Tensor, tensor, threads } from '../../ts/tensor/index.ts';
 import { randn } from '../../ts/tensor/random.ts';
 import { sum } from '../../ts/tensor/reduction.ts';
 import {
@@ -276,30 +276,35 @@ describe('a data-parallel run', () => {
 
   it('sends a bucket while backward still runs, and knows parameters that some or all ranks left out', async () => {
     const seen = await onRanks(2, async (group) => {
-      const names = ['a', 'b', 'c', 'd'];
-      const parameters = new Map(names.map((name, i) => [name, parameter(tensor([i + 1, 2]))] as const));
-      const [a, b, c, d] = names.map((name) => parameters.get(name)!) as [Tensor, Tensor, Tensor, Tensor];
+      const names = ['unused', 'a', 'b', 'c'];
+      const parameters = new Map(names.map((name, i) => [name, parameter(tensor([i, 2]))] as const));
+      const [unused, a, b, c] = names.map((name) => parameters.get(name)!) as [
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
       const sent: string[] = [];
       const watching: ProcessGroup = {
         ...group,
         allReduce(t, op) {
-          sent.push(`${t.size - 1} with a ${a.grad ? 'done' : 'open'}`);
+          sent.push(a.grad ? 'the gradient of a is there' : 'a has none yet');
           return group.allReduce(t, op);
         },
       };
       const strategy = dataParallel(watching, { bucketBytes: 1 });
       try {
         const done = strategy.watchGradients(parameters);
-        // c is used on rank 1 alone, d nowhere.
-        const product = multiply(a, b);
-        const total = group.rank === 1 ? sum(multiply(product, c)) : sum(product);
-        total.backward();
-        total.dispose();
-        product.dispose();
+        // c is used on rank 1 alone.
+        scope(() => {
+          const product = multiply(a, b);
+          (group.rank === 1 ? sum(multiply(product, c)) : sum(product)).backward();
+        });
         done(true);
         const during = sent.length;
         await strategy.reduceGradients(parameters);
-        return { during, sent, gradients: [a, b, c, d].map((p) => p.grad?.toArray()) };
+        expect(parameters.get('a')!.onGradReady).toBeUndefined();
+        return { during, sent, gradients: [a, b, c, unused].map((p) => p.grad?.toArray()) };
       } finally {
         for (const p of parameters.values()) {
           p.grad?.dispose();
@@ -307,9 +312,17 @@ describe('a data-parallel run', () => {
         }
       }
     }).then(all);
-    // Rank 0: b + b c on rank 1; a: likewise.
-    expect(seen[0]!.gradients).toEqual([[2 + 2 * 3, 2 + 2 * 2], [1 + 1 * 3, 2 + 2 * 2], [2, 4], undefined]);
+    // a, b, c are [1, 2], [2, 2], [3, 2]; the loss is Σ a b on rank 0 and Σ a b c on rank 1.
+    expect(seen[0]!.gradients).toEqual([
+      [2 + 2 * 3, 2 + 2 * 2],
+      [1 + 1 * 3, 2 + 2 * 2],
+      [1 * 2, 2 * 2],
+      undefined,
+    ]);
     expect(seen[1]!.gradients).toEqual(seen[0]!.gradients);
+    // Rank 1 sends c before backward has come to a; rank 0, which waits for a gradient of c that never comes, only afterwards.
+    expect(seen[1]!.sent[0]).toBe('a has none yet');
+    expect(seen.map(({ during }) => during)).toEqual([0, 3]);
     expect(seen[0]!.sent).toHaveLength(4);
   });
 });

@@ -84,17 +84,6 @@ function cpuFeatures(): string[] {
   return knownFeatures.filter((feature) => flags.includes(feature));
 }
 
-const notLoaded = { available: false, reason: 'the native binary does not load', path: null, version: null };
-
-function looked(find: typeof findNccl): Inspection['nccl'] {
-  try {
-    const { available, reason, path: file, version } = find();
-    return { available, reason, path: file, version };
-  } catch (error) {
-    return { ...notLoaded, reason: error instanceof Error ? error.message : String(error) };
-  }
-}
-
 const cudaVersion = (v: number) => (v > 0 ? `${Math.floor(v / 1000)}.${(v % 1000) / 10}` : null);
 
 function cublasLt(): Part {
@@ -140,6 +129,17 @@ function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
   };
 }
 
+const notLoaded = { available: false, reason: 'the native binary does not load', path: null, version: null };
+
+function looked(find: typeof findNccl): Inspection['nccl'] {
+  try {
+    const { available, reason, path: file, version } = find();
+    return { available, reason, path: file, version };
+  } catch (error) {
+    return { ...notLoaded, reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
 /** Everything that decides what this installation can do. Never throws: what is missing is said in the answer. */
 export function inspect(): Inspection {
   const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
@@ -181,7 +181,7 @@ export function inspectCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_GPU_ARCH=80\n(the A100 kernels on a Hopper card),\nLIBMOE_NCCL, LIBMOE_MPI (the libraries that connect ranks).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md, docs/distributed.md',
+      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_GPU_ARCH=80\n(the A100 kernels on a Hopper card), LIBMOE_NCCL, LIBMOE_MPI (the libraries of several ranks).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md, docs/distributed.md',
     )
     .action((options: { json?: boolean }) => {
       const i = inspect();
