@@ -128,22 +128,29 @@ async function gather(
   strategy: Strategy,
 ): Promise<Omit<StepOutcome, 'tokens'>> {
   const { rank, worldSize } = strategy;
+  // Begun together, so that the device is waited for once.
+  const reads = results.map(({ crossEntropy, terms, weight }) =>
+    Promise.all([
+      numberIn(crossEntropy),
+      Promise.all(terms.map((term) => reported(term, weight, rank))),
+    ] as const),
+  );
+  const [values, routing] = await Promise.all([Promise.all(reads), summariesOf(records)]);
   let crossEntropy = 0;
   const terms = new Map<string, LossTerm>();
-  for (const result of results) {
-    crossEntropy += result.weight.own * Number((await result.crossEntropy.read())[0]);
-    for (const own of result.terms) {
-      const { name, layer, coefficient } = own;
+  for (const [i, { weight, terms: found }] of results.entries()) {
+    const [loss, numbers] = values[i]!;
+    crossEntropy += weight.own * loss;
+    for (const [j, { name, layer, coefficient }] of found.entries()) {
       const key = `${name} ${layer}`;
       const term = terms.get(key) ?? { name, layer, coefficient, value: 0 };
-      term.value += await reported(own, result.weight, rank);
+      term.value += numbers[j]!;
       terms.set(key, term);
     }
   }
   const own = [crossEntropy, ...[...terms.values()].map(({ value }) => value)];
   const broken = own.every(Number.isFinite) ? 0 : 1;
   const flags = Array.from({ length: worldSize }, (_, r) => (r === rank ? broken : 0));
-  const routing = await summariesOf(records);
   const sums = await strategy.reduceCounts([...own, ...flags, ...routing.numbers]);
   const all = [...terms.values()].map((term, i) => ({ ...term, value: sums[i + 1]! }));
   const mean = (kind: string) => {
@@ -168,9 +175,11 @@ async function reported(
   { own, all }: MicroResult['weight'],
   rank: number,
 ): Promise<number> {
-  const number = Number((await value.read())[0]);
-  if (share === undefined) return own * number;
+  if (share === undefined) return own * (await numberIn(value));
   // Every rank has the same; one of them says it.
-  if (share === 'whole') return rank === 0 ? all * number : 0;
-  return all * Number((await share.read())[0]) * number;
+  if (share === 'whole') return rank === 0 ? all * (await numberIn(value)) : 0;
+  const [number, part] = await Promise.all([numberIn(value), numberIn(share)]);
+  return all * part * number;
 }
+
+const numberIn = async (scalar: Tensor): Promise<number> => Number((await scalar.read())[0]);
