@@ -4,7 +4,7 @@ import { ForwardContext } from '../ts/moe/context.ts';
 import { native } from '../ts/native/index.ts';
 import { add, scale } from '../ts/tensor/elementwise.ts';
 import { scope } from '../ts/tensor/index.ts';
-import { globalNorm } from '../ts/tensor/optimizer.ts';
+import { clipFactor, globalNorm } from '../ts/tensor/optimizer.ts';
 import { optimizer } from '../ts/training/optimizer.ts';
 import type { BenchCase } from './case.ts';
 
@@ -79,8 +79,9 @@ function step(experts: number): BenchCase {
             crossEntropy.item();
           });
           const gradients = [...adamw.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
-          const norm = scope(() => globalNorm(gradients));
-          adamw.step(1e-3, Math.min(1, 1 / (norm + 1e-6)));
+          using norm = globalNorm(gradients);
+          using factor = clipFactor(norm, [], 1);
+          adamw.step(1e-3, factor);
           adamw.zeroGrad();
         },
         dispose() {

@@ -17,6 +17,8 @@ const { values } = parseArgs({
     config: { type: 'string' },
     cuda: { type: 'string', default: process.env.LIBMOE_CUDA ?? 'AUTO' },
     architectures: { type: 'string', default: process.env.LIBMOE_CUDA_ARCHITECTURES },
+    emulator: { type: 'boolean', default: process.env.LIBMOE_EMULATOR === '1' },
+    'emulator-only': { type: 'boolean', default: false },
     werror: { type: 'boolean', default: process.env.LIBMOE_WERROR === '1' },
   },
 });
@@ -25,6 +27,7 @@ if (!['AUTO', 'ON', 'OFF'].includes(cuda)) {
   console.error(`ERR_LIBMOE_ARGUMENT: LIBMOE_CUDA (or --cuda) expects AUTO, ON or OFF, got "${values.cuda}"`);
   process.exit(2);
 }
+const emulator = values.emulator || values['emulator-only'];
 const config = values.config ?? (values.debug ? 'Debug' : 'Release');
 
 let BuildSystem;
@@ -47,11 +50,13 @@ const build = new BuildSystem({
   directory: root,
   out: path.join(root, '.cmake', config),
   config,
+  ...(values['emulator-only'] && { target: 'libmoe_emulated' }),
   parallel: String(availableParallelism()),
   cMakeOptions: {
     LIBMOE_CUDA: cuda,
     LIBMOE_OUTPUT_DIR: fresh,
     LIBMOE_WERROR: values.werror ? 'ON' : 'OFF',
+    LIBMOE_EMULATOR: emulator ? 'ON' : 'OFF',
     ...(values.architectures && { LIBMOE_CUDA_ARCHITECTURES: values.architectures }),
   },
 });
@@ -62,15 +67,25 @@ try {
   process.exit(1); // cmake-js has said why
 }
 // By rename, never in place: another process may have the old binary loaded. libmoe_mpi.so is there where Open MPI was found.
-await mkdir(output, { recursive: true });
-for (const name of ['libmoe.node', 'libmoe_mpi.so']) {
+const made = [
+  ...(values['emulator-only']
+    ? []
+    : [
+        ['libmoe.node', output],
+        ['libmoe_mpi.so', output],
+      ]),
+  // node-gyp-build takes any .node file of the folder: the emulated one has a folder of its own.
+  ...(emulator ? [['libmoe_emulated.node', path.join(root, 'build', 'Emulated')]] : []),
+];
+for (const [name, folder] of made) {
   const from = path.join(fresh, name);
-  const to = path.join(output, name);
+  const to = path.join(folder, name);
   if (!(await stat(from).catch(() => undefined))) {
     await rm(to, { force: true });
     continue;
   }
-  const temporary = path.join(output, `.${name}-${process.pid}.tmp`);
+  await mkdir(folder, { recursive: true });
+  const temporary = path.join(folder, `.${name}-${process.pid}.tmp`);
   await copyFile(from, temporary);
   await rename(temporary, to);
 }

@@ -1,6 +1,7 @@
 #include "binding/call.h"
 
 #include <cmath>
+#include <string_view>
 
 #include "binding/handles.h"
 
@@ -45,8 +46,13 @@ Napi::Value invoke(const Napi::CallbackInfo& info) {
   const auto* r = static_cast<const Registration*>(info.Data());
   return guarded(info, [&]() -> Napi::Value {
     Call call(info, r->name);
-    if (r->body) return r->body(call);
-    r->void_body(call);
+    try {
+      if (r->body) return r->body(call);
+      r->void_body(call);
+    } catch (const Error& e) {
+      if (std::string_view(e.code()) == "ERR_LIBMOE_CUDA") fail(e.code(), call.text() + ": " + e.what());
+      throw;
+    }
     return info.Env().Undefined();
   });
 }
@@ -86,6 +92,7 @@ TensorView Call::view_of(const Napi::Value& value, const char* name, Types types
   v.dtype = e->dtype;
   v.device = device;
   v.shape = e->shape;
+  if (device.kind != DeviceKind::cpu) shapes_.push_back(e->shape);
   return v;
 }
 
@@ -167,7 +174,7 @@ bool Call::boolean(const char* name) {
   return value.As<Napi::Boolean>().Value();
 }
 
-std::string Call::text(const char* name) {
+std::string Call::string(const char* name) {
   const Napi::Value value = next();
   if (!value.IsString()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a string");
   return value.As<Napi::String>().Utf8Value();
@@ -178,6 +185,20 @@ Bytes Call::bytes(const char* name) {
   if (!value.IsTypedArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be a typed array");
   const Napi::TypedArray array = value.As<Napi::TypedArray>();
   return {static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
+}
+
+std::vector<Bytes> Call::byte_arrays(const char* name) {
+  const Napi::Value value = next();
+  if (!value.IsArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be an array of typed arrays");
+  const Napi::Array array = value.As<Napi::Array>();
+  std::vector<Bytes> out;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsTypedArray()) reject("ERR_LIBMOE_ARGUMENT", std::string(name) + " must be an array of typed arrays");
+    const Napi::TypedArray typed = item.As<Napi::TypedArray>();
+    out.push_back({static_cast<char*>(typed.ArrayBuffer().Data()) + typed.ByteOffset(), typed.ByteLength()});
+  }
+  return out;
 }
 
 std::vector<double> Call::numbers(const char* name) {
@@ -219,6 +240,12 @@ std::shared_ptr<Storage> Call::storage(size_t position) const {
 void Call::same_dtype(const char* a_name, const TensorView& a, const char* b_name, const TensorView& b) const {
   if (a && b && a.dtype != b.dtype)
     reject("ERR_LIBMOE_DTYPE", std::string(b_name) + " must have the dtype of " + a_name + " (" + name_of(a.dtype) + "), got " + name_of(b.dtype));
+}
+
+std::string Call::text() const {
+  std::string s = std::string(op_) + '(';
+  for (const Shape& shape : shapes_) s += (s.back() == '(' ? "" : ", ") + shape.text();
+  return s + ')';
 }
 
 const Backend& Call::backend() const { return backend_of(device_); }

@@ -53,8 +53,9 @@ class Call {
   int64_t integer(const char* name, int64_t low, int64_t high);
   double number(const char* name);
   bool boolean(const char* name);
-  std::string text(const char* name);
+  std::string string(const char* name);
   Bytes bytes(const char* name);
+  std::vector<Bytes> byte_arrays(const char* name);
   std::vector<int64_t> integers(const char* name);
   std::vector<double> numbers(const char* name);
   std::vector<TensorView> tensors(const char* name, Types types);
@@ -74,6 +75,8 @@ class Call {
     return *ops;
   }
   Napi::Env env() const { return info_.Env(); }
+  // The operation and the shapes of the tensors read so far, for errors of a device.
+  std::string text() const;
 
  private:
   Napi::Value next();
@@ -81,6 +84,7 @@ class Call {
   const Napi::CallbackInfo& info_;
   const char* op_;
   size_t position_ = 0;
+  std::vector<Shape> shapes_;
   bool have_device_ = false;
   Device device_;
 };

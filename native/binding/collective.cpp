@@ -76,7 +76,7 @@ Place place(Call& call) {
     if (found != communicators().end()) p.communicator = found->second;
   }
   call.require(p.communicator != nullptr, "ERR_LIBMOE_STATE", "this communicator was closed");
-  p.what = call.text("what");
+  p.what = call.string("what");
   return p;
 }
 
@@ -100,8 +100,8 @@ Napi::Value library(Napi::Env env, const CollectiveLibrary& l) {
 }
 
 // openNccl(file), openMpi(file or '') -> {path, version, reason, standIn}; reason '' when it can be used
-Napi::Value open_nccl_library(Call& call) { return library(call.env(), open_nccl(call.text("file"))); }
-Napi::Value open_mpi_library(Call& call) { return library(call.env(), open_mpi(call.text("file"))); }
+Napi::Value open_nccl_library(Call& call) { return library(call.env(), open_nccl(call.string("file"))); }
+Napi::Value open_mpi_library(Call& call) { return library(call.env(), open_mpi(call.string("file"))); }
 
 // ncclUniqueId() -> Uint8Array
 Napi::Value unique_id(Call& call) {

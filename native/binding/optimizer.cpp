@@ -49,7 +49,12 @@ std::vector<double> decays(Call& call, size_t parameters) {
   return values;
 }
 
-// adamw(parameters, gradients, firstMoments, secondMoments, masters, weightDecays, [learningRate, beta1, beta2, epsilon, gradientScale, step])
+TensorView factor_of(Call& call) {
+  Dim one("1", 1);
+  return call.optional("factor", kF64, {&one});
+}
+
+// adamw(parameters, gradients, firstMoments, secondMoments, masters, weightDecays, [learningRate, beta1, beta2, epsilon, gradientScale, step], factor | null)
 void adamw(Call& call) {
   const Views parameters = call.tensors("parameters", kFloats), gradients = call.tensors("gradients", kFloats), first = call.tensors("firstMoments", kWide),
               second = call.tensors("secondMoments", kWide), masters = call.tensors("masters", kFloats);
@@ -59,7 +64,7 @@ void adamw(Call& call) {
   check_masters(call, parameters, masters);
   const std::vector<double> decay = decays(call, parameters.size()), o = call.numbers("options");
   call.require(o.size() == 6, "ERR_LIBMOE_ARGUMENT", "options must be six numbers");
-  AdamwOptions options{o[0], o[1], o[2], o[3], o[4], int64_t(o[5])};
+  AdamwOptions options{o[0], o[1], o[2], o[3], o[4], int64_t(o[5]), factor_of(call)};
   check_rate(call, "learningRate", options.learning_rate);
   check_below_one(call, "beta1", options.beta1);
   check_below_one(call, "beta2", options.beta2);
@@ -76,7 +81,7 @@ void adamw(Call& call) {
   if (!list.empty()) ops(call).adamw(list, options);
 }
 
-// sgd(parameters, gradients, momenta, masters, weightDecays, [learningRate, momentum, gradientScale, nesterov])
+// sgd(parameters, gradients, momenta, masters, weightDecays, [learningRate, momentum, gradientScale, nesterov], factor | null)
 void sgd(Call& call) {
   const Views parameters = call.tensors("parameters", kFloats), gradients = call.tensors("gradients", kFloats), momenta = call.tensors("momenta", kWide),
               masters = call.tensors("masters", kFloats);
@@ -85,7 +90,7 @@ void sgd(Call& call) {
   check_masters(call, parameters, masters);
   const std::vector<double> decay = decays(call, parameters.size()), o = call.numbers("options");
   call.require(o.size() == 4, "ERR_LIBMOE_ARGUMENT", "options must be four numbers");
-  SgdOptions options{o[0], o[1], o[2], o[3] != 0};
+  SgdOptions options{o[0], o[1], o[2], o[3] != 0, factor_of(call)};
   check_rate(call, "learningRate", options.learning_rate);
   check_below_one(call, "momentum", options.momentum);
   call.require(std::isfinite(options.gradient_scale), "ERR_LIBMOE_ARGUMENT", "gradientScale must be finite");
@@ -100,10 +105,22 @@ void sgd(Call& call) {
   if (!list.empty()) ops(call).sgd(list, options);
 }
 
-// globalNorm(tensors) -> number
-Napi::Value global_norm(Call& call) {
+// globalNorm(tensors, norm)
+void global_norm(Call& call) {
+  Dim one("1", 1);
   const Views tensors = call.tensors("tensors", kFloats);
-  return Napi::Number::New(call.env(), tensors.empty() ? 0.0 : ops(call).global_norm(tensors));
+  const TensorView norm = call.tensor("norm", kF64, {&one});
+  ops(call).global_norm(tensors, norm);
+}
+
+// clipFactor(norm, losses, limit, factor)
+void clip_factor(Call& call) {
+  Dim one("1", 1);
+  const TensorView norm = call.tensor("norm", kF64, {&one});
+  const Views losses = call.tensors("losses", kWide);
+  const double limit = call.number("limit");
+  call.require(limit > 0, "ERR_LIBMOE_ARGUMENT", "limit must be positive, got " + std::to_string(limit));
+  ops(call).clip_factor(norm, losses, limit, call.tensor("factor", kF64, {&one}));
 }
 
 // nonFinite(tensors) -> index or -1
@@ -118,6 +135,7 @@ void bind_optimizer(Napi::Object exports) {
   expose(exports, "adamw", adamw);
   expose(exports, "sgd", sgd);
   expose(exports, "globalNorm", global_norm);
+  expose(exports, "clipFactor", clip_factor);
   expose(exports, "nonFinite", non_finite);
 }
 

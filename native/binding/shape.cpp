@@ -43,7 +43,7 @@ void copy_strided(Call& call) {
 // readFile(y, path, size, offset, dtype, strides): y from the elements of a file of `size` bytes, the first at byte `offset`
 void read_file(Call& call) {
   const TensorView y = call.tensor("y", kAny);
-  const std::string path = call.text("path");
+  const std::string path = call.string("path");
   const int64_t size = call.integer("size", 0, int64_t(1) << 52), offset = call.integer("offset", 0, size);
   HostBox x;
   x.dtype = static_cast<Dtype>(call.integer("dtype", 0, 7));

@@ -1,6 +1,7 @@
 // Handles, memory and host transfer: everything about tensors that is not an operation.
 #include "binding/families.h"
 #include "binding/handles.h"
+#include "core/cuda.h"
 #include "core/memory_pool.h"
 #include "core/thread_pool.h"
 
@@ -76,6 +77,24 @@ void download(Call& call) {
   transfer(call, [](const Backend& backend, Device device, char* data, Bytes host) { backend.download(device, host.data, data, host.size); });
 }
 
+// downloadAll(handles, typedArrays): waits for the device once
+void download_all(Call& call) {
+  const std::vector<double> handles = call.numbers("tensors");
+  const std::vector<Bytes> hosts = call.byte_arrays("data");
+  call.require(handles.size() == hosts.size(), "ERR_LIBMOE_ARGUMENT", "downloadAll takes one array for each tensor");
+  std::vector<HostCopy> list;
+  const Storage* first = nullptr;
+  for (size_t i = 0; i < handles.size(); ++i) {
+    const Entry& e = entry(call, handles[i]);
+    const size_t size = size_t(e.shape.elements()) * size_of(e.dtype);
+    call.require(hosts[i].size == size, "ERR_LIBMOE_SHAPE", "the tensor holds " + std::to_string(size) + " bytes, the array " + std::to_string(hosts[i].size));
+    if (!first) first = e.storage.get();
+    call.require(e.storage->device == first->device, "ERR_LIBMOE_DEVICE", "downloadAll reads from one device");
+    list.push_back({hosts[i].data, static_cast<char*>(e.storage->data) + e.offset, size});
+  }
+  if (first) first->backend.download_all(first->device, list);
+}
+
 // copy(to, from): same dtype and element count
 void copy(Call& call) {
   const TensorView to = call.tensor("to", kAny), from = call.tensor("from", kAny);
@@ -106,7 +125,40 @@ void reset_peak(Call& call) {
   c.peak_bytes = c.bytes.load();
 }
 
-void trim(Call&) { cpu_backend().trim(); }
+void trim(Call&) {
+  cpu_backend().trim();
+  if (!cuda_status().devices.empty()) cuda_backend().trim();
+}
+
+// synchronise(deviceKind, deviceIndex): waits for everything enqueued, and throws what went wrong on the device
+void synchronise(Call& call) {
+  const Device device = device_from(call);
+  backend_of(device).synchronise(device);
+}
+
+// cudaStatus() -> {compiled, driver, runtime, why, devices: [{name, major, minor, multiprocessors, memoryBytes, emulated}]}
+Napi::Value status_of_cuda(Call& call) {
+  const CudaStatus& s = cuda_status();
+  Napi::Object o = Napi::Object::New(call.env());
+  o["compiled"] = Napi::Boolean::New(call.env(), s.compiled);
+  o["driver"] = Napi::Number::New(call.env(), s.driver);
+  o["runtime"] = Napi::Number::New(call.env(), s.runtime);
+  o["why"] = Napi::String::New(call.env(), s.why);
+  Napi::Array list = Napi::Array::New(call.env(), s.devices.size());
+  for (size_t i = 0; i < s.devices.size(); ++i) {
+    const CudaDevice& d = s.devices[i];
+    Napi::Object item = Napi::Object::New(call.env());
+    item["name"] = Napi::String::New(call.env(), d.name);
+    item["major"] = Napi::Number::New(call.env(), d.major);
+    item["minor"] = Napi::Number::New(call.env(), d.minor);
+    item["multiprocessors"] = Napi::Number::New(call.env(), d.multiprocessors);
+    item["memoryBytes"] = Napi::Number::New(call.env(), double(d.memory_bytes));
+    item["emulated"] = Napi::Boolean::New(call.env(), d.emulated);
+    list[uint32_t(i)] = item;
+  }
+  o["devices"] = list;
+  return o;
+}
 
 // adjustExternal(bytes): tells V8 the net change of memory held outside its heap
 void adjust_external(Call& call) { Napi::MemoryManagement::AdjustExternalMemory(call.env(), call.integer("bytes", -(int64_t(1) << 50), int64_t(1) << 50)); }
@@ -128,11 +180,14 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "release", release);
   expose(exports, "upload", upload);
   expose(exports, "download", download);
+  expose(exports, "downloadAll", download_all);
   expose(exports, "copy", copy);
   expose(exports, "clear", clear);
   expose(exports, "memory", memory);
   expose(exports, "resetPeak", reset_peak);
   expose(exports, "trim", trim);
+  expose(exports, "synchronise", synchronise);
+  expose(exports, "cudaStatus", status_of_cuda);
   expose(exports, "adjustExternal", adjust_external);
   expose(exports, "cpuInfo", cpu_info);
   expose(exports, "setThreads", set_threads);

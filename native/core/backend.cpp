@@ -1,12 +1,29 @@
 #include "core/backend.h"
 
+#include "core/cuda.h"
 #include "core/error.h"
 
 namespace libmoe {
 
+#ifndef LIBMOE_HAS_CUDA
+const CudaStatus& cuda_status() {
+  static const CudaStatus status = [] {
+    CudaStatus s;
+    s.why = "this binary was built without CUDA; install the prebuilt package, or build with nvcc on PATH (libmoe build --cuda ON)";
+    return s;
+  }();
+  return status;
+}
+#endif
+
 const Backend& backend_of(Device device) {
   if (device.kind == DeviceKind::cpu && device.index == 0) return cpu_backend();
-  fail("ERR_LIBMOE_DEVICE", "no such device in this build; devices() lists what there is");
+  const CudaStatus& cuda = cuda_status();
+  if (device.kind == DeviceKind::cuda && !cuda.why.empty()) fail("ERR_LIBMOE_DEVICE", "no CUDA device can be used: " + cuda.why);
+#ifdef LIBMOE_HAS_CUDA
+  if (device.kind == DeviceKind::cuda && size_t(device.index) < cuda.devices.size()) return cuda_backend();
+#endif
+  fail("ERR_LIBMOE_DEVICE", "there is no cuda:" + std::to_string(device.index) + "; this process sees " + std::to_string(cuda.devices.size()) + " (CUDA_VISIBLE_DEVICES limits them)");
 }
 
 }  // namespace libmoe

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
 
@@ -25,6 +26,13 @@ struct RotaryOps;
 struct ShapeOps;
 struct SoftmaxOps;
 
+// Bytes that are to come to the host.
+struct HostCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Backend {
   const char* name = "";
   std::string instruction_set;
@@ -34,6 +42,7 @@ struct Backend {
   void (*copy)(Device, void* to, const void* from, size_t bytes) = nullptr;             // within the device
   void (*upload)(Device, void* to, const void* from_host, size_t bytes) = nullptr;
   void (*download)(Device, void* to_host, const void* from, size_t bytes) = nullptr;    // waits
+  void (*download_all)(Device, const std::vector<HostCopy>&) = nullptr;                 // waits once
   void (*clear)(Device, void* data, size_t bytes) = nullptr;                            // zero bytes
   void (*synchronise)(Device) = nullptr;
   void (*trim)() = nullptr;
@@ -46,6 +55,10 @@ struct Backend {
   // mark: a ticket for what is enqueued on the communication stream so far; reached: whether the device has passed it (throws when the device failed).
   uint64_t (*mark_communication)(Device) = nullptr;
   bool (*communication_reached)(Device, uint64_t ticket) = nullptr;
+  // Device time: a mark in the compute stream, and the milliseconds between two (waits for the second).
+  void* (*mark)(Device) = nullptr;
+  double (*milliseconds)(Device, void* from, void* to) = nullptr;
+  void (*drop_mark)(Device, void*) = nullptr;
 
   const AttentionOps* attention = nullptr;
   const ElementwiseOps* elementwise = nullptr;

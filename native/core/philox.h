@@ -4,9 +4,15 @@
 #include <array>
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define LIBMOE_HOST_DEVICE __host__ __device__
+#else
+#define LIBMOE_HOST_DEVICE
+#endif
+
 namespace libmoe {
 
-inline std::array<uint32_t, 4> philox(uint64_t seed, uint64_t stream, uint64_t counter) {
+LIBMOE_HOST_DEVICE inline std::array<uint32_t, 4> philox(uint64_t seed, uint64_t stream, uint64_t counter) {
   uint32_t c0 = uint32_t(counter), c1 = uint32_t(counter >> 32), c2 = uint32_t(stream), c3 = uint32_t(stream >> 32);
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -23,7 +29,7 @@ inline std::array<uint32_t, 4> philox(uint64_t seed, uint64_t stream, uint64_t c
 }
 
 // Uniform in [0, 1) with 24 bits, and with 53.
-inline float uniform_f32(uint32_t word) { return float(word >> 8) * 0x1p-24f; }
-inline double uniform_f64(uint32_t high, uint32_t low) { return double((uint64_t(high) << 21) ^ (low >> 11)) * 0x1p-53; }
+LIBMOE_HOST_DEVICE inline float uniform_f32(uint32_t word) { return float(word >> 8) * 0x1p-24f; }
+LIBMOE_HOST_DEVICE inline double uniform_f64(uint32_t high, uint32_t low) { return double((uint64_t(high) << 21) ^ (low >> 11)) * 0x1p-53; }
 
 }  // namespace libmoe

@@ -54,7 +54,12 @@ template <class T> struct Weights {
   }
 };
 
+// What gradients are multiplied by; not finite: the step is to change nothing.
+double factor_of(double scale, const TensorView& factor) { return factor ? scale * *factor.as<double>() : scale; }
+
 void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
+  const double factor = factor_of(o.gradient_scale, o.factor);
+  if (!std::isfinite(factor)) return;
   const double correction1 = 1 - power(o.beta1, o.step), correction2 = std::sqrt(1 - power(o.beta2, o.step));
   const std::vector<Piece> pieces = pieces_of(tensors.size(), [&](size_t t) { return tensors[t].parameter.elements(); });
   parallel_for(int64_t(pieces.size()), [&](int64_t item) {
@@ -66,7 +71,7 @@ void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
       const Weights<T> weights{t.parameter.as<T>(), t.master ? t.master.as<A>() : nullptr};
       const G* g = t.gradient.as<G>();
       A *m = t.first_moment.as<A>(), *v = t.second_moment.as<A>();
-      const V scale(A(o.gradient_scale)), decay(A(1 - o.learning_rate * t.weight_decay)), take1(A(1 - o.beta1)), keep2(A(o.beta2)), take2(A(1 - o.beta2)),
+      const V scale{A(factor)}, decay(A(1 - o.learning_rate * t.weight_decay)), take1(A(1 - o.beta1)), keep2(A(o.beta2)), take2(A(1 - o.beta2)),
           root{A(correction2)}, epsilon(A(o.epsilon)), rate(A(-(o.learning_rate / correction1)));
       for_vectors<A>(piece.end - piece.begin, [&](int64_t k, int count) {
         const int64_t i = piece.begin + k;
@@ -81,6 +86,8 @@ void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
 }
 
 void sgd(const std::vector<SgdTensor>& tensors, const SgdOptions& o) {
+  const double factor = factor_of(o.gradient_scale, o.factor);
+  if (!std::isfinite(factor)) return;
   const std::vector<Piece> pieces = pieces_of(tensors.size(), [&](size_t t) { return tensors[t].parameter.elements(); });
   parallel_for(int64_t(pieces.size()), [&](int64_t item) {
     const Piece& piece = pieces[size_t(item)];
@@ -91,7 +98,7 @@ void sgd(const std::vector<SgdTensor>& tensors, const SgdOptions& o) {
       const Weights<T> weights{t.parameter.as<T>(), t.master ? t.master.as<A>() : nullptr};
       const G* g = t.gradient.as<G>();
       A* buffer = t.momentum ? t.momentum.as<A>() : nullptr;
-      const V scale(A(o.gradient_scale)), decay(A(t.weight_decay)), momentum(A(o.momentum)), rate(A(-o.learning_rate));
+      const V scale{A(factor)}, decay(A(t.weight_decay)), momentum(A(o.momentum)), rate(A(-o.learning_rate));
       for_vectors<A>(piece.end - piece.begin, [&](int64_t k, int count) {
         const int64_t i = piece.begin + k;
         const V p = weights.read(i, count);
@@ -121,7 +128,7 @@ template <class T> double sum_of_squares(const T* x, int64_t n) {
   return s[0];
 }
 
-double global_norm(const std::vector<TensorView>& tensors) {
+void global_norm(const std::vector<TensorView>& tensors, const TensorView& norm) {
   const std::vector<Piece> pieces = pieces_of(tensors.size(), [&](size_t t) { return tensors[t].elements(); });
   std::vector<double> sums(pieces.size());
   parallel_for(int64_t(pieces.size()), [&](int64_t item) {
@@ -130,7 +137,15 @@ double global_norm(const std::vector<TensorView>& tensors) {
   });
   double total = 0;
   for (const double s : sums) total += s;
-  return std::sqrt(total);
+  *norm.as<double>() = std::sqrt(total);
+}
+
+void clip_factor(const TensorView& norm, const std::vector<TensorView>& losses, double limit, const TensorView& factor) {
+  bool finite = std::isfinite(*norm.as<double>());
+  for (const TensorView& loss : losses)
+    for (int64_t i = 0; i < loss.elements(); ++i) finite &= std::isfinite(loss.dtype == Dtype::f64 ? loss.as<double>()[i] : double(loss.as<float>()[i]));
+  const double wanted = std::isinf(limit) ? 1.0 : limit / (*norm.as<double>() + 1e-6);
+  *factor.as<double>() = !finite ? std::nan("") : std::min(1.0, wanted);
 }
 
 // NaN and infinity have all exponent bits set.
@@ -159,6 +174,6 @@ int64_t non_finite(const std::vector<TensorView>& tensors) {
 }  // namespace
 
 extern const OptimizerOps optimizer_ops;
-const OptimizerOps optimizer_ops = {adamw, sgd, global_norm, non_finite};
+const OptimizerOps optimizer_ops = {adamw, sgd, global_norm, clip_factor, non_finite};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

@@ -1,6 +1,7 @@
 #pragma once
 // Optimizer steps over many tensors in one call. Parameters f32, bf16 or f64; gradients f32 (f64 for f64) or of the parameter's type; everything else
 // f32 (f64 for f64). Scalars are computed in f64 and rounded once.
+// Nothing here waits for the device but non_finite: norm and clip factor stay there, and a step whose factor is not finite changes nothing.
 #include <vector>
 
 #include "core/tensor.h"
@@ -14,7 +15,8 @@ struct AdamwTensor {
 };
 struct AdamwOptions {
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, gradient_scale = 1;
-  int64_t step = 1;  // 1 for the first
+  int64_t step = 1;   // 1 for the first
+  TensorView factor;  // f64 [1] or absent: multiplies gradient_scale
 };
 
 struct SgdTensor {
@@ -26,6 +28,7 @@ struct SgdTensor {
 struct SgdOptions {
   double learning_rate = 1e-3, momentum = 0, gradient_scale = 1;
   bool nesterov = false;
+  TensorView factor;  // as above
 };
 
 struct OptimizerOps {
@@ -34,9 +37,12 @@ struct OptimizerOps {
   void (*adamw)(const std::vector<AdamwTensor>&, const AdamwOptions&);
   // g = gradient_scale * gradient + wd p;  b = momentum b + g;  p -= lr b, or with nesterov p -= lr (g + momentum b). b starts from zeros.
   void (*sgd)(const std::vector<SgdTensor>&, const SgdOptions&);
-  // Square root of the sum of all squares, in f64 over fixed pieces. f32, bf16, f64.
-  double (*global_norm)(const std::vector<TensorView>&);
-  // Index of the first tensor that holds a NaN or an infinity, or -1.
+  // norm f64 [1]: square root of the sum of all squares, in f64 over fixed pieces. f32, bf16, f64.
+  void (*global_norm)(const std::vector<TensorView>&, const TensorView& norm);
+  // factor f64 [1]: min(1, limit / (norm + 1e-6)), the small number being that of PyTorch's clip_grad_norm_; 1 for an infinite limit. NaN where the norm or an
+  // element of `losses` (f32 or f64, any shapes) is not finite, or where an operation before this one has met a bad value on the device.
+  void (*clip_factor)(const TensorView& norm, const std::vector<TensorView>& losses, double limit, const TensorView& factor);
+  // Index of the first tensor that holds a NaN or an infinity, or -1. Waits for the device.
   int64_t (*non_finite)(const std::vector<TensorView>&);
 };
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { type Dtype, full, scope, type Tensor, tensor, zeros } from '../../ts/tensor/index.ts';
-import { adamwStep, globalNorm, nonFinite, sgdStep } from '../../ts/tensor/optimizer.ts';
+import { adamwStep, clipFactor, globalNorm, nonFinite, sgdStep } from '../../ts/tensor/optimizer.ts';
 import { sample, values, withThreads } from './values.ts';
 
 interface Golden {
@@ -185,11 +185,41 @@ describe('globalNorm and nonFinite', () => {
         zeros([0]),
       ];
       const expected = Math.sqrt(xs.flatMap((x) => x.toArray()).reduce((a, v) => a + v * v, 0));
-      const one = withThreads(1, () => globalNorm(xs));
+      const normOf = (list: readonly Tensor[]): number => globalNorm(list).item();
+      const one = withThreads(1, () => normOf(xs));
       expect(Math.abs(one / expected - 1)).toBeLessThan(1e-13);
-      expect(withThreads(2, () => globalNorm(xs))).toBe(one);
-      expect(globalNorm([])).toBe(0);
-      expect(globalNorm([full([4], 2 ** 100)])).toBe(2 ** 101); // its square does not fit into f32
+      expect(withThreads(2, () => normOf(xs))).toBe(one);
+      expect(normOf([])).toBe(0);
+      expect(normOf([full([4], 2 ** 100)])).toBe(2 ** 101); // its square does not fit into f32
+    });
+  });
+
+  it('gives the factor of clipping, NaN where anything is not finite, and such a step changes nothing', () => {
+    scope(() => {
+      const gradient = tensor([3, 4]);
+      const factorOf = (losses: number[], limit?: number, from = gradient): number =>
+        clipFactor(globalNorm([from]), [tensor(losses)], limit).item();
+      expect(factorOf([1], 1)).toBe(1 / (5 + 1e-6));
+      expect(factorOf([1], 10)).toBe(1);
+      expect(factorOf([1])).toBe(1);
+      expect(factorOf([1, Number.NaN], 1)).toBeNaN();
+      expect(factorOf([Infinity])).toBeNaN();
+      expect(factorOf([1], 1, tensor([1, Infinity]))).toBeNaN();
+      expect(caught(() => factorOf([1], 0))).toMatchObject({ code: 'ERR_LIBMOE_ARGUMENT' });
+      const state = () => ({ parameters: [tensor([1, 2])], gradients: [gradient] });
+      for (const [factor, changes] of [
+        [0.5, true],
+        [Number.NaN, false],
+      ] as const) {
+        const adam = { ...state(), firstMoments: [zeros([2])], secondMoments: [zeros([2])] };
+        const options = { learningRate: 0.5, factor: tensor([factor], undefined, { dtype: 'f64' }) };
+        adamwStep(adam, { ...options, step: 1 });
+        expect(adam.parameters[0]!.toArray()[0] !== 1).toBe(changes);
+        expect(adam.firstMoments[0]!.toArray()[0] !== 0).toBe(changes);
+        const sgd = state();
+        sgdStep(sgd, options);
+        expect(sgd.parameters[0]!.toArray()).toEqual(changes ? [1 - 0.75, 2 - 1] : [1, 2]);
+      }
     });
   });
 

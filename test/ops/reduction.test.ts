@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
-import { type Dtype, scope, tensor, zeros } from '../../ts/tensor/index.ts';
+import { type Dtype, scope, type Tensor, tensor, zeros } from '../../ts/tensor/index.ts';
 import { argmax, logSumExp, max, mean, sum, sumTo } from '../../ts/tensor/reduction.ts';
+import { view } from '../../ts/tensor/tensor.ts';
 import { gradientCheck } from './gradient-check.ts';
-import { distance, sample, values, withThreads } from './values.ts';
+import { distance, sameBits, sample, values, withThreads } from './values.ts';
 
 const caught = (fn: () => unknown): unknown => {
   try {
@@ -242,6 +243,38 @@ describe('argmax', () => {
         });
         expect(argmax(x).toArray()).toEqual(expected);
       }
+    });
+  });
+});
+
+describe('long rows and unaligned views', () => {
+  it('have the same results as short, aligned ones', () => {
+    scope(() => {
+      for (const dtype of ['f32', 'f64', 'bf16'] as const) {
+        for (const [rows, n] of [
+          [3, 4801],
+          [2, 2056],
+          [130, 67],
+        ] as const) {
+          const whole = sample([rows * n + 1], 9, dtype);
+          const x = view(whole, [rows, n], 1);
+          const aligned = tensor(x.toArray(), [rows, n], { dtype });
+          const data = x.toArray();
+          const best = Array.from({ length: rows }, (_, r) => {
+            const row = data.slice(r * n, r * n + n);
+            return row.indexOf(Math.max(...row));
+          });
+          expect(argmax(x).toArray()).toEqual(best);
+          expect(max(x, 1).toArray()).toEqual(best.map((at, r) => data[r * n + at]));
+          for (const f of [(t: Tensor) => sum(t, 1), (t: Tensor) => mean(t, 0), logSumExp])
+            expect(sameBits(f(x).readSync(), f(aligned).readSync())).toBe(true);
+        }
+      }
+      const tied = new Float32Array(9000).fill(-2);
+      for (const at of [8999, 4500, 700]) tied[at] = 5;
+      expect(argmax(tensor(tied, [1, 9000])).toArray()).toEqual([700]);
+      for (const at of [8000, 3001]) tied[at] = Number.NaN;
+      expect(argmax(tensor(tied, [1, 9000])).toArray()).toEqual([3001]);
     });
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
-import { scope, tensor } from '../../ts/tensor/index.ts';
+import { scope, synchronise, tensor } from '../../ts/tensor/index.ts';
 import { rotary, rotaryTable } from '../../ts/tensor/rotary.ts';
 import { gradientCheck } from './gradient-check.ts';
 import { distance, sameBits, sample, withThreads } from './values.ts';
@@ -99,6 +99,7 @@ describe('rotary', () => {
     const code = (fn: () => unknown) => {
       try {
         scope(() => void fn());
+        synchronise(); // a device learns of a bad position when it is waited for
       } catch (e) {
         return codeOf(e);
       }

@@ -120,10 +120,11 @@ describe('optimizer', () => {
   it('scales gradients on the way, and is SGD with momentum', () => {
     withParameters('f64', (parameters, gradients) => {
       const sgd = optimizer(parameters, { name: 'sgd', momentum: 0.9 });
+      using half = tensor([0.5], undefined, { dtype: 'f64' });
       gradients([2, 0, 0, 0], [0, 0]);
-      sgd.step(0.1, 0.5);
+      sgd.step(0.1, half);
       expect(parameters.get('block.weight')!.toArray()[0]).toBeCloseTo(1 - 0.1, 12);
-      sgd.step(0.1, 0.5);
+      sgd.step(0.1, half);
       expect(parameters.get('block.weight')!.toArray()[0]).toBeCloseTo(1 - 0.1 - 0.1 * 1.9, 12);
       sgd.dispose();
     });

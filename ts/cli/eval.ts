@@ -1,10 +1,11 @@
 import { Command, Option } from 'commander';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
-import { number, whole } from './options.ts';
+import { deviceOption, number, takeDevice, whole } from './options.ts';
 import { log, printJson } from './output.ts';
 
 interface Options {
+  device: string;
   model?: string;
   tasks: string;
   tokenizer?: string;
@@ -37,6 +38,7 @@ export function evalCommand(): Command {
         .choices(['libmoe', 'fixed'])
         .default('libmoe'),
     )
+    .option(...deviceOption)
     .option('--json', 'print the results as one JSON object')
     .addHelpText(
       'after',
@@ -57,6 +59,7 @@ export function evalCommand(): Command {
       const { loadTokenizer } = await import('../data/index.ts');
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
+      await takeDevice(o.device);
       const model = await loadModel(checkpoint);
       model.eval();
       const results = await interruptible(async (signal) => {

@@ -1,10 +1,11 @@
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
-import { number, seed, whole } from './options.ts';
+import { deviceOption, number, seed, takeDevice, whole } from './options.ts';
 import { printJson, table } from './output.ts';
 
 interface Options {
+  device: string;
   model: string;
   prompt: string;
   tokenizer?: string;
@@ -33,6 +34,7 @@ export function generateCommand(): Command {
     .option('--top-p <p>', 'only the likeliest tokens that together have this probability')
     .option('--seed <n>', 'of the sampling', '0')
     .option('--routing', 'which experts the model used for each new token')
+    .option(...deviceOption)
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
@@ -62,6 +64,7 @@ export function generateCommand(): Command {
           'ERR_LIBMOE_ARGUMENT',
           `--prompt is empty, and ${tokenizer.name} has no token that begins a text: give a beginning`,
         );
+      await takeDevice(o.device);
       const model = await loadModel(checkpoint);
       model.eval();
       const tokens: Generated[] = [];

@@ -1,8 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
-import { binaryPath, native, packageRoot } from '../native/index.ts';
+import { findMpi, findNccl } from '../distributed/engines.ts';
+import { binaryPath, type NativeCuda, native, packageRoot } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { printJson } from './output.ts';
 
@@ -10,6 +11,12 @@ interface Part {
   available: boolean;
   /** Why it is not available. */
   reason: string | null;
+}
+
+interface Found {
+  /** The file; null where none was found. */
+  path: string | null;
+  version: string | null;
 }
 
 interface Inspection {
@@ -27,12 +34,27 @@ interface Inspection {
   };
   devices: string[];
   cuda: Part & {
+    /** Whether this binary has CUDA code at all. */
+    compiled: boolean;
     /** Version of the NVIDIA driver on this machine; null where there is none. */
     driver: string | null;
+    /** Newest CUDA that the driver supports, and the CUDA that this binary was made with; null: none. */
+    driverCuda: string | null;
+    runtime: string | null;
+    devices: {
+      name: string;
+      computeCapability: string;
+      multiprocessors: number;
+      memoryBytes: number;
+      /** Which tensor-core kernels run on it: LIBMOE_GPU_ARCH=80 chooses the older ones. */
+      kernels: 'sm_80' | 'sm_90a';
+      emulated: boolean;
+    }[];
     cublasLt: Part;
   };
-  nccl: Part;
-  mpi: Part;
+  /** What connects ranks: NCCL on CUDA, MPI on the CPU. */
+  nccl: Part & Found;
+  mpi: Part & Found;
   binary: { path: string | null; error: string | null };
 }
 
@@ -62,6 +84,62 @@ function cpuFeatures(): string[] {
   return knownFeatures.filter((feature) => flags.includes(feature));
 }
 
+const cudaVersion = (v: number) => (v > 0 ? `${Math.floor(v / 1000)}.${(v % 1000) / 10}` : null);
+
+function cublasLt(): Part {
+  const folders = [
+    ...(process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
+    '/usr/local/cuda/lib64',
+    '/usr/lib/x86_64-linux-gnu',
+    '/usr/lib64',
+  ];
+  const files = folders.flatMap((folder) =>
+    [13, 12].map((major) => path.join(folder, `libcublasLt.so.${major}`)),
+  );
+  const file = files.find((f) => existsSync(f));
+  return {
+    available: file !== undefined,
+    reason: `${file ? `${file} is there, but not` : 'not found, and not'} needed: every shape has a kernel of ours`,
+  };
+}
+
+function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
+  const gpus = status?.devices ?? [];
+  return {
+    available: gpus.length > 0,
+    reason:
+      gpus.length > 0
+        ? null
+        : status === null
+          ? 'the native engine is not loaded'
+          : status.why || 'this build has no CUDA code: it runs on the CPU',
+    compiled: status?.compiled ?? false,
+    driver: systemFile('/sys/module/nvidia/version').trim() || null,
+    driverCuda: cudaVersion(status?.driver ?? 0),
+    runtime: cudaVersion(status?.runtime ?? 0),
+    devices: gpus.map((d) => ({
+      name: d.name,
+      computeCapability: `${d.major}.${d.minor}`,
+      multiprocessors: d.multiprocessors,
+      memoryBytes: d.memoryBytes,
+      kernels: d.major === 9 && d.minor === 0 && process.env.LIBMOE_GPU_ARCH !== '80' ? 'sm_90a' : 'sm_80',
+      emulated: d.emulated,
+    })),
+    cublasLt: cublasLt(),
+  };
+}
+
+const notLoaded = { available: false, reason: 'the native binary does not load', path: null, version: null };
+
+function looked(find: typeof findNccl): Inspection['nccl'] {
+  try {
+    const { available, reason, path: file, version } = find();
+    return { available, reason, path: file, version };
+  } catch (error) {
+    return { ...notLoaded, reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
 /** Everything that decides what this installation can do. Never throws: what is missing is said in the answer. */
 export function inspect(): Inspection {
   const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as {
@@ -69,13 +147,14 @@ export function inspect(): Inspection {
   };
   let binary: Inspection['binary'] = { path: null, error: null };
   let engine: { instructionSet: string; threads: number } | null = null;
+  let cuda: NativeCuda | null = null;
   try {
     binary = { path: binaryPath(), error: null };
     engine = native().cpuInfo();
+    cuda = native().cudaStatus();
   } catch (error) {
     binary.error = error instanceof Error ? error.message : String(error);
   }
-  const noCuda = 'this build has no CUDA code: it runs on the CPU';
   return {
     version,
     node: process.version,
@@ -89,14 +168,9 @@ export function inspect(): Inspection {
       threads: engine?.threads ?? null,
     },
     devices: engine ? devices() : [],
-    cuda: {
-      available: false,
-      reason: noCuda,
-      driver: systemFile('/sys/module/nvidia/version').trim() || null,
-      cublasLt: { available: false, reason: noCuda },
-    },
-    nccl: { available: false, reason: noCuda },
-    mpi: { available: false, reason: 'this build has no collectives yet: one process trains alone' },
+    cuda: cudaPart(cuda),
+    nccl: engine ? looked(findNccl) : notLoaded,
+    mpi: engine ? looked(findMpi) : notLoaded,
     binary,
   };
 }
@@ -107,7 +181,7 @@ export function inspectCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md',
+      '\nEnvironment: LIBMOE_THREADS=N, LIBMOE_CPU=avx512|avx2|portable (forces an instruction set), LIBMOE_GPU_ARCH=80\n(the A100 kernels on a Hopper card), LIBMOE_NCCL, LIBMOE_MPI (the libraries of several ranks).\n\nExample: npx libmoe inspect --json\nMore: docs/building.md, docs/distributed.md',
     )
     .action((options: { json?: boolean }) => {
       const i = inspect();
@@ -127,10 +201,14 @@ export function inspectCommand(): Command {
         ['binary', i.binary.path ?? i.binary.error ?? ''],
         ['devices', i.devices.join(', ') || 'none'],
         ['driver', i.cuda.driver ? `NVIDIA ${i.cuda.driver}` : 'no NVIDIA driver on this machine'],
-        ['CUDA', i.cuda.reason ?? 'available'],
+        ['CUDA', i.cuda.reason ?? `available: driver for ${i.cuda.driverCuda}, binary of ${i.cuda.runtime}`],
+        ...i.cuda.devices.map((d, n): [string, string] => [
+          `  cuda:${n}`,
+          `${d.name}, ${d.computeCapability}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB, ${d.kernels} kernels`,
+        ]),
         ['cuBLASLt', i.cuda.cublasLt.reason ?? 'available'],
-        ['NCCL', i.nccl.reason ?? 'available'],
-        ['MPI', i.mpi.reason ?? 'available'],
+        ['NCCL', i.nccl.reason ?? `${i.nccl.version} in ${i.nccl.path}`],
+        ['MPI', i.mpi.reason ?? `${i.mpi.version} through ${i.mpi.path}`],
       ];
       for (const [name, value] of rows) console.log(`${name.padEnd(10)} ${value}`);
     });

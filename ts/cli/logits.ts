@@ -1,8 +1,10 @@
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
+import { deviceOption, takeDevice } from './options.ts';
 import { printJson, table } from './output.ts';
 
 interface Options {
+  device: string;
   model: string;
   tokens: string;
   out: string;
@@ -19,6 +21,7 @@ export function logitsCommand(): Command {
     .requiredOption('--out <file>', 'a .safetensors file')
     .option('--hidden', 'the hidden states and the routing of every layer too')
     .option('--tokenizer <file>', 'for a text, when the checkpoint has none of its own')
+    .option(...deviceOption)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -40,6 +43,7 @@ export function logitsCommand(): Command {
       const sequences = sequencesOf(text, o.tokens, (words) =>
         loadTokenizer(o.tokenizer ?? checkpoint).encode(words),
       );
+      await takeDevice(o.device);
       const model = await loadModel(checkpoint);
       let tensors: ReturnType<typeof rawForward>;
       try {

@@ -42,5 +42,18 @@ export function layerSelection(text: string): 'all' | `every:${number}` | number
   });
 }
 
+/** `--device` of the commands that load a model and run it. */
+export const deviceOption: readonly [flags: string, description: string, standard: string] = [
+  '--device <device>',
+  'cpu, or cuda:0 and so on',
+  'cpu',
+];
+
+/** Takes the device that was asked for as the place of everything that follows. */
+export async function takeDevice(device: string): Promise<void> {
+  const { setDefaultDevice } = await import('../tensor/index.ts');
+  setDefaultDevice(device as `cuda:${number}`);
+}
+
 /** Repeatable options: `--set a=1 --set b=2`. */
 export const collect = (value: string, before: string[] = []): string[] => [...before, value];

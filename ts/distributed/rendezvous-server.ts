@@ -156,7 +156,10 @@ export class RendezvousServer {
         member.bye = true;
         member.position = message;
         this.#tell({ kind: 'left', rank: member.hello.rank, begun: message.begun });
-        if ([...this.#members.values()].every(({ bye }) => bye)) this.#tell({ kind: 'end' });
+        if ([...this.#members.values()].every(({ bye }) => bye)) {
+          this.#server.close(); // who comes now means the next group, which rank 0 has still to open
+          this.#tell({ kind: 'end' });
+        }
         break;
     }
   }

@@ -155,7 +155,9 @@ export class Rendezvous {
         },
         reject(error) {
           settled();
-          reject(collective(`${what}: ${error.message}`));
+          // Rank 0 names what it was about; that may be what we were about ourselves.
+          const { message } = error;
+          reject(collective(message.startsWith(`${what}: `) ? message : `${what}: ${message}`));
         },
       };
       begin();

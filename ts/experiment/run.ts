@@ -6,6 +6,7 @@ import { type LanguageModel, moeLayersOf, parameterReport } from '../models/lang
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
+import { type DeviceName, onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
@@ -89,11 +90,17 @@ export async function runRecipe(
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
   const asked = await openRecipe(source, overrides);
+  return onDevice(asked.device as DeviceName, () => runAsked(source, asked, options));
+}
+
+async function runAsked(
+  source: string | RecipeInput,
+  asked: Recipe,
+  options: RunOptions,
+): Promise<RunResult> {
   const resume = options.resume ?? false;
   const out = options.out ? path.resolve(options.out) : defaultFolder(source, asked, resume);
   const { signal } = options;
-  if (asked.device !== 'cpu')
-    fail('ERR_LIBMOE_DEVICE', `this build runs on the CPU only, the recipe says device: ${asked.device}`);
   checkRanks(asked);
   const standing = standingRun(out, asked, resume);
   const surroundings = environment(asked, options.command);

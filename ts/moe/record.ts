@@ -82,12 +82,21 @@ export class RoutingRecord {
 
   /** Waits for the device. */
   async read(): Promise<RoutingSummary> {
-    const dropped = await numbers(this.#dropped);
-    const own = this.#ownDropped ? await numbers(this.#ownDropped) : [];
+    // Asked for together: the device is waited for once.
+    const [dropped, own, offsets, summary, counted, firstCounts, probabilitySums] = (await Promise.all(
+      [
+        this.#dropped,
+        this.#ownDropped,
+        this.#experts,
+        this.#summary,
+        this.#counts,
+        this.#firstCounts,
+        this.#sums,
+      ].map((t) => (t ? numbers(t) : [])),
+    )) as [number[], number[], number[], number[], number[], number[], number[]];
     const total = [...dropped, ...own].reduce((a, b) => a + b, 0);
     const { layer, call } = this;
     if (!this.#summary || !this.#counts || !this.#firstCounts || !this.#sums) {
-      const offsets = await numbers(this.#experts!);
       const counts = dropped.map((lost, e) => offsets[e + 1]! - offsets[e]! + lost);
       const unknown = {
         entropy: Number.NaN,
@@ -107,15 +116,15 @@ export class RoutingRecord {
       };
     }
     const outputs = this.#counts.shape[1]!;
-    const [tokens, ...sums] = columnSums(await numbers(this.#summary), this.#summary.shape[1]!);
+    const [tokens, ...sums] = columnSums(summary, this.#summary.shape[1]!);
     const perToken = (x: number | undefined): number => (tokens! > 0 ? (x ?? 0) / tokens! : 0);
     return {
       layer,
       call,
       tokens: tokens!,
-      counts: columnSums(await numbers(this.#counts), outputs),
-      firstCounts: columnSums(await numbers(this.#firstCounts), outputs),
-      probabilities: columnSums(await numbers(this.#sums), outputs).map(perToken),
+      counts: columnSums(counted, outputs),
+      firstCounts: columnSums(firstCounts, outputs),
+      probabilities: columnSums(probabilitySums, outputs).map(perToken),
       entropy: perToken(sums[0]),
       weightEntropy: perToken(sums[1]),
       margin: perToken(sums[2]),

@@ -21,7 +21,7 @@ import type { TensorsNative } from './tensors.ts';
 
 export type { CollectiveLibrary } from './collective.ts';
 export { codeOf, type ErrorCode, fail, LibmoeError } from './error.ts';
-export type { Handle, NativeMemory } from './tensors.ts';
+export type { Handle, NativeCuda, NativeMemory } from './tensors.ts';
 
 /** Everything the native engine offers, one interface per op family. */
 export interface Native
@@ -54,9 +54,12 @@ interface Loader {
 
 let loaded: Native | undefined;
 
+// Another binary than the package's, for its own developers: a debug build, or the one whose CUDA device is emulated.
+const chosenBinary = process.env.LIBMOE_BINARY;
+
 /** The file that {@link native} loads. Throws ERR_LIBMOE_NO_BINARY. */
 export function binaryPath(): string {
-  return locate((loader) => loader.resolve(packageRoot));
+  return chosenBinary ?? locate((loader) => loader.resolve(packageRoot));
 }
 
 function locate<T>(use: (loader: Loader) => T): T {
@@ -75,6 +78,6 @@ function locate<T>(use: (loader: Loader) => T): T {
 
 /** The native engine, loaded at first use so that commands which do not need it work without a binary. */
 export function native(): Native {
-  loaded ??= locate((loader) => loader(packageRoot));
+  loaded ??= chosenBinary ? (require(chosenBinary) as Native) : locate((loader) => loader(packageRoot));
   return loaded;
 }

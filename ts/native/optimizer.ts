@@ -13,6 +13,7 @@ export interface OptimizerNative {
     masters: Handles,
     weightDecays: readonly number[],
     options: readonly number[],
+    factor: Handle | undefined,
   ): void;
   /** options: [learningRate, momentum, gradientScale, nesterov as 0 or 1]; `momenta` may be empty. */
   sgd(
@@ -22,7 +23,11 @@ export interface OptimizerNative {
     masters: Handles,
     weightDecays: readonly number[],
     options: readonly number[],
+    factor: Handle | undefined,
   ): void;
-  globalNorm(tensors: Handles): number;
+  /** norm f64 [1]. */
+  globalNorm(tensors: Handles, norm: Handle): void;
+  /** norm and factor f64 [1]. */
+  clipFactor(norm: Handle, losses: Handles, limit: number, factor: Handle): void;
   nonFinite(tensors: Handles): number;
 }

@@ -11,6 +11,22 @@ export interface NativeMemory {
   pooledBytes: number;
 }
 
+/** Whether and why not CUDA can be used; versions are 1000 · major + 10 · minor, 0 where there is none. */
+export interface NativeCuda {
+  compiled: boolean;
+  driver: number;
+  runtime: number;
+  why: string;
+  devices: {
+    name: string;
+    major: number;
+    minor: number;
+    multiprocessors: number;
+    memoryBytes: number;
+    emulated: boolean;
+  }[];
+}
+
 /** Handles, memory and host transfer (native/binding/tensors.cpp). */
 export interface TensorsNative {
   empty(shape: readonly number[], dtype: number, deviceKind: number, deviceIndex: number): Handle;
@@ -18,11 +34,14 @@ export interface TensorsNative {
   release(tensor: Handle): void;
   upload(tensor: Handle, data: HostArray): void;
   download(tensor: Handle, data: HostArray): void;
+  downloadAll(tensors: readonly Handle[], data: readonly HostArray[]): void;
   copy(to: Handle, from: Handle): void;
   clear(tensor: Handle): void;
   memory(deviceKind: number, deviceIndex: number): NativeMemory;
   resetPeak(deviceKind: number, deviceIndex: number): void;
   trim(): void;
+  synchronise(deviceKind: number, deviceIndex: number): void;
+  cudaStatus(): NativeCuda;
   adjustExternal(bytes: number): void;
   cpuInfo(): { instructionSet: string; threads: number };
   setThreads(threads: number): void;

@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import { cast } from '../tensor/elementwise.ts';
 import { full, noGrad, type Tensor, zeros } from '../tensor/index.ts';
 import { truncatedNormal as drawTruncated, uniform as drawUniform, randn } from '../tensor/random.ts';
 import type { Module } from './module.ts';
@@ -9,7 +10,10 @@ export interface RandomSource {
   name: string;
 }
 
-/** Overwrites a tensor with initial values. Values are drawn in f32 and rounded once to the tensor's dtype. */
+/**
+ * Overwrites a tensor with initial values. Values are drawn in f32 and rounded once to the tensor's dtype; on the CPU, so that a model starts
+ * alike on every device.
+ */
 export type Initialiser = (target: Tensor, source: RandomSource) => void;
 
 /** How a layer's constructor starts its parameters: drawn from a seed and a name, or `'later'` (zeros, for a model that draws by path or loads). */
@@ -29,20 +33,24 @@ export function streamOf(name: string): number {
 function fill(target: Tensor, draw: () => Tensor): void {
   noGrad(() => {
     using values = draw();
-    target.write(values.dtype === target.dtype ? values.readSync() : values.toArray());
+    if (values.dtype === target.dtype) return target.write(values.readSync());
+    using rounded = cast(values, target.dtype);
+    target.write(rounded.readSync());
   });
 }
 
 /** Gaussian with the given standard deviation and mean. */
 export function normal(std: number, mean = 0): Initialiser {
   return (target, { seed, name }) =>
-    fill(target, () => randn(target.shape, { seed, stream: streamOf(name), mean, std }));
+    fill(target, () => randn(target.shape, { seed, stream: streamOf(name), mean, std, device: 'cpu' }));
 }
 
 /** Uniform in [-bound, bound). */
 export function uniformWithin(bound: number): Initialiser {
   return (target, { seed, name }) =>
-    fill(target, () => drawUniform(target.shape, { seed, stream: streamOf(name), low: -bound, high: bound }));
+    fill(target, () =>
+      drawUniform(target.shape, { seed, stream: streamOf(name), low: -bound, high: bound, device: 'cpu' }),
+    );
 }
 
 /**
@@ -60,7 +68,13 @@ export function kaimingUniform(fanIn?: number): Initialiser {
 export function rescaledTruncatedNormal(std: number): Initialiser {
   return (target, { seed, name }) => {
     noGrad(() => {
-      using drawn = drawTruncated(target.shape, { seed, stream: streamOf(name), std: 1, bound: 2 });
+      using drawn = drawTruncated(target.shape, {
+        seed,
+        stream: streamOf(name),
+        std: 1,
+        bound: 2,
+        device: 'cpu',
+      });
       const values = drawn.readSync() as Float32Array;
       target.write(rescaled(values, std));
     });
@@ -83,7 +97,7 @@ function rescaled(values: Float32Array, std: number): Float32Array {
  */
 export function partOf(whole: string, part: number, parts: number, initialiser: Initialiser): Initialiser {
   return (target, { seed }) => {
-    using all = zeros([target.shape[0]! * parts, ...target.shape.slice(1)]);
+    using all = zeros([target.shape[0]! * parts, ...target.shape.slice(1)], { device: 'cpu' });
     initialiser(all, { seed, name: whole });
     const values = all.readSync() as Float32Array;
     target.write(values.slice(part * target.size, (part + 1) * target.size));
@@ -92,7 +106,7 @@ export function partOf(whole: string, part: number, parts: number, initialiser: 
 
 /** Every value the same. */
 export function constant(value: number): Initialiser {
-  return (target) => fill(target, () => full(target.shape, value));
+  return (target) => fill(target, () => full(target.shape, value, { device: 'cpu' }));
 }
 
 /** Every value 0. */

@@ -17,7 +17,9 @@ export const firstValues: InitialValues = { seed: 0, name: '' };
 
 /** A parameter of zeros. */
 export function newParameter(shape: readonly number[], options: LayerOptions): Tensor {
-  return parameter(zeros(shape, { dtype: options.dtype ?? 'f32', device: options.device ?? 'cpu' }));
+  return parameter(
+    zeros(shape, { dtype: options.dtype ?? 'f32', ...(options.device && { device: options.device }) }),
+  );
 }
 
 /** The options of a layer that is a part of another: its initial values have the part's name too. */

@@ -9,7 +9,7 @@ export function orthogonal(gain = 1): Initialiser {
   return (target, source) => {
     const rows = target.shape[0] ?? 1;
     const width = target.size / rows;
-    using drawn = zeros(target.shape);
+    using drawn = zeros(target.shape, { device: 'cpu' });
     normal(1)(drawn, source);
     const values = Float64Array.from(drawn.readSync() as Float32Array);
     // A vector is a row, or a column when there are fewer of those.

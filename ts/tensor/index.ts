@@ -7,6 +7,7 @@ export {
   record,
 } from './autograd.ts';
 export { checkpoint } from './checkpoint.ts';
+export { defaultDevice, onDevice, setDefaultDevice } from './default-device.ts';
 export {
   bytesPerElement,
   type DeviceName,
@@ -17,7 +18,16 @@ export {
 } from './dtype.ts';
 export type { NestedNumbers } from './host-data.ts';
 export { enableGrad, isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
-export { devices, type Memory, memory, resetPeakMemory, setThreads, threads, trimMemory } from './memory.ts';
+export {
+  devices,
+  type Memory,
+  memory,
+  resetPeakMemory,
+  setThreads,
+  synchronise,
+  threads,
+  trimMemory,
+} from './memory.ts';
 export {
   elements,
   empty,

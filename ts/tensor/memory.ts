@@ -1,4 +1,5 @@
 import { native } from '../native/index.ts';
+import { defaultDevice } from './default-device.ts';
 import { type DeviceName, parseDevice } from './dtype.ts';
 
 /** What the tensors of a device take up. */
@@ -12,15 +13,15 @@ export interface Memory {
   pooledBytes: number;
 }
 
-/** What the engine holds on a device (default 'cpu'). */
-export function memory(device: DeviceName = 'cpu'): Memory {
+/** What the engine holds on a device (default: {@link defaultDevice}). */
+export function memory(device: DeviceName = defaultDevice()): Memory {
   const { kind, index } = parseDevice(device);
   const m = native().memory(kind, index);
   return { tensors: m.handles, bytes: m.bytes, peakBytes: m.peakBytes, pooledBytes: m.pooledBytes };
 }
 
 /** Begins {@link Memory.peakBytes} anew from what is live now. */
-export function resetPeakMemory(device: DeviceName = 'cpu'): void {
+export function resetPeakMemory(device: DeviceName = defaultDevice()): void {
   const { kind, index } = parseDevice(device);
   native().resetPeak(kind, index);
 }
@@ -28,8 +29,22 @@ export function resetPeakMemory(device: DeviceName = 'cpu'): void {
 /** Gives freed blocks back to the operating system. */
 export const trimMemory = (): void => native().trim();
 
-/** The devices that tensors can live on in this process. */
-export const devices = (): DeviceName[] => ['cpu'];
+/** The devices that tensors can live on in this process: the CPU, then the CUDA devices that can be used. */
+export const devices = (): DeviceName[] => [
+  'cpu',
+  ...native()
+    .cudaStatus()
+    .devices.map((_, index): DeviceName => `cuda:${index}`),
+];
+
+/**
+ * Waits until a device (default: {@link defaultDevice}) has done everything that was asked of it.
+ * @throws what an operation met on the device since: ERR_LIBMOE_ARGUMENT, ERR_LIBMOE_NOT_FINITE, ERR_LIBMOE_CUDA
+ */
+export function synchronise(device: DeviceName = defaultDevice()): void {
+  const { kind, index } = parseDevice(device);
+  native().synchronise(kind, index);
+}
 
 /** Threads that one CPU operation uses, the caller's included; results do not depend on it. */
 export const threads = (): number => native().cpuInfo().threads;

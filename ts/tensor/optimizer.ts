@@ -1,5 +1,5 @@
 import { fail, native } from '../native/index.ts';
-import type { Tensor } from './tensor.ts';
+import { empty, emptyLike, type Tensor } from './tensor.ts';
 
 /** Parallel lists: entry i of each belongs to parameter i. */
 export interface OptimizerTensors {
@@ -30,8 +30,10 @@ export interface AdamwOptions {
   weightDecay?: number | readonly number[];
   /** 1 for the first step. */
   step: number;
-  /** Multiplies every gradient as it is read (clipping, averaging). Default 1. */
+  /** Multiplies every gradient as it is read (averaging). Default 1. */
   gradientScale?: number;
+  /** f64 [1], multiplies gradientScale ({@link clipFactor}); where it is not finite, the step changes nothing. */
+  factor?: Tensor | undefined;
 }
 
 export interface SgdTensors extends OptimizerTensors {
@@ -48,6 +50,8 @@ export interface SgdOptions {
   /** Added to the gradient (not decoupled). Default 0. */
   weightDecay?: number | readonly number[];
   gradientScale?: number;
+  /** As for {@link AdamwOptions}. */
+  factor?: Tensor | undefined;
 }
 
 const handles = (tensors: readonly Tensor[]): number[] => tensors.map((t) => t.handle);
@@ -95,6 +99,7 @@ export function adamwStep(tensors: AdamwTensors, options: AdamwOptions): void {
     mastersOf(tensors),
     decaysOf(tensors.parameters.length, options.weightDecay),
     [learningRate, beta1, beta2, epsilon, gradientScale, step],
+    options.factor?.handle,
   );
 }
 
@@ -108,11 +113,32 @@ export function sgdStep(tensors: SgdTensors, options: SgdOptions): void {
     mastersOf(tensors),
     decaysOf(tensors.parameters.length, options.weightDecay),
     [learningRate, momentum, gradientScale, nesterov ? 1 : 0],
+    options.factor?.handle,
   );
 }
 
-/** √(Σ x²) over all elements of all tensors, summed in f64; 0 for none. NaN or ∞ when an element is. */
-export const globalNorm = (tensors: readonly Tensor[]): number => native().globalNorm(handles(tensors));
+/** √(Σ x²) over all elements of all tensors, summed in f64, as f64 [1] on their device; 0 for none. NaN or ∞ when an element is. */
+export function globalNorm(tensors: readonly Tensor[]): Tensor {
+  const device = tensors[0]?.device;
+  const norm = empty([1], { dtype: 'f64', ...(device && { device }) });
+  native().globalNorm(handles(tensors), norm.handle);
+  return norm;
+}
 
-/** Index of the first tensor that holds a NaN or an infinity, or −1. */
+/**
+ * What gradients of this global norm (f64 [1]) are to be multiplied by so that it is at most `limit`: min(1, limit / (norm + 1e-6)), as PyTorch's
+ * clip_grad_norm_; f64 [1], 1 without a limit. NaN where the norm or one of `losses` (f32 or f64) is not finite: a step with it changes nothing.
+ * Nothing waits for the device. Throws ERR_LIBMOE_ARGUMENT for a limit that is not positive.
+ */
+export function clipFactor(
+  norm: Tensor,
+  losses: readonly Tensor[] = [],
+  limit = Number.POSITIVE_INFINITY,
+): Tensor {
+  const factor = emptyLike(norm);
+  native().clipFactor(norm.handle, handles(losses), limit, factor.handle);
+  return factor;
+}
+
+/** Index of the first tensor that holds a NaN or an infinity, or −1. Waits for the device. */
 export const nonFinite = (tensors: readonly Tensor[]): number => native().nonFinite(handles(tensors));

@@ -1,5 +1,6 @@
 import { fail, native } from '../native/index.ts';
 import { filled } from './broadcast.ts';
+import { defaultDevice } from './default-device.ts';
 import type { Tensor, TensorOptions } from './tensor.ts';
 
 /**
@@ -33,7 +34,7 @@ function drawn(
   options: RandomSeed,
   fill: (y: number, stream: number) => void,
 ): Tensor {
-  const { stream = 0, dtype = 'f32', device = 'cpu', requiresGrad = false } = options;
+  const { stream = 0, dtype = 'f32', device = defaultDevice(), requiresGrad = false } = options;
   const y = filled(shape, { dtype, device }, (handle) => fill(handle, stream));
   y.requiresGrad = requiresGrad;
   return y;

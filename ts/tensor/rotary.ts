@@ -1,5 +1,6 @@
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
+import { defaultDevice } from './default-device.ts';
 import type { DeviceName } from './dtype.ts';
 import { emptyLike, type Tensor, tensor } from './tensor.ts';
 
@@ -31,7 +32,7 @@ export interface RotaryTable {
  * Computed in f64 and rounded once. Throws ERR_LIBMOE_ARGUMENT.
  */
 export function rotaryTable(options: RotaryTableOptions): RotaryTable {
-  const { dims, base = 10000, positions, amplitude = 1, dtype = 'f32', device = 'cpu' } = options;
+  const { dims, base = 10000, positions, amplitude = 1, dtype = 'f32', device = defaultDevice() } = options;
   if (!Number.isInteger(dims) || dims < 2 || dims % 2 !== 0)
     fail('ERR_LIBMOE_ARGUMENT', `rotaryTable expects an even number of dims from 2 on, got ${dims}`);
   if (!Number.isInteger(positions) || positions < 1)

@@ -1,6 +1,7 @@
 import { fail, type Handle, native } from '../native/index.ts';
 import type { TapeNode } from './autograd.ts';
 import { runBackward } from './autograd.ts';
+import { defaultDevice } from './default-device.ts';
 import {
   type DeviceName,
   type Dtype,
@@ -12,12 +13,13 @@ import {
 } from './dtype.ts';
 import { convertedTo, flattened, type NestedNumbers } from './host-data.ts';
 import { currentOwner, type Owned, type Owner } from './lifetime.ts';
+import { readLater } from './read.ts';
 
 /** What a new tensor is made of, and where. */
 export interface TensorOptions {
   /** Default f32. */
   dtype?: Dtype;
-  /** Default 'cpu'. */
+  /** Default: {@link defaultDevice}. */
   device?: DeviceName;
   requiresGrad?: boolean;
 }
@@ -119,9 +121,11 @@ export class Tensor implements Owned {
     this.dispose();
   }
 
-  /** The raw elements, waiting for the device. bf16 and f16 come as their bits; {@link toArray} converts. */
+  /**
+   * The raw elements, waiting for the device; reads that are begun together wait once. bf16 and f16 come as their bits; {@link toArray} converts.
+   */
   async read(): Promise<HostArray> {
-    return this.readSync();
+    return readLater(this, hostArray(this.dtype, this.size));
   }
 
   /** As {@link read}, blocking. */
@@ -194,7 +198,7 @@ export function elements(shape: readonly number[]): number {
 }
 
 function newTensor(shape: readonly number[], options: TensorOptions): Tensor {
-  const { dtype = 'f32', device = 'cpu', requiresGrad = false } = options;
+  const { dtype = 'f32', device = defaultDevice(), requiresGrad = false } = options;
   const { kind, index } = parseDevice(device);
   for (const size of shape) {
     if (!Number.isInteger(size) || size < 0) {

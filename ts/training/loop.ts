@@ -1,18 +1,18 @@
 import type { TokenBatch } from '../data/batch.ts';
 import { fail } from '../native/index.ts';
 import type { JsonValue } from '../storage/index.ts';
-import { scope, type Tensor } from '../tensor/index.ts';
-import { globalNorm } from '../tensor/optimizer.ts';
+import type { Tensor } from '../tensor/index.ts';
+import { clipFactor, globalNorm } from '../tensor/optimizer.ts';
 import type { Callback } from './callbacks.ts';
 import type { Retention } from './checkpoint.ts';
-import { assertFinite, firstNonFiniteLayer, guarded } from './finite.ts';
+import { assertFinite, firstNonFiniteLayer, type GuardedStep, guarded } from './finite.ts';
 import { type BatchKind, tokenBatches } from './micro-batches.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { Optimizer } from './optimizer.ts';
 import { routersAfterStep } from './routing-statistics.ts';
 import { type OpenRun, openRun } from './run-folder.ts';
 import type { Schedule } from './schedule.ts';
-import { forwardBackward, passOptions, stepBatches } from './step.ts';
+import { forwardBackward, passOptions, type StepOutcome, type StepPasses, stepBatches } from './step.ts';
 import type { StepReport, TrainingSummary } from './step-report.ts';
 import { chooseStrategy, type Strategy } from './strategy/strategy.ts';
 
@@ -157,16 +157,17 @@ async function trainStep<Batch>(
         batches.parts.map((part, i) => ({ batch: part, options: passOptions(at, i) })),
       ),
   };
-  const outcome = await guarded(guard, () =>
+  const passes = await guarded(guard, () =>
     forwardBackward(model, batches, optimizer.parameters, strategy, at),
   );
-  await strategy.reduceGradients(optimizer.parameters);
-  const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
-  const gradNorm = scope(() => globalNorm(gradients));
-  assertFinite(guard, outcome, gradNorm);
-  // As PyTorch's clip_grad_norm_: the small number keeps the quotient finite.
-  const scale = clipNorm !== undefined ? Math.min(1, clipNorm / (gradNorm + 1e-6)) : 1;
-  optimizer.step(learningRate, scale);
+  const { outcome, gradNorm } = await (async () => {
+    try {
+      await strategy.reduceGradients(optimizer.parameters);
+      return await update(passes, optimizer, learningRate, guard, clipNorm);
+    } finally {
+      passes.dispose();
+    }
+  })();
   optimizer.zeroGrad();
   routersAfterStep(model, outcome.choices, { step: number, totalSteps: options.steps });
   await model.afterStep?.({ step: number, layers: outcome.choices });
@@ -185,6 +186,33 @@ async function trainStep<Batch>(
     routing: outcome.routing,
     seconds,
   };
+}
+
+/**
+ * Updates the parameters, then waits for the device, the only time in a step: norm, clip factor and whether anything is not finite are
+ * decided there. Where something is not, nothing has been updated, and this says what it was.
+ */
+async function update(
+  passes: StepPasses,
+  optimizer: Optimizer,
+  learningRate: number,
+  guard: GuardedStep,
+  clipNorm?: number,
+): Promise<{ outcome: StepOutcome; gradNorm: number }> {
+  const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
+  const counts = new Map(optimizer.steps);
+  using norm = globalNorm(gradients);
+  using factor = clipFactor(norm, passes.losses, clipNorm);
+  optimizer.step(learningRate, factor);
+  try {
+    const [outcome, read] = await guarded(guard, () => Promise.all([passes.outcome(), norm.read()]));
+    const gradNorm = Number(read[0]);
+    assertFinite(guard, outcome, gradNorm);
+    return { outcome, gradNorm };
+  } catch (error) {
+    for (const [name, count] of counts) optimizer.steps.set(name, count);
+    throw error;
+  }
 }
 
 /** One turn of the event loop: signals, timers and the dashboard live between two micro-batches. */

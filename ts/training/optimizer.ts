@@ -15,8 +15,11 @@ export interface Optimizer {
   readonly slots: ReadonlyMap<string, Readonly<Record<string, Tensor>>>;
   /** Per parameter: updates it has had, for bias correction. */
   readonly steps: Map<string, number>;
-  /** Updates every parameter that has a gradient. Gradients are multiplied by `gradientScale` (clipping) on the way. */
-  step(learningRate: number, gradientScale?: number): void;
+  /**
+   * Updates every parameter that has a gradient. Gradients are multiplied by `factor` (f64 [1], clipping) on the way; where that is not
+   * finite no tensor changes, and the caller takes the count of updates back.
+   */
+  step(learningRate: number, factor?: Tensor): void;
   /** Frees all gradients. */
   zeroGrad(): void;
   /** Frees the state. */
@@ -82,7 +85,7 @@ interface GroupTensors {
 interface Change {
   learningRate: number;
   weightDecay: number[];
-  gradientScale: number;
+  factor: Tensor | undefined;
   /** 1 for a parameter's first update. */
   step: number;
 }
@@ -106,7 +109,7 @@ abstract class StatefulOptimizer implements Optimizer {
     this.slots = new Map([...parameters].map(([name, tensor]) => [name, makeSlots(tensor, slotNames)]));
   }
 
-  step(learningRate: number, gradientScale = 1): void {
+  step(learningRate: number, factor?: Tensor): void {
     if (!(Number.isFinite(learningRate) && learningRate >= 0)) {
       fail('ERR_LIBMOE_ARGUMENT', `the learning rate must be a non-negative number, got ${learningRate}`);
     }
@@ -121,7 +124,7 @@ abstract class StatefulOptimizer implements Optimizer {
       this.update(tensors, {
         learningRate: group.learningRate,
         weightDecay,
-        gradientScale,
+        factor,
         step: group.step,
       });
       for (const name of group.names) this.steps.set(name, group.step);

@@ -7,7 +7,17 @@ import { type LossTerm, type MicroResult, microStep, type TrainableModel } from 
 import { type RoutingStatistics, summariesOf } from './routing-statistics.ts';
 import type { Strategy } from './strategy/strategy.ts';
 
-/** The losses and the routing of one step, gradients being left in the parameters. */
+/** A step whose passes have been enqueued; gradients are left in the parameters. */
+export interface StepPasses {
+  /** Every loss of every micro-batch, on the device: the step counts only if all are finite. */
+  losses: Tensor[];
+  /** Waits for the device: the step's losses and routing, once, and adds them up over the ranks. */
+  outcome(): Promise<StepOutcome>;
+  /** Frees what the passes left, read or not. */
+  dispose(): void;
+}
+
+/** The losses and the routing of one step. */
 export interface StepOutcome extends RoutingStatistics {
   /** On all ranks. */
   tokens: number;
@@ -79,20 +89,27 @@ export async function stepBatches<Batch>(
   }
 }
 
-/** Runs the micro-batches of a step and gathers what they say. */
+/** Runs the micro-batches of a step; nothing is read from the device yet. */
 export async function forwardBackward<Batch>(
   model: TrainableModel<Batch>,
   batches: StepBatches<Batch>,
   parameters: ReadonlyMap<string, Tensor>,
   strategy: Strategy,
   at: StepPlace & { turn: () => Promise<void> },
-): Promise<StepOutcome> {
+): Promise<StepPasses> {
   const { parts, targets, allTargets } = batches;
   const total = allTargets.reduce((sum, count) => sum + count, 0);
   const last = allTargets.findLastIndex((count) => count > 0);
   const results: MicroResult[] = [];
   const contexts: ForwardContext[] = [];
   let unwatch: ((completed: boolean) => void) | undefined;
+  const dispose = (): void => {
+    for (const context of contexts.splice(0)) context.dispose();
+    for (const { crossEntropy, terms } of results.splice(0)) {
+      crossEntropy.dispose();
+      for (const { value } of terms) value.dispose();
+    }
+  };
   try {
     for (const [index, batch] of parts.entries()) {
       // A part that counts on another rank runs here too: the ranks must meet in the same collectives.
@@ -107,18 +124,20 @@ export async function forwardBackward<Batch>(
       );
       await at.turn();
     }
-    unwatch?.(true);
-    unwatch = undefined;
-    const records = contexts.flatMap((context) => context.records);
-    return { tokens: batches.tokens, ...(await gather(results, records, strategy)) };
-  } finally {
+  } catch (error) {
     unwatch?.(false);
-    for (const context of contexts) context.dispose();
-    for (const { crossEntropy, terms } of results) {
-      crossEntropy.dispose();
-      for (const { value } of terms) value.dispose();
-    }
+    dispose();
+    throw error;
   }
+  unwatch?.(true);
+  return {
+    losses: results.flatMap(({ crossEntropy, terms }) => [crossEntropy, ...terms.map(({ value }) => value)]),
+    dispose,
+    async outcome() {
+      const records = contexts.flatMap((context) => context.records);
+      return { tokens: batches.tokens, ...(await gather(results, records, strategy)) };
+    },
+  };
 }
 
 /** Reads what the micro-batches left on the device, and adds it up over the ranks in one exchange. */
@@ -128,23 +147,24 @@ async function gather(
   strategy: Strategy,
 ): Promise<Omit<StepOutcome, 'tokens'>> {
   const { rank, worldSize } = strategy;
-  // Begun together, so that the device is waited for once.
-  const reads = results.map(({ crossEntropy, terms, weight }) =>
-    Promise.all([
-      numberIn(crossEntropy),
-      Promise.all(terms.map((term) => reported(term, weight, rank))),
-    ] as const),
-  );
-  const [values, routing] = await Promise.all([Promise.all(reads), summariesOf(records)]);
+  // Asked for together: the device is waited for once.
+  const [read, routing] = await Promise.all([
+    Promise.all(
+      results.map(({ crossEntropy, terms, weight }) =>
+        Promise.all([crossEntropy.read(), ...terms.map((term) => reported(term, weight, rank))]),
+      ),
+    ),
+    summariesOf(records),
+  ]);
   let crossEntropy = 0;
   const terms = new Map<string, LossTerm>();
-  for (const [i, { weight, terms: found }] of results.entries()) {
-    const [loss, numbers] = values[i]!;
-    crossEntropy += weight.own * loss;
-    for (const [j, { name, layer, coefficient }] of found.entries()) {
+  for (const [r, result] of results.entries()) {
+    const [entropy, ...values] = read[r]!;
+    crossEntropy += result.weight.own * Number(entropy[0]);
+    for (const [i, { name, layer, coefficient }] of result.terms.entries()) {
       const key = `${name} ${layer}`;
       const term = terms.get(key) ?? { name, layer, coefficient, value: 0 };
-      term.value += numbers[j]!;
+      term.value += values[i]!;
       terms.set(key, term);
     }
   }
@@ -175,11 +195,10 @@ async function reported(
   { own, all }: MicroResult['weight'],
   rank: number,
 ): Promise<number> {
-  if (share === undefined) return own * (await numberIn(value));
+  const number = async (t: Tensor): Promise<number> => Number((await t.read())[0]);
+  if (share === undefined) return own * (await number(value));
   // Every rank has the same; one of them says it.
-  if (share === 'whole') return rank === 0 ? all * (await numberIn(value)) : 0;
-  const [number, part] = await Promise.all([numberIn(value), numberIn(share)]);
-  return all * part * number;
+  if (share === 'whole') return rank === 0 ? all * (await number(value)) : 0;
+  const [part, whole] = await Promise.all([number(share), number(value)]);
+  return all * part * whole;
 }
-
-const numberIn = async (scalar: Tensor): Promise<number> => Number((await scalar.read())[0]);

@@ -62,7 +62,11 @@ export function addExpertNoise(
     return moments(first.toArray(), places);
   });
   for (let e = keepFirst ? 1 : 0; e < count; e += 1) {
-    const stream = (what: string) => ({ seed, stream: streamOf(`${name}.${e}.${what}`) });
+    const stream = (what: string) => ({
+      seed,
+      stream: streamOf(`${name}.${e}.${what}`),
+      device: 'cpu' as const,
+    });
     using order = randomPermutation(hidden, stream('units'));
     const chosen = order.toArray().slice(0, units);
     matrices.forEach(({ tensor, part, at }, m) => {

@@ -181,6 +181,6 @@ function lastRouting(context: ForwardContext): TokenRouting[] {
 }
 
 function randomAt(seed: number, index: number): number {
-  using draw = uniform([1], { seed, stream: index, low: 0, high: 1 });
+  using draw = uniform([1], { seed, stream: index, low: 0, high: 1, device: 'cpu' });
   return draw.item();
 }

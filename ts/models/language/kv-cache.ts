@@ -4,6 +4,7 @@ import { cacheCopyBlock } from '../../tensor/attention.ts';
 import {
   type DeviceName,
   type Dtype,
+  defaultDevice,
   keep,
   noGrad,
   scope,
@@ -79,7 +80,7 @@ export class KvCache {
     }
     this.blockSize = blockSize;
     this.#maxBlocks = maxBlocks;
-    this.#device = options.device ?? 'cpu';
+    this.#device = options.device ?? defaultDevice();
     const count = Math.min(blocks, maxBlocks);
     const pool = (width: number): Tensor => {
       const shape = [count, blockSize, config.keyValueHeads, width];

@@ -73,7 +73,7 @@ class HashRouter extends Router {
   #of(id: number): readonly number[] {
     const found = this.#known.get(id);
     if (found) return found;
-    using numbers = uniform([1, this.#experts], { seed: this.#seed, stream: id });
+    using numbers = uniform([1, this.#experts], { seed: this.#seed, stream: id, device: 'cpu' });
     const drawn = gate(numbers, { topK: this.topK });
     const experts = drawn.experts.toArray();
     for (const t of Object.values(drawn) as Tensor[]) t.dispose();

@@ -5,7 +5,7 @@ import { buffer } from '../../nn/module.ts';
 import { relu } from '../../tensor/elementwise.ts';
 import { gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
-import { type Tensor, zeros } from '../../tensor/index.ts';
+import { defaultDevice, type Tensor, zeros } from '../../tensor/index.ts';
 import { reshape, slice } from '../../tensor/shape.ts';
 import type { RoutingContext } from '../context.ts';
 import type { GateLossOptions } from '../losses.ts';
@@ -77,7 +77,7 @@ class HyperRouter extends Router {
     };
     this.code = drawnParameter([1, width], place, 'code', normal(1));
     const frozen = (shape: number[], field?: string): Tensor => {
-      const { device = 'cpu', dtype } = place;
+      const { device = defaultDevice(), dtype } = place;
       const values = zeros(shape, { dtype: dtype === 'f64' ? 'f64' : 'f32', device });
       if (field) drawFirst(values, place, field, normal(std));
       return buffer(values);

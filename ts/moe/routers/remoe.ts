@@ -46,7 +46,9 @@ class ReluRouter extends ScoringRouter {
     super(ruleOf('softmax', own, place), own, place);
     this.#options = given;
     this.#place = place;
-    this.sparsityWeight = buffer(full([1], given.sparsityStart, { device: place.device ?? 'cpu' }));
+    this.sparsityWeight = buffer(
+      full([1], given.sparsityStart, { ...(place.device && { device: place.device }) }),
+    );
   }
 
   override route(tokens: Tensor, context: RoutingContext): Routing {

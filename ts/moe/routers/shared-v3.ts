@@ -58,7 +58,7 @@ class SharedV3Router extends TopKRouter {
     checkGroups('shared-v3', given.groups, place);
     this.#options = given;
     this.#scaling = scalingOf(given, place.compat);
-    this.selectionBias = buffer(zeros([place.experts], { device: place.device ?? 'cpu' }));
+    this.selectionBias = buffer(zeros([place.experts], { ...(place.device && { device: place.device }) }));
   }
 
   protected override choose(logits: Tensor, context: RoutingContext): Gate {

@@ -96,7 +96,7 @@ async function shareTensors(group: ProcessGroup, tensors: ReadonlyMap<string, Te
     );
   for (const work of [...tensors.values()].map((t) => group.broadcast(t, 0))) await work.wait();
   const floats = [...tensors.values()].filter(({ dtype }) => isFloat(dtype) && dtype !== 'f16');
-  const norms = await fromEveryRank(group, floats.length > 0 ? scope(() => globalNorm(floats)) : 0);
+  const norms = await fromEveryRank(group, floats.length > 0 ? scope(() => globalNorm(floats).item()) : 0);
   const unlike = norms.findIndex((norm) => !Object.is(norm, norms[0]));
   if (unlike > 0 && Number.isFinite(norms[0]))
     fail(

@@ -1,0 +1,249 @@
+// Bound by memory: each operation reads its inputs and writes its output once. Floor of `binary` in bf16: 6 bytes an element.
+#include "ops/elementwise.h"
+
+#include "cuda/core/activation.h"
+#include "cuda/core/dispatch.h"
+#include "cuda/core/elements.h"
+
+namespace libmoe::cuda {
+namespace {
+
+template <class F> void with_unary(Unary f, F&& body) {
+  switch (f) {
+    case Unary::negate: return body.template operator()<Unary::negate>();
+    case Unary::exp: return body.template operator()<Unary::exp>();
+    case Unary::log: return body.template operator()<Unary::log>();
+    case Unary::sqrt: return body.template operator()<Unary::sqrt>();
+    case Unary::reciprocal: return body.template operator()<Unary::reciprocal>();
+    case Unary::abs: return body.template operator()<Unary::abs>();
+    case Unary::square: return body.template operator()<Unary::square>();
+    case Unary::sigmoid: return body.template operator()<Unary::sigmoid>();
+    case Unary::tanh: return body.template operator()<Unary::tanh>();
+    case Unary::erf: return body.template operator()<Unary::erf>();
+    case Unary::relu: return body.template operator()<Unary::relu>();
+    case Unary::silu: return body.template operator()<Unary::silu>();
+    case Unary::gelu_erf: return body.template operator()<Unary::gelu_erf>();
+    case Unary::gelu_tanh: return body.template operator()<Unary::gelu_tanh>();
+    case Unary::quick_gelu: return body.template operator()<Unary::quick_gelu>();
+    case Unary::softplus: return body.template operator()<Unary::softplus>();
+  }
+}
+
+template <Unary U, class T> struct Value {
+  __device__ T operator()(T x) const { return store<T>(apply<U>(load(x))); }
+};
+template <Unary U, class T> struct Gradient {
+  __device__ T operator()(T x, T dy) const { return store<T>(load(dy) * derivative<U>(load(x))); }
+};
+
+void unary(Unary f, const TensorView& x, const TensorView& y) {
+  const DeviceState& state = state_of(y.device);
+  with_float(x.dtype, [&]<class T>() { with_unary(f, [&]<Unary U>() { map(state, x.elements(), Value<U, T>{}, y.as<T>(), x.as<const T>()); }); });
+}
+
+void unary_backward(Unary f, const TensorView& x, const TensorView& dy, const TensorView& dx) {
+  const DeviceState& state = state_of(dx.device);
+  with_float(x.dtype, [&]<class T>() {
+    with_unary(f, [&]<Unary U>() { map(state, x.elements(), Gradient<U, T>{}, dx.as<T>(), x.as<const T>(), dy.as<const T>()); });
+  });
+}
+
+template <Binary F> struct Combine {
+  template <class A> __device__ A operator()(A a, A b) const {
+    if constexpr (F == Binary::add) return a + b;
+    else if constexpr (F == Binary::subtract) return a - b;
+    else if constexpr (F == Binary::multiply) return a * b;
+    else if constexpr (F == Binary::divide) return a / b;
+    else if constexpr (F == Binary::maximum) return a > b || a != a ? a : b;  // a NaN wins
+    else if constexpr (F == Binary::minimum) return a < b || a != a ? a : b;
+    else if constexpr (F == Binary::greater) return A(a > b);
+    else if constexpr (F == Binary::greater_equal) return A(a >= b);
+    else return A(a == b);
+  }
+};
+
+template <class F> void with_binary(Binary f, F&& body) {
+  switch (f) {
+    case Binary::add: return body.template operator()<Binary::add>();
+    case Binary::subtract: return body.template operator()<Binary::subtract>();
+    case Binary::multiply: return body.template operator()<Binary::multiply>();
+    case Binary::divide: return body.template operator()<Binary::divide>();
+    case Binary::maximum: return body.template operator()<Binary::maximum>();
+    case Binary::minimum: return body.template operator()<Binary::minimum>();
+    case Binary::greater: return body.template operator()<Binary::greater>();
+    case Binary::greater_equal: return body.template operator()<Binary::greater_equal>();
+    case Binary::equal: return body.template operator()<Binary::equal>();
+  }
+}
+
+template <Binary F, class T> struct Pairwise {
+  __device__ T operator()(T a, T b) const { return store<T>(Combine<F>{}(load(a), load(b))); }
+};
+
+// Dimensions of the output with the strides of both operands, those that both walk alike merged.
+struct Walk {
+  int rank = 0;
+  int64_t sizes[kMaxRank]{}, a[kMaxRank]{}, b[kMaxRank]{};
+};
+
+Walk merged(const Broadcast& broadcast) {
+  Walk w;
+  for (int i = 0; i < broadcast.shape.rank; ++i) {
+    const int64_t size = broadcast.shape.dims[i], sa = broadcast.a_strides[i], sb = broadcast.b_strides[i];
+    if (size == 1) continue;
+    const int last = w.rank - 1;
+    if (last >= 0 && w.a[last] == sa * size && w.b[last] == sb * size) {
+      w.sizes[last] *= size;
+      w.a[last] = sa;
+      w.b[last] = sb;
+    } else {
+      w.sizes[w.rank] = size;
+      w.a[w.rank] = sa;
+      w.b[w.rank++] = sb;
+    }
+  }
+  return w;
+}
+
+template <Binary F, class T> __global__ void __launch_bounds__(kElementThreads) broadcast_kernel(int64_t n, Walk w, const T* a, const T* b, T* y) {
+  for (int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kElementThreads) {
+    int64_t rest = i, ia = 0, ib = 0;
+#pragma unroll
+    for (int axis = kMaxRank - 1; axis >= 0; --axis) {
+      if (axis >= w.rank) continue;
+      const int64_t at = rest % w.sizes[axis];
+      rest /= w.sizes[axis];
+      ia += at * w.a[axis];
+      ib += at * w.b[axis];
+    }
+    y[i] = store<T>(Combine<F>{}(load(a[ia]), load(b[ib])));
+  }
+}
+
+void binary(Binary f, const TensorView& a, const TensorView& b, const TensorView& y, const Broadcast& broadcast) {
+  const DeviceState& state = state_of(y.device);
+  const Walk w = merged(broadcast);
+  const int64_t n = y.elements();
+  const bool alike = w.rank == 0 || (w.rank == 1 && w.a[0] == 1 && w.b[0] == 1);
+  with_float(y.dtype, [&]<class T>() {
+    with_binary(f, [&]<Binary F>() {
+      if (alike) map(state, n, Pairwise<F, T>{}, y.as<T>(), a.as<const T>(), b.as<const T>());
+      else launch(state, broadcast_kernel<F, T>, grid_for(state, n, kElementThreads), kElementThreads, 0, n, w, a.as<const T>(), b.as<const T>(), y.as<T>());
+    });
+  });
+}
+
+template <class T> struct Affine {
+  Accumulator<T> alpha, beta;
+  __device__ T operator()(T x) const { return store<T>(fma(load(x), alpha, beta)); }
+};
+
+void affine(const TensorView& x, const TensorView& y, double alpha, double beta) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    map(state_of(y.device), x.elements(), Affine<T>{A(alpha), A(beta)}, y.as<T>(), x.as<const T>());
+  });
+}
+
+template <class T, class Y> struct Accumulate {
+  Accumulator<T> alpha;
+  __device__ Y operator()(T x, Y y) const { return store<Y>(fma(load(x), alpha, load(y))); }
+};
+
+void accumulate(const TensorView& x, const TensorView& y, double alpha) {
+  with_float(x.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const auto run = [&]<class Y>(Y* out) { map(state_of(y.device), x.elements(), Accumulate<T, Y>{A(alpha)}, out, x.as<const T>(), static_cast<const Y*>(out)); };
+    if (y.dtype == x.dtype) run(y.as<T>());
+    else run(y.as<A>());
+  });
+}
+
+template <class F> void with_any(Dtype dtype, F&& body) {
+  switch (dtype) {
+    case Dtype::f32: return body.template operator()<float>();
+    case Dtype::bf16: return body.template operator()<bf16>();
+    case Dtype::f64: return body.template operator()<double>();
+    case Dtype::f16: return body.template operator()<f16>();
+    case Dtype::i32: return body.template operator()<int32_t>();
+    case Dtype::i64: return body.template operator()<int64_t>();
+    case Dtype::u8: return body.template operator()<uint8_t>();
+    case Dtype::boolean: return body.template operator()<bool>();
+  }
+}
+
+template <class From> __device__ inline auto value_of(From x) {
+  if constexpr (std::is_same_v<From, bf16>) return load(x);
+  else if constexpr (std::is_same_v<From, f16>) return ptx::from_f16_bits(x.bits);
+  else return x;
+}
+
+// As the CPU converts: integers directly, everything else through what the source is.
+template <class To, class From> struct Convert {
+  __device__ To operator()(From stored) const {
+    const auto x = value_of(stored);
+    if constexpr (std::is_same_v<To, bool>) return x != decltype(x)(0);
+    else if constexpr (std::is_same_v<To, bf16>) return store<bf16>(float(x));
+    else if constexpr (std::is_same_v<To, f16>) {
+      f16 y;
+      y.bits = ptx::f16_bits(float(x));
+      return y;
+    } else return To(x);
+  }
+};
+
+void cast(const TensorView& x, const TensorView& y) {
+  const DeviceState& state = state_of(y.device);
+  with_any(x.dtype, [&]<class From>() { with_any(y.dtype, [&]<class To>() { map(state, x.elements(), Convert<To, From>{}, y.as<To>(), x.as<const From>()); }); });
+}
+
+template <class T> __global__ void __launch_bounds__(kElementThreads) mxfp4_kernel(int64_t bytes, const uint8_t* blocks, const uint8_t* scales, T* y) {
+  for (int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x; i < bytes; i += int64_t(gridDim.x) * kElementThreads) {
+    const uint8_t pair = blocks[i], exponent = scales[i / 16];
+    const float scale = exponent == 255 ? NAN : ldexpf(1.0f, int(exponent) - 127);
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int bits = j ? pair >> 4 : pair & 15, e = bits >> 1 & 3, m = bits & 1;
+      const float size = e == 0 ? 0.5f * float(m) : ldexpf(1.0f + 0.5f * float(m), e - 1);
+      y[2 * i + j] = store<T>((bits & 8 ? -size : size) * scale);
+    }
+  }
+}
+
+void dequantise_mxfp4(const TensorView& blocks, const TensorView& scales, const TensorView& y) {
+  const DeviceState& state = state_of(y.device);
+  const int64_t n = blocks.elements();
+  with_float(y.dtype, [&]<class T>() {
+    launch(state, mxfp4_kernel<T>, grid_for(state, n, kElementThreads), kElementThreads, 0, n, blocks.as<const uint8_t>(), scales.as<const uint8_t>(), y.as<T>());
+  });
+}
+
+template <class T> struct Constant {
+  T value;
+  __device__ T operator()() const { return value; }
+};
+
+template <class To> To converted(double x) {
+  if constexpr (std::is_same_v<To, bool>) return x != 0;
+  else if constexpr (std::is_arithmetic_v<To>) return To(x);
+  else return To(float(x));
+}
+
+void fill(const TensorView& y, double value) {
+  with_any(y.dtype, [&]<class T>() { map(state_of(y.device), y.elements(), Constant<T>{converted<T>(value)}, y.as<T>()); });
+}
+
+template <class T> struct Choose {
+  __device__ T operator()(bool mask, T a, T b) const { return mask ? a : b; }
+};
+
+void where(const TensorView& mask, const TensorView& a, const TensorView& b, const TensorView& y) {
+  with_float(y.dtype, [&]<class T>() { map(state_of(y.device), y.elements(), Choose<T>{}, y.as<T>(), mask.as<const bool>(), a.as<const T>(), b.as<const T>()); });
+}
+
+}  // namespace
+
+extern const ElementwiseOps elementwise_ops;
+const ElementwiseOps elementwise_ops = {unary, unary_backward, binary, affine, accumulate, cast, dequantise_mxfp4, fill, where};
+
+}  // namespace libmoe::cuda
