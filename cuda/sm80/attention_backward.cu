@@ -35,11 +35,14 @@ struct Statistics {
 
 template <int D, int DV> constexpr uint32_t kStageBytes = tile_bytes<D>(kOtherTile) + tile_bytes<DV>(kOtherTile) + sizeof(Statistics);
 template <int D, int DV> constexpr uint32_t kOwnBytes = tile_bytes<D>(kOwnTile) + tile_bytes<DV>(kOwnTile);
+// At the greatest widths a second stage would cost registers that are not there.
+template <int D, int DV> constexpr bool kTwoStages = D + DV <= 320;
 // Blocks of 16 other rows at a time, as many as the registers allow.
 template <int D, int DV, bool kKeys> constexpr int kBlocks = D + DV <= 128 ? 4 : kKeys && D + DV > 256 ? 1 : 2;
 
 template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads, 1) backward_kernel(AttentionCall call, BackwardPlan plan, BackwardPointers t) {
   constexpr int J = kBlocks<D, DV, kKeys>;
+  const bool two_stages = kTwoStages<D, DV> && plan.stages == 2;
   AttentionTile tile;
   if (!find_tile<!kKeys>(call, kKeys ? 1 : call.group, kOwnTile, tile)) return;
   const AttentionSequence& s = tile.sequence;
@@ -133,7 +136,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
 #pragma unroll 1
   for (; begin <= range.last; begin += kOtherTile) {
     const bool more = begin + kOtherTile <= range.last;
-    if (plan.stages == 2) {
+    if (two_stages) {
       if (more) load_others(begin + kOtherTile, stage ^ 1);
       else ptx::cp_async_commit();
       ptx::cp_async_wait<1>();
@@ -221,7 +224,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
       }
     }
     __syncthreads();  // all have used this stage
-    if (plan.stages == 2) stage ^= 1;
+    if (two_stages) stage ^= 1;
     else if (more) load_others(begin + kOtherTile, 0);
   }
 
@@ -255,7 +258,7 @@ bool attention_backward(const DeviceState& state, const AttentionCall& call, con
   const auto *log_sum = static_cast<const float*>(g.log_sum), *delta = static_cast<const float*>(g.delta);
   bool done = true;
   with_widths(call, [&]<int D, int DV>() {
-    plan.stages = kOwnBytes<D, DV> + 2 * kStageBytes<D, DV> <= state.shared_bytes ? 2 : 1;
+    plan.stages = kTwoStages<D, DV> && kOwnBytes<D, DV> + 2 * kStageBytes<D, DV> <= state.shared_bytes ? 2 : 1;
     const size_t bytes = kOwnBytes<D, DV> + size_t(plan.stages) * kStageBytes<D, DV>;
     done = bytes <= state.shared_bytes;
     if (!done) return;
