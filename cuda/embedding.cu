@@ -4,7 +4,7 @@
 #include "ops/embedding.h"
 
 #include "cuda/core/dispatch.h"
-#include "cuda/core/row_sums.h"
+#include "cuda/core/keyed_sums.h"
 
 namespace libmoe::cuda {
 namespace {
