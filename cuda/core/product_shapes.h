@@ -14,12 +14,14 @@ template <class T, class E> struct Product {
   int64_t row_bound;        // ragged rows: tiles of rows at most
 };
 
-template <class T> inline bool pieces_of_sixteen(const void* p, int64_t a = 0, int64_t b = 0) {
-  constexpr int64_t each = 16 / int64_t(sizeof(T));
-  return p == nullptr || (aligned_to(p, 16) && a % each == 0 && b % each == 0);
+// Whether a matrix, or what is null, can be moved so many bytes at a time: its address, and the distances a and b in elements.
+template <int kBytes, class T> inline bool pieces_of(const T* p, int64_t a = 0, int64_t b = 0) {
+  constexpr int64_t each = kBytes / int64_t(sizeof(T));
+  return p == nullptr || (aligned_to(p, kBytes) && a % each == 0 && b % each == 0);
 }
-// Whether an operand's rows can be read 16 bytes at a time.
-template <class T> inline bool pieces_of_sixteen(const Operand<T>& o) { return pieces_of_sixteen<T>(o.data, o.ld, o.stride); }
+template <int kBytes, class T> inline bool pieces_of(const Operand<T>& o) { return pieces_of<kBytes>(o.data, o.ld, o.stride); }
+template <class T> inline bool pieces_of_sixteen(const void* p, int64_t a = 0, int64_t b = 0) { return pieces_of<16>(static_cast<const T*>(p), a, b); }
+template <class T> inline bool pieces_of_sixteen(const Operand<T>& o) { return pieces_of<16>(o); }
 
 // Indices within one product are of 32 bits.
 inline int narrow(int64_t size) {

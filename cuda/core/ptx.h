@@ -38,7 +38,11 @@ __device__ inline void cp_async_16(uint32_t to, const void* from, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
-// The same for 4 bytes, through L1: rows whose beginnings are no multiple of 16 bytes.
+// The same for 8 and for 4 bytes, through L1: rows whose beginnings are no multiple of 16 bytes.
+__device__ inline void cp_async_8(uint32_t to, const void* from, bool valid) {
+  const int bytes = valid ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
 __device__ inline void cp_async_4(uint32_t to, const void* from, bool valid) {
   const int bytes = valid ? 4 : 0;
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");

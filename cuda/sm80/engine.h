@@ -84,7 +84,7 @@ template <class S, bool kByKA, bool kByKB> struct WarpTile {
   }
 };
 
-template <class S, bool kByKA, bool kByKB, bool kPieces, class E>
+template <class S, bool kByKA, bool kByKB, int kBytes, class E>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) product_kernel(Operand<bf16> a, Operand<bf16> b, Schedule schedule, E epilogue) {
   unsigned char* const shared = dynamic_shared<unsigned char>();
   const uint32_t base = ptx::shared_address(shared);
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) product_kernel(Operan
   for (int64_t index = blockIdx.x; index < total; index += gridDim.x) {
     const Tile t = tile_at(schedule, index);
     if (epilogue.skips(t)) continue;
-    Loader<S::kM, S::kThreads, kByKA, kPieces> load_a;
-    Loader<S::kN, S::kThreads, kByKB, kPieces> load_b;
+    Loader<S::kM, S::kThreads, kByKA, kBytes> load_a;
+    Loader<S::kN, S::kThreads, kByKB, kBytes> load_b;
     load_a.start(a, t.group, t.k_begin, t.k_end, [&](int r) { return r < t.rows ? t.m + r : -1; });
     load_b.start(b, t.group, t.k_begin, t.k_end, [&](int j) { return column_row<S::kN>(schedule, t.n, j); });
     const int steps = (t.k_end - t.k_begin + kStep - 1) / kStep;
@@ -136,9 +136,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) product_kernel(Operan
   }
 }
 
-template <class S, bool kByKA, bool kByKB, bool kPieces, class E> void run(const DeviceState& state, Product<bf16, E> p) {
+template <class S, bool kByKA, bool kByKB, int kBytes, class E> void run(const DeviceState& state, Product<bf16, E> p) {
   const int64_t tiles = cut(p, S::kM, S::kN);
-  launch(state, product_kernel<S, kByKA, kByKB, kPieces, E>, grid_for(state, tiles, 1, S::kBlocks), S::kThreads, shared_bytes<S>(), p.a, p.b, p.schedule, p.epilogue);
+  launch(state, product_kernel<S, kByKA, kByKB, kBytes, E>, grid_for(state, tiles, 1, S::kBlocks), S::kThreads, shared_bytes<S>(), p.a, p.b, p.schedule, p.epilogue);
 }
 
 // Tiles of S that a product has at most.
@@ -147,16 +147,17 @@ template <class S, class E> int64_t tiles_with(Product<bf16, E> p) { return cut(
 // The shape is chosen by sizes alone; bits do not depend on it.
 template <bool kByKA, bool kByKB, class E> void multiply(const DeviceState& state, const Product<bf16, E>& p) {
   const Schedule& s = p.schedule;
-  if (!pieces_of_sixteen(p.a) || !pieces_of_sixteen(p.b)) return run<Odd, kByKA, kByKB, false>(state, p);
+  if (!pieces_of<16>(p.a) || !pieces_of<16>(p.b))
+    return pieces_of<8>(p.a) && pieces_of<8>(p.b) ? run<Odd, kByKA, kByKB, 8>(state, p) : run<Odd, kByKA, kByKB, 2>(state, p);
   const int height = s.ragged == Ragged::rows ? s.m_step : s.m;
   if constexpr (!kByKA)
-    if (height <= 16) return run<Few, kByKA, kByKB, true>(state, p);
+    if (height <= 16) return run<Few, kByKA, kByKB, 16>(state, p);
   if (height <= 64 || (s.ragged == Ragged::none && tiles_with<Square>(p) < state.multiprocessors)) {
-    if (s.ragged != Ragged::rows || height <= 64) return run<Half, kByKA, kByKB, true>(state, p);
+    if (s.ragged != Ragged::rows || height <= 64) return run<Half, kByKA, kByKB, 16>(state, p);
   }
   if constexpr (!kByKA && std::is_same_v<E, StoreEpilogue<bf16>>)
-    if (s.k >= 1024 && s.n >= 256 && shared_bytes<Wide>() <= state.shared_bytes && tiles_with<Wide>(p) >= 2 * state.multiprocessors) return run<Wide, kByKA, kByKB, true>(state, p);
-  run<Square, kByKA, kByKB, true>(state, p);
+    if (s.k >= 1024 && s.n >= 256 && shared_bytes<Wide>() <= state.shared_bytes && tiles_with<Wide>(p) >= 2 * state.multiprocessors) return run<Wide, kByKA, kByKB, 16>(state, p);
+  run<Square, kByKA, kByKB, 16>(state, p);
 }
 
 }  // namespace libmoe::cuda::sm80

@@ -13,10 +13,13 @@ __device__ inline uint32_t by_row_offset(int row, int piece) { return uint32_t(r
 // Byte of piece `piece` (8 rows) of a tile stored [32 k][kRows].
 template <int kRows> __device__ inline uint32_t by_k_offset(int k, int piece) { return uint32_t(k * kRows * 2 + ((piece ^ (k & 7)) << 4)); }
 
-// Without kPieces rows are at any address and of any length: eight loads for each piece.
-template <bool kPieces> __device__ inline void copy_piece(unsigned char* shared, uint32_t base, uint32_t to, const bf16* from, int count) {
-  if constexpr (kPieces) {
+// kBytes: what addresses and row lengths are multiples of, 16, 8 or (eight loads for each piece) 2. `count`: elements of the piece that there are.
+template <int kBytes> __device__ inline void copy_piece(unsigned char* shared, uint32_t base, uint32_t to, const bf16* from, int count) {
+  if constexpr (kBytes == 16) {
     ptx::cp_async_16(base + to, from, count > 0);
+  } else if constexpr (kBytes == 8) {
+    ptx::cp_async_8(base + to, from, count > 0);
+    ptx::cp_async_8(base + to + 8, from + 4, count > 4);
   } else {
     uint32_t words[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -26,10 +29,10 @@ template <bool kPieces> __device__ inline void copy_piece(unsigned char* shared,
   }
 }
 
-template <int kRows, int kThreads, bool kByK, bool kPieces> struct Loader;
+template <int kRows, int kThreads, bool kByK, int kBytes> struct Loader;
 
 // An operand stored [rows, k].
-template <int kRows, int kThreads, bool kPieces> struct Loader<kRows, kThreads, false, kPieces> {
+template <int kRows, int kThreads, int kBytes> struct Loader<kRows, kThreads, false, kBytes> {
   static constexpr int kApart = kThreads / 4, kCopies = (kRows + kApart - 1) / kApart;
   const bf16* from[kCopies];
   uint32_t to;
@@ -53,13 +56,13 @@ template <int kRows, int kThreads, bool kPieces> struct Loader<kRows, kThreads, 
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       if (kRows < kApart && int(threadIdx.x) / 4 >= kRows) continue;
-      copy_piece<kPieces>(shared, base, uint32_t(offset) + to + uint32_t(i * kApart * 64), from[i] + k, inside >> i & 1u ? count : 0);
+      copy_piece<kBytes>(shared, base, uint32_t(offset) + to + uint32_t(i * kApart * 64), from[i] + k, inside >> i & 1u ? count : 0);
     }
   }
 };
 
 // An operand stored [k, rows]; k may be gathered, then the index is read one step ahead.
-template <int kRows, int kThreads, bool kPieces> struct Loader<kRows, kThreads, true, kPieces> {
+template <int kRows, int kThreads, int kBytes> struct Loader<kRows, kThreads, true, kBytes> {
   static constexpr int kPerRow = kRows / 8, kApart = kThreads / kPerRow, kCopies = kStep / kApart;
   static_assert(kApart % 8 == 0 && kCopies >= 1, "copies of a thread share their swizzle");
   const bf16* data;
@@ -91,7 +94,7 @@ template <int kRows, int kThreads, bool kPieces> struct Loader<kRows, kThreads, 
   __device__ void load(unsigned char* shared, uint32_t base, int offset, int k, int k_end) {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
-      copy_piece<kPieces>(shared, base, uint32_t(offset) + to + uint32_t(i * kApart * kRows * 2), data + (next[i] < 0 ? 0 : next[i] * ld), next[i] < 0 ? 0 : count);
+      copy_piece<kBytes>(shared, base, uint32_t(offset) + to + uint32_t(i * kApart * kRows * 2), data + (next[i] < 0 ? 0 : next[i] * ld), next[i] < 0 ? 0 : count);
     ahead(k + kStep, k_end);
   }
 };

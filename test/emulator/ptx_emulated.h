@@ -29,6 +29,7 @@ inline unsigned char* shared_at(uint32_t address, size_t bytes) {
 
 void cp_async(uint32_t to, const void* from, bool valid, uint32_t bytes);
 inline void cp_async_16(uint32_t to, const void* from, bool valid) { cp_async(to, from, valid, 16); }
+inline void cp_async_8(uint32_t to, const void* from, bool valid) { cp_async(to, from, valid, 8); }
 inline void cp_async_4(uint32_t to, const void* from, bool valid) { cp_async(to, from, valid, 4); }
 void cp_async_commit();
 void cp_async_wait_for(int groups);
