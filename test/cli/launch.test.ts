@@ -31,7 +31,7 @@ const launch = (args: readonly string[], options?: Parameters<typeof libmoe>[1])
 const linesOf = (text: string, rank: number): string[] =>
   text.split('\n').flatMap((line) => (line.startsWith(`[${rank}] `) ? [line.slice(4)] : []));
 
-describe('libmoe launch', () => {
+describe('libmoe launch', { timeout: 180_000 }, () => {
   it('explains every way of starting ranks', async () => {
     const { code, stdout } = await launch(['--help']);
     expect(code).toBe(0);
@@ -188,14 +188,14 @@ const checkpoints = (run: string): string[] => readdirSync(path.join(folder, run
 const single = { env: { LIBMOE_THREADS: '1' } };
 
 async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 60_000;
+  const end = Date.now() + 240_000;
   while (!condition()) {
-    if (Date.now() > end) throw new Error('waited a minute in vain');
+    if (Date.now() > end) throw new Error('waited four minutes in vain');
     await sleep(20);
   }
 }
 
-withMpi('ranks that MPI connects', () => {
+withMpi('ranks that MPI connects', { timeout: 300_000 }, () => {
   it('print with their number, share the cores, and end with the first that failed', async () => {
     const ranks = ['--nproc', '4', '--device', 'cpu', '--'];
     const script =
@@ -258,7 +258,7 @@ withMpi('ranks that MPI connects', () => {
           data: new data.PackedLoader(data.tokenDataset(tokens, { documentOffsets }), {
             sequenceLength: 24, batchSequences: 8, splitAtDocuments: true, rank, world,
           }),
-          optimizer, schedule: schedules.schedule({ name: 'constant', learningRate: 0.003 }, 12), steps: 12, clipNorm: 1,
+          optimizer, schedule: schedules.schedule({ name: 'constant', learningRate: 0.003 }, 8), steps: 8, clipNorm: 1,
           strategy: dataParallel(group, { bucketBytes: 4096 }),
         })) losses.push(step.loss);
         console.log('curve ' + JSON.stringify({ name, losses }));
@@ -283,7 +283,7 @@ withMpi('ranks that MPI connects', () => {
     for (const ranks of [2, 4]) {
       const all = await curves(ranks);
       for (const [name, losses] of alone!) {
-        expect(losses).toHaveLength(12);
+        expect(losses).toHaveLength(8);
         for (const rank of all) expect(rank.get(name)).toEqual(all[0]!.get(name));
         for (const [i, loss] of losses.entries())
           expect(Math.abs(all[0]!.get(name)![i]! - loss), `${name || 'dense'}, step ${i + 1}`).toBeLessThan(
@@ -291,7 +291,7 @@ withMpi('ranks that MPI connects', () => {
           );
       }
     }
-  }, 180_000);
+  }, 600_000);
 
   it('train a recipe on 2 ranks, are interrupted, and go on on 1 and on 4', async () => {
     const whole = await libmoe(['train', recipe, '--out', path.join(folder, 'whole')], single);
@@ -312,8 +312,6 @@ withMpi('ranks that MPI connects', () => {
     expect(stopped).toBeLessThan(12);
     expect(checkpoints('sizes')).toContain(`step-${String(stopped).padStart(6, '0')}`);
     const next = Math.min(11, stopped + 1);
-    const steps = (n: number) => ['--resume', '--set', `training.steps=${n}`];
-    // The schedule belongs to 12 steps: training is stopped by a signal, not by fewer of them.
     const second = await libmoe(['train', recipe, '--out', path.join(folder, 'sizes'), '--resume'], {
       ...single,
       during(child) {
@@ -321,14 +319,14 @@ withMpi('ranks that MPI connects', () => {
       },
     });
     expect([0, 130]).toContain(second.code);
-    const third = await launch(train(4, 'sizes', ...steps(12)), single);
+    const third = await launch(train(4, 'sizes', '--resume'), single);
     expect(third.code, third.stderr).toBe(0);
     const losses = metrics('sizes').map(({ loss }) => loss);
     expect(losses).toHaveLength(12);
     for (const [i, { loss }] of metrics('whole').entries())
       expect(Math.abs(losses[i]! - loss)).toBeLessThan(1e-5);
     expect(existsSync(path.join(folder, 'sizes/eval/final/results.json'))).toBe(true);
-  }, 180_000);
+  }, 600_000);
 
   it('all end when one is killed, with whole checkpoints, and go on', async () => {
     const long = ['--set', 'training.steps=4000'];
@@ -362,5 +360,5 @@ withMpi('ranks that MPI connects', () => {
     expect(again.code, again.stderr).toBe(130);
     const done = metrics('killed').map(({ step }) => step);
     expect(done).toEqual(done.map((_, i) => i + 1));
-  }, 180_000);
+  }, 600_000);
 });
