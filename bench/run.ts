@@ -5,10 +5,12 @@ import { cpus, totalmem } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import Benchmark from 'benchmark';
+import { launchEnvironment } from '../ts/distributed/index.ts';
 import { fail, native } from '../ts/native/index.ts';
 import type { DeviceName } from '../ts/tensor/index.ts';
 import { disagreement } from './agreement.ts';
 import type { BenchCase, Work } from './case.ts';
+import { benchRanks } from './collective-ranks.ts';
 import { type DeviceFacts, deviceSample, useDevice } from './device-time.ts';
 import { Peer, type PeerFacts } from './peer.ts';
 import { residentGrowth } from './resident-memory.ts';
@@ -46,6 +48,9 @@ export interface BenchResult extends Summary {
   gigabytes: number;
   /** Share of the wanted processor time that the host of a virtual machine took, in the worst round that counts. */
   stolen: number;
+  /** Of collectives: how many ranks, and GB/s over the link of each. */
+  ranks?: number;
+  busGigabytes?: number;
   /** By mode of the peer. */
   peers: Record<string, PeerResult | { error: string }>;
   /** Growth of resident memory by one call, where the case asks for it. */
@@ -256,12 +261,59 @@ const line = (cells: readonly string[], widths: readonly number[]) =>
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
 const milliseconds = (s: number) => (s * 1e3 >= 100 ? (s * 1e3).toFixed(1) : (s * 1e3).toPrecision(3));
 
+/** When, what and where. */
+function circumstances(device?: DeviceFacts): Omit<BenchFile, 'results'> {
+  let commit = 'unknown';
+  try {
+    commit = execFileSync('git', ['describe', '--always', '--dirty'], {
+      cwd: import.meta.dirname,
+      encoding: 'utf8',
+    }).trim();
+  } catch {
+    // not a git checkout
+  }
+  const info = native().cpuInfo();
+  return {
+    date: new Date().toISOString(),
+    commit,
+    machine: {
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: cpus().length,
+      memoryBytes: totalmem(),
+      node: process.version,
+      instructionSet: info.instructionSet,
+      threads: info.threads,
+      ...(device && { device }),
+    },
+  };
+}
+
+function save(file: BenchFile, options: BenchOptions): void {
+  if (!options.json) return;
+  mkdirSync(path.dirname(path.resolve(options.json)), { recursive: true });
+  writeFileSync(options.json, `${JSON.stringify(file, null, 2)}\n`);
+  options.log(`written: ${options.json}`);
+}
+
+/** Several ranks have only collectives to measure: all else would be the same work on every one of them. */
+async function betweenRanks(options: BenchOptions): Promise<BenchFile> {
+  const { filters, rounds, log } = options;
+  const { rank, results } = await benchRanks({ filters, rounds, device: 'cpu', log });
+  const file: BenchFile = {
+    ...circumstances(),
+    results: results.map((r) => ({ ...r, flops: 0, gflops: 0, stolen: 0, peers: {} })),
+  };
+  if (rank === 0) save(file, options);
+  return file;
+}
+
 /**
  * Times the chosen cases, prints a line each and writes the JSON. Throws ERR_LIBMOE_STATE at the end when results of a case were not those of
  * PyTorch (that comparison is then not timed).
  */
 export async function bench(options: BenchOptions): Promise<BenchFile> {
   native().setThreads(options.threads);
+  if (launchEnvironment().worldSize > 1) return betweenRanks(options);
   const device = useDevice(options.device ?? 'cpu');
   const list = await cases(options.filters, options.device);
   if (device)
@@ -328,35 +380,8 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
       }
     }
   }
-  let commit = 'unknown';
-  try {
-    commit = execFileSync('git', ['describe', '--always', '--dirty'], {
-      cwd: import.meta.dirname,
-      encoding: 'utf8',
-    }).trim();
-  } catch {
-    // not a git checkout
-  }
-  const info = native().cpuInfo();
-  const file: BenchFile = {
-    date: new Date().toISOString(),
-    commit,
-    machine: {
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: cpus().length,
-      memoryBytes: totalmem(),
-      node: process.version,
-      instructionSet: info.instructionSet,
-      threads: info.threads,
-      ...(device && { device }),
-    },
-    results,
-  };
-  if (options.json) {
-    mkdirSync(path.dirname(path.resolve(options.json)), { recursive: true });
-    writeFileSync(options.json, `${JSON.stringify(file, null, 2)}\n`);
-    options.log(`written: ${options.json}`);
-  }
+  const file: BenchFile = { ...circumstances(device), results };
+  save(file, options);
   if (wrong.length > 0)
     fail('ERR_LIBMOE_STATE', `results are not those of PyTorch, see above: ${wrong.join(', ')}`);
   return file;

@@ -8,12 +8,13 @@ import { withLock } from './lock.mjs';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const at = (...parts) => path.join(root, ...parts);
 
-// AUTO makes another binary once nvcc is there.
-const nvcc =
-  process.env.CUDACXX ??
+const folderOnPath = (program) =>
   (process.env.PATH ?? '')
     .split(path.delimiter)
-    .find((folder) => folder && existsSync(path.join(folder, 'nvcc')));
+    .find((folder) => folder && existsSync(path.join(folder, program)));
+// AUTO makes another binary once nvcc is there, and libmoe_mpi.so once Open MPI is.
+const nvcc = process.env.CUDACXX ?? folderOnPath('nvcc');
+const mpicc = folderOnPath('mpicc');
 /** What the compiled output depends on beside the sources. Warnings as errors (LIBMOE_WERROR) make no other binary. */
 const onPath = (name) =>
   (process.env.PATH ?? '')
@@ -24,6 +25,7 @@ export const nativeFlags = [
   process.env.LIBMOE_CUDA ?? 'AUTO',
   process.env.LIBMOE_CUDA_ARCHITECTURES,
   nvcc,
+  mpicc,
 ].join(' ');
 export const nativeSources = ['native', 'cuda', 'CMakeLists.txt', 'scripts/build-native.mjs'];
 

@@ -26,9 +26,9 @@ std::string Patience::message() const {
   return message_;
 }
 
-void pause_between_polls(int64_t polls) {
-  if (polls < 200) std::this_thread::yield();
-  else std::this_thread::sleep_for(std::chrono::microseconds(polls < 2000 ? 20 : 200));
+void pause_between_polls(int64_t polls, Patience::Clock::duration waited, Patience::Clock::duration busy) {
+  if (polls < 64 || waited < busy) std::this_thread::yield();
+  else std::this_thread::sleep_for(std::chrono::microseconds(waited < 10 * busy ? 20 : 200));
 }
 
 void give_up(const std::string& message) { fail("ERR_LIBMOE_COLLECTIVE", message); }

@@ -30,19 +30,20 @@ class Patience {
   std::string message_;
 };
 
-// Polls until `done()`; throws the interruption's message, or what `late()` says at the deadline. Turns first, then sleeps: ranks may share processors.
-template <class Done, class Late> void wait_until(const Patience& patience, Done&& done, Late&& late);
-
-void pause_between_polls(int64_t polls);
+// Between two looks at something that should be done after `busy`: gives the processor to others until then, sleeps later. Ranks may share processors with
+// each other and with the work that goes on meanwhile; but an engine that moves bytes only while it is asked must be asked often.
+void pause_between_polls(int64_t polls, Patience::Clock::duration waited, Patience::Clock::duration busy);
 [[noreturn]] void give_up(const std::string& message);
 
-template <class Done, class Late> void wait_until(const Patience& patience, Done&& done, Late&& late) {
-  const auto deadline = patience.deadline_from_now();
+// Polls until `done()`; throws the interruption's message, or what `late()` says at the deadline.
+template <class Done, class Late> void wait_until(const Patience& patience, Patience::Clock::duration busy, Done&& done, Late&& late) {
+  const auto begin = Patience::Clock::now(), deadline = patience.deadline_from_now();
+  auto now = begin;
   for (int64_t polls = 0; !done(); ++polls) {
     if (patience.interrupted()) give_up(patience.message());
-    // The clock is read often enough for a time-out in seconds.
-    if (polls % 16 == 15 && Patience::Clock::now() > deadline) give_up(late());
-    pause_between_polls(polls);
+    if (now > deadline) give_up(late());
+    pause_between_polls(polls, now - begin, busy);
+    if (polls % 16 == 15) now = Patience::Clock::now();
   }
 }
 

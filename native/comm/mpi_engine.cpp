@@ -178,8 +178,11 @@ class MpiEngine final : public CollectiveEngine {
       if (leg.receives) check(mpi_.receive(leg.data, int(leg.bytes), leg.peer, tag_, &leg.request), "receiving");
     for (Leg& leg : legs_)
       if (!leg.receives) check(mpi_.send(leg.data, int(leg.bytes), leg.peer, tag_, &leg.request), "sending");
+    int64_t bytes = 0;
+    for (const Leg& leg : legs_) bytes += leg.bytes;
+    // Bytes go in pieces, each when MPI is asked: a time in which a slow machine moves them.
     wait_until(
-        patience_,
+        patience_, std::chrono::milliseconds(1) + std::chrono::nanoseconds(4 * bytes),
         [this] {
           std::erase_if(legs_, [this](const Leg& leg) { return complete(leg); });
           return legs_.empty();

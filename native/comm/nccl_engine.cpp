@@ -106,7 +106,7 @@ class NcclEngine final : public CollectiveEngine {
   void settle(NcclResult r) const {
     check(r);
     wait_until(
-        patience_,
+        patience_, std::chrono::milliseconds(1),
         [this] {
           NcclResult state = kNcclSuccess;
           check(f_.comm_get_async_error(comm_, &state));

@@ -1,4 +1,4 @@
-// One rank of the tests in this folder: `node rank.mjs SCENARIO`, engine and time-out from TEST_ENGINE and TEST_TIMEOUT. Writes one line of JSON to TEST_OUT/rank:
+// One rank of the tests in this folder: `node rank.mjs SCENARIO`, engine, device and time-out from TEST_ENGINE, TEST_DEVICE and TEST_TIMEOUT. Writes one line of JSON to TEST_OUT/rank:
 // {rank, result} or {rank, error, errorCode, seconds} with the seconds from the beginning of the failing call.
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -7,13 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const dist = new URL('../../dist/', import.meta.url);
 // Not all of the library: a rank starts in a third of the time.
-const { memory, scope, tensor, empty } = await import(new URL('tensor/index.js', dist));
-const { reshape } = await import(new URL('tensor/shape.js', dist));
+const { memory, scope, tensor, empty, view } = await import(new URL('tensor/index.js', dist));
 const { initProcessGroup, launchEnvironment } = await import(new URL('distributed/index.js', dist));
 const { formGroup } = await import(new URL('distributed/form.js', dist));
 
 const [scenario] = process.argv.slice(2);
 const timeout = Number(process.env.TEST_TIMEOUT ?? 20);
+const device = process.env.TEST_DEVICE ?? 'cpu';
 const guilty = Number(process.env.TEST_GUILTY ?? -1);
 
 /** The same in ranks.ts. */
@@ -24,7 +24,7 @@ function input(dtype, rank, size) {
   const numbers = Array.from({ length: size }, (_, i) =>
     whole ? Math.floor(Math.abs(value(rank, i)) * scale) : value(rank, i),
   );
-  return tensor(numbers, [size], { dtype });
+  return tensor(numbers, [size], { dtype, device });
 }
 const digest = (t) => createHash('sha256').update(new Uint8Array(t.readSync().buffer)).digest('hex');
 
@@ -46,7 +46,7 @@ async function operations(group) {
         note(`allReduce ${op} ${dtype} ${size}`, x);
       }
       const whole = input(dtype, rank, size * worldSize);
-      const piece = empty([size], { dtype });
+      const piece = empty([size], { dtype, device });
       await group.reduceScatter(whole, piece).wait();
       note(`reduceScatter sum ${dtype} ${size}`, piece);
     }
@@ -54,7 +54,7 @@ async function operations(group) {
   const moves = async (dtype) => {
     for (const size of sizes) {
       const mine = input(dtype, rank, size);
-      const all = empty([worldSize, size], { dtype });
+      const all = empty([worldSize, size], { dtype, device });
       await group.allGather(mine, all).wait();
       note(`allGather ${dtype} ${size}`, all);
       for (let root = 0; root < worldSize; root += 1) {
@@ -70,9 +70,10 @@ async function operations(group) {
     const outputCounts = ranks.map((r) => rows(r, rank));
     const total = (counts) => counts.reduce((a, b) => a + b, 0);
     const flat = input(dtype, rank, (total(inputCounts) + 1) * 5);
-    const send = reshape(flat, [total(inputCounts) + 1, 5]);
+    const send = view(flat, [total(inputCounts) + 1, 5]);
     const receive = tensor(new Array((total(outputCounts) + 1) * 5).fill(0), [total(outputCounts) + 1, 5], {
       dtype,
+      device,
     });
     await group.allToAll(send, inputCounts, receive, outputCounts).wait();
     note(`allToAll ${dtype}`, receive);
@@ -90,7 +91,7 @@ async function operations(group) {
   return {
     seen,
     sums: await group.sumNumbers([0.1 * (rank + 1), rank === 1 ? Number.NaN : 1, -0]),
-    tensors: memory().tensors,
+    tensors: memory(device).tensors,
   };
 }
 
@@ -170,7 +171,7 @@ const scenarios = {
 let begin = performance.now();
 const form = () =>
   process.env.TEST_ENGINE === 'nccl'
-    ? formGroup({ engine: 'nccl', device: 'cpu', launch: launchEnvironment(), timeout })
+    ? formGroup({ engine: 'nccl', device, launch: launchEnvironment(), timeout })
     : initProcessGroup({ timeout });
 
 const rank = launchEnvironment().rank;

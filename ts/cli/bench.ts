@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
+import { launchEnvironment } from '../distributed/index.ts';
 import { fail, packageRoot } from '../native/index.ts';
 import { isJsonObject, readJsonObject } from '../storage/json.ts';
 import { parseDevice } from '../tensor/dtype.ts';
@@ -68,7 +69,7 @@ export function benchCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.\n\nExamples: npm run bench -- grouped_ffn --peers --out now.json\n          npm run bench -- --compare before.json now.json\nMore: docs/performance.md',
+      '\nDo not run anything else meanwhile. A ratio is the median over rounds of PyTorch time / our time: above 1, ours is faster.\n\nExamples: npm run bench -- grouped_ffn --peers --out now.json\n          npm run bench -- --compare before.json now.json\n          mpirun -n 4 npx libmoe bench collective (collectives between ranks)\nMore: docs/performance.md',
     )
     .action(
       async (
@@ -119,7 +120,8 @@ export function benchCommand(): Command {
           ...(o.out && { json: o.out }),
           log: o.json ? log : (line) => console.log(line),
         });
-        if (o.json) printJson(result);
+        // Of several ranks one speaks.
+        if (o.json && launchEnvironment().rank === 0) printJson(result);
       },
     );
 }

@@ -15,7 +15,7 @@ import { RendezvousServer } from './rendezvous-server.ts';
 /** Where rank 0 listens and for whom. */
 export interface RendezvousPlace {
   host: string;
-  /** 0 on rank 0: any free one. */
+  /** With 0, rank 0 takes one that is free. */
   port: number;
   worldSize: number;
   /** Seconds. */
