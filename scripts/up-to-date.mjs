@@ -17,7 +17,9 @@ const nvcc = process.env.CUDACXX ?? folderOnPath('nvcc');
 const mpicc = folderOnPath('mpicc');
 /** What the compiled output depends on beside the sources. Warnings as errors (LIBMOE_WERROR) make no other binary. */
 const onPath = (name) =>
-  (process.env.PATH ?? '').split(path.delimiter).some((folder) => folder && existsSync(path.join(folder, name)));
+  (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .some((folder) => folder && existsSync(path.join(folder, name)));
 export const nativeFlags = [
   onPath('mpicc') ? 'mpi' : '',
   process.env.LIBMOE_CUDA ?? 'AUTO',
