@@ -13,6 +13,8 @@ export interface BenchCase {
   /** Floor of the work: floating-point operations and bytes that have to move. 0 operations: bytes are what counts. */
   flops: number;
   bytes: number;
+  /** Too large for a processor: left out there. */
+  gpuOnly?: boolean;
   /** Makes inputs outside the timed part. */
   setup(): Work;
   /** Largest difference from the peer's results that passes, relative to the size of each (root mean squares). */

@@ -30,6 +30,14 @@ const shapes: Shape[] = [
   { name: 'D', tokens: 64, d: 1024, f: 512, experts: 64, topK: 8, ...swiglu },
 ];
 
+/** The layers of the specification's GPU table. A and B are above. */
+const gpuShapes: Shape[] = [
+  { name: '154M', tokens: 16384, d: 512, f: 128, experts: 66, topK: 8, gated: false, activation: 'relu' },
+  { name: '660M', tokens: 16384, d: 1024, f: 256, experts: 66, topK: 8, gated: false, activation: 'relu' },
+  { name: 'OLMoE', tokens: 16384, d: 2048, f: 1024, experts: 64, topK: 8, ...swiglu },
+  { name: 'Qwen3', tokens: 32768, d: 2048, f: 768, experts: 128, topK: 8, ...swiglu },
+];
+
 type Routing = 'uniform' | 'zipf';
 /**
  * `experts`: the routed part alone, the choices are given: sort, experts, weighted sum. `layer`: the whole layer as users build it: router with
@@ -119,6 +127,7 @@ function layerWork(shape: Shape, routing: Routing, dtype: Dtype, train: boolean)
     if (train) runBackward([out, context.losses()[0]!.value], [start, coefficient]);
     return out;
   };
+  const touches = [up!, down!, weight!].map(touching);
   const leaves = { x, router: weight!, up: up!, down: down! };
   const clear = () => {
     for (const leaf of Object.values(leaves)) {
@@ -130,7 +139,7 @@ function layerWork(shape: Shape, routing: Routing, dtype: Dtype, train: boolean)
     run() {
       if (!train) return noGrad(() => scope(() => void pass()));
       // As after an optimizer's step: nothing that was derived from the weights may be used again. (Today nothing is kept: they are packed on the fly.)
-      for (const t of [up!, down!, weight!]) touch(t);
+      for (const touch of touches) touch();
       scope(() => void pass());
       clear();
     },
@@ -153,10 +162,14 @@ function load(parameter: Tensor, values: Tensor): void {
   values.dispose();
 }
 
-/** Writes the first element anew. */
-function touch(weight: Tensor): void {
+/** A function that writes the first element anew; it waits for no device. */
+function touching(weight: Tensor): () => void {
   using first = view(weight, [1]);
-  first.write(first.readSync());
+  const value = first.readSync();
+  return () => {
+    using place = view(weight, [1]);
+    place.write(value);
+  };
 }
 
 function layerCase(shape: Shape, dtype: Dtype, part: Part, train: boolean, routing: Routing): BenchCase {
@@ -184,7 +197,17 @@ function layerCase(shape: Shape, dtype: Dtype, part: Part, train: boolean, routi
   };
 }
 
-export const cases: BenchCase[] = shapes.flatMap((shape) =>
+const onGpu: BenchCase[] = gpuShapes.flatMap((shape) =>
+  (['uniform', 'zipf'] as const).flatMap((routing) =>
+    [
+      layerCase(shape, 'bf16', 'experts', false, routing),
+      layerCase(shape, 'bf16', 'layer', false, routing),
+      layerCase(shape, 'bf16', 'layer', true, routing),
+    ].map((c) => ({ ...c, gpuOnly: true })),
+  ),
+);
+
+const everywhere: BenchCase[] = shapes.flatMap((shape) =>
   (['f32', 'bf16'] as const).flatMap((dtype) =>
     (['uniform', 'zipf'] as const).flatMap((routing) => [
       layerCase(shape, dtype, 'experts', false, routing),
@@ -193,3 +216,5 @@ export const cases: BenchCase[] = shapes.flatMap((shape) =>
     ]),
   ),
 );
+
+export const cases: BenchCase[] = [...everywhere, ...onGpu];

@@ -21,13 +21,14 @@ export class Peer {
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
 
-  constructor(python: string, script: string, mode: string, threads: number) {
+  constructor(python: string, script: string, mode: string, threads: number, device = 'cpu') {
     this.#child = spawn(
       python,
-      [path.join(import.meta.dirname, 'peers', script), '--mode', mode, '--threads', String(threads)],
-      {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      },
+      [
+        path.join(import.meta.dirname, 'peers', script),
+        ...['--mode', mode, '--threads', String(threads), '--device', device],
+      ],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
     );
     this.#child.on('error', () => {}); // the missing answer reports it
     this.#reader = createInterface({ input: this.#child.stdout! });

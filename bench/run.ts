@@ -7,9 +7,11 @@ import { pathToFileURL } from 'node:url';
 import Benchmark from 'benchmark';
 import { launchEnvironment } from '../ts/distributed/index.ts';
 import { fail, native } from '../ts/native/index.ts';
+import type { DeviceName } from '../ts/tensor/index.ts';
 import { disagreement } from './agreement.ts';
 import type { BenchCase, Work } from './case.ts';
 import { benchRanks } from './collective-ranks.ts';
+import { type DeviceFacts, deviceSample, useDevice } from './device-time.ts';
 import { Peer, type PeerFacts } from './peer.ts';
 import { residentGrowth } from './resident-memory.ts';
 import { medianRatio, type Summary, summarise } from './statistics.ts';
@@ -20,9 +22,11 @@ export interface BenchOptions {
   filters: string[];
   rounds: number;
   threads: number;
+  /** Where inputs lie and operations run; default the CPU. A GPU's times are device time between events. */
+  device?: DeviceName;
   /** A Python with torch; absent: no comparison. */
   python?: string;
-  /** Modes of the peer: 'default', 'medium' (oneDNN float32), 'tuned' (medium and an allocator that keeps its memory). */
+  /** Modes of the peer. On a GPU the ways of peers/moe_layer.py: 'sort_loop', 'grouped_mm', 'triton', 'dense'. On the CPU 'default', 'medium' (oneDNN float32), 'tuned' (medium and an allocator that keeps its memory). */
   modes: string[];
   json?: string;
   log(line: string): void;
@@ -71,12 +75,16 @@ export interface BenchFile {
     node: string;
     instructionSet: string;
     threads: number;
+    device?: DeviceFacts;
   };
   results: BenchResult[];
 }
 
 /** The cases of all families whose names contain one of the filters; all without filters. */
-export async function cases(filters: readonly string[] = []): Promise<BenchCase[]> {
+export async function cases(
+  filters: readonly string[] = [],
+  device: DeviceName = 'cpu',
+): Promise<BenchCase[]> {
   const all: BenchCase[] = [];
   for (const file of readdirSync(import.meta.dirname)
     .filter((name) => name.endsWith('.bench.ts'))
@@ -86,11 +94,13 @@ export async function cases(filters: readonly string[] = []): Promise<BenchCase[
     };
     all.push(...module.cases);
   }
-  return all.filter((c) => filters.length === 0 || filters.some((f) => c.name.includes(f)));
+  const here = all.filter((c) => device !== 'cpu' || !c.gpuOnly);
+  return here.filter((c) => filters.length === 0 || filters.some((f) => c.name.includes(f)));
 }
 
-/** One sample of benchmark.js: seconds per call, averaged over as many calls as fill about 0.1 s. */
-function sample(run: () => void): { seconds: number; calls: number } {
+/** One sample of benchmark.js: seconds per call, averaged over as many calls as fill about 0.1 s; of a GPU, see {@link deviceSample}. */
+function sample(run: () => void, device: DeviceName = 'cpu'): { seconds: number; calls: number } {
+  if (device !== 'cpu') return deviceSample(run, device);
   const bench = new Benchmark('case', run, { minSamples: 1, maxTime: 0.05, minTime: 0.1, initCount: 1 });
   bench.run({ async: false });
   if (bench.error) throw bench.error;
@@ -134,7 +144,7 @@ async function undisturbed(count: number, round: () => Promise<Round>): Promise<
 }
 
 async function opponent(c: BenchCase, work: Work, mode: string, options: BenchOptions): Promise<Opponent> {
-  const peer = new Peer(options.python!, c.peer!.script, mode, options.threads);
+  const peer = new Peer(options.python!, c.peer!.script, mode, options.threads, options.device);
   try {
     const facts = await peer.setup(c.peer!.request);
     const theirs = await peer.results();
@@ -178,16 +188,16 @@ async function measure(
     }
     rounds = await undisturbed(options.rounds, async () => {
       const stolen = watchStolenTime();
-      const { seconds, calls } = sample(() => work.run());
+      const { seconds, calls } = sample(() => work.run(), options.device);
       const theirs = new Map<string, number>();
       for (const [mode, { peer }] of opponents) theirs.set(mode, await peer.time(calls));
       const alone = { ours: seconds, theirs };
       if (!baseline) return { ...alone, stolen: stolen() };
-      const other = sample(() => baseline.run()).seconds;
+      const other = sample(() => baseline.run(), options.device).seconds;
       const processorRatio = processorTime(() => work.run()) / processorTime(() => baseline.run());
       return { ...alone, stolen: stolen(), baseline: other, processorRatio };
     });
-    if (c.memory) {
+    if (c.memory && (options.device ?? 'cpu') === 'cpu') {
       memory = residentGrowth(() => work.run());
       for (const [mode, { peer }] of opponents) theirMemory.set(mode, await peer.memory());
     }
@@ -252,7 +262,7 @@ const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
 const milliseconds = (s: number) => (s * 1e3 >= 100 ? (s * 1e3).toFixed(1) : (s * 1e3).toPrecision(3));
 
 /** When, what and where. */
-function circumstances(): Omit<BenchFile, 'results'> {
+function circumstances(device?: DeviceFacts): Omit<BenchFile, 'results'> {
   let commit = 'unknown';
   try {
     commit = execFileSync('git', ['describe', '--always', '--dirty'], {
@@ -273,6 +283,7 @@ function circumstances(): Omit<BenchFile, 'results'> {
       node: process.version,
       instructionSet: info.instructionSet,
       threads: info.threads,
+      ...(device && { device }),
     },
   };
 }
@@ -303,7 +314,12 @@ async function betweenRanks(options: BenchOptions): Promise<BenchFile> {
 export async function bench(options: BenchOptions): Promise<BenchFile> {
   native().setThreads(options.threads);
   if (launchEnvironment().worldSize > 1) return betweenRanks(options);
-  const list = await cases(options.filters);
+  const device = useDevice(options.device ?? 'cpu');
+  const list = await cases(options.filters, options.device);
+  if (device)
+    options.log(
+      `${device.name}: device time between events, L2 warm${device.emulated ? '; EMULATED, these times mean nothing' : ''}`,
+    );
   const widths = [
     Math.max(20, ...list.map((c) => c.name.length)),
     9,
@@ -364,7 +380,7 @@ export async function bench(options: BenchOptions): Promise<BenchFile> {
       }
     }
   }
-  const file: BenchFile = { ...circumstances(), results };
+  const file: BenchFile = { ...circumstances(device), results };
   save(file, options);
   if (wrong.length > 0)
     fail('ERR_LIBMOE_STATE', `results are not those of PyTorch, see above: ${wrong.join(', ')}`);

@@ -28,7 +28,8 @@ AttentionCall call_of(DeviceState& state, const TensorView& q, int64_t heads, in
   c.window = int(options.window);
   c.scale = options.scale;
   c.offsets = offsets.as<const int32_t>();
-  c.bad_offset = fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "attention: the sequence offsets, which begin with 0, never fall and end with the number of tokens,", 0, c.tokens});
+  c.bad_offset = fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "attention: the sequence offsets, which begin with 0, never fall and end with the number of tokens,", 0,
+                                    c.tokens});
   return c;
 }
 
@@ -85,8 +86,7 @@ void attention_backward(const TensorView& q, const TensorView& k, const TensorVi
     const Scratch delta(state, sizeof(A) * size_t(rows));
     launch(state, delta_kernel<T>, grid_for(state, rows, kThreads / 32), kThreads, 0, rows, call.value_width, out.as<const T>(), d_out.as<const T>(), delta.as<A>());
     const AttentionGradients t{q.data, k.data, v.data, d_out.data, log_sum.data, delta.as<A>(), dq.data, dk.data, dv.data};
-    if (takes_tensor_cores(q.dtype, call)) sm80::attention_backward(state, call, t);
-    else simt::backward(state, q.dtype, call, t);
+    if (!takes_tensor_cores(q.dtype, call) || !sm80::attention_backward(state, call, t)) simt::backward(state, q.dtype, call, t);
     if (!d_sinks) return;
     const Scratch part(state, sizeof(A) * size_t(parts * call.query_heads));
     launch(state, sink_parts_kernel<T>, unsigned(parts), kThreads, 0, call.tokens, call.query_heads, sinks.as<const T>(), log_sum.as<const A>(),
@@ -105,7 +105,8 @@ void attention_cached(const TensorView& q, const TensorView& keys, const TensorV
   call.table_row = table.shape[1];
   call.pages = keys.shape[0];
   call.page_size = int(keys.shape[1]);
-  call.bad_length = fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "attention: the length of a sequence, which counts its new tokens too,", 0, call.table_row * call.page_size});
+  call.bad_length = fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "attention: the length of a sequence, which counts its new tokens too,", 0,
+                                       call.table_row * call.page_size});
   call.bad_page = fault_slot(state, {"ERR_LIBMOE_ARGUMENT", "attention: a needed block in the block table", 0, call.pages - 1});
   run(state, q.dtype, call, {q.data, keys.data, values.data, sinks.data, out.data, nullptr});
 }

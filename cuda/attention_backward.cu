@@ -7,10 +7,10 @@
 namespace libmoe::cuda::simt {
 namespace {
 
-// What a block keeps and what it streams; kKeys: it keeps keys and values, and streams queries and gradients of outputs.
+// kKeys: a block keeps keys and values, and streams queries and gradients of outputs.
 template <bool kKeys, class T, class A = Accumulator<T>>
-__global__ void __launch_bounds__(kThreads, 4) backward_kernel(AttentionCall call, const T* q, const T* k, const T* v, const T* d_out, const A* log_sum, const A* delta, T* d_first,
-                                                            T* d_second) {
+__global__ void __launch_bounds__(kThreads, 4) backward_kernel(AttentionCall call, const T* q, const T* k, const T* v, const T* d_out, const A* log_sum, const A* delta,
+                                                               T* d_first, T* d_second) {
   AttentionTile tile;
   if (!find_tile<!kKeys>(call, kKeys ? 1 : call.group, kOwn, tile)) return;
   A* chunk = dynamic_shared<A>();                            // [64, 33]

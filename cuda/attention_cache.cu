@@ -43,7 +43,10 @@ __global__ void __launch_bounds__(kThreads) check_kernel(CacheCall call, unsigne
     for (int s = thread / 32; s < call.sequences; s += kThreads / 32) {
       const int64_t queries = int64_t(call.offsets[s + 1]) - call.offsets[s], keys = call.lengths[s];
       if (queries == 0) continue;
-      for (int64_t p = (keys - queries) / call.page_size + lane; p * call.page_size < keys; p += 32) f(s * call.table_row + p, int64_t(call.table[s * call.table_row + p]));
+      for (int64_t p = (keys - queries) / call.page_size + lane; p * call.page_size < keys; p += 32) {
+        const int64_t entry = s * call.table_row + p;
+        f(entry, int64_t(call.table[entry]));
+      }
     }
   };
   for_pages([&](int64_t entry, int64_t page) {
@@ -105,8 +108,8 @@ void cache_write(const TensorView& pool, const TensorView& rows, const TensorVie
   if (owners) check(cudaMemsetAsync(owner, 0xff, owners, state.compute), "clearing the owners of blocks");
   launch(state, check_kernel, 1, kThreads, 0, call, owner, valid);
   const auto write = [&]<class Unit>() {
-    launch(state, write_kernel<Unit>, unsigned(blocks_for(call.tokens, kThreads / 32)), kThreads, 0, call, static_cast<const int*>(valid), int64_t(row_bytes / sizeof(Unit)),
-           rows.as<const Unit>(), pool.as<Unit>());
+    launch(state, write_kernel<Unit>, unsigned(blocks_for(call.tokens, kThreads / 32)), kThreads, 0, call, static_cast<const int*>(valid),
+           int64_t(row_bytes / sizeof(Unit)), rows.as<const Unit>(), pool.as<Unit>());
   };
   if (row_bytes % 16 == 0 && aligned_to(pool.data, 16) && aligned_to(rows.data, 16)) write.template operator()<uint4>();
   else write.template operator()<uint16_t>();

@@ -81,6 +81,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) forward_kernel(Ch
     const A of_token = load_shares(e, t, factors, constants);
     const auto one = [&](int64_t i, A own) {
       A sum = 0;
+#pragma unroll 1
       for (int64_t j = 0; j < e.k; ++j)
         if (constants[j] >= 0) sum = fma(factors[j], e.vectors[constants[j] * e.width + i], sum);
       return store<T>(fma(of_token, own, sum));

@@ -4,13 +4,14 @@
 #include "ops/embedding.h"
 
 #include "cuda/core/dispatch.h"
-#include "cuda/core/row_sums.h"
+#include "cuda/core/keyed_sums.h"
 
 namespace libmoe::cuda {
 namespace {
 
 void forward(const TensorView& weight, const TensorView& ids, const TensorView& y) {
-  gather_row_bytes(state_of(y.device), weight.data, ids.as<const int32_t>(), ids.elements(), weight.shape[0], weight.shape[1] * int64_t(size_of(weight.dtype)), y.data, "token id");
+  gather_row_bytes(state_of(y.device), weight.data, ids.as<const int32_t>(), ids.elements(), weight.shape[0], weight.shape[1] * int64_t(size_of(weight.dtype)),
+                   y.data, "token id");
 }
 
 void backward(const TensorView& dy, const TensorView& ids, const TensorView& dweight, bool accumulate) {

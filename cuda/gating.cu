@@ -19,7 +19,11 @@ void take_backward(const TensorView& experts, const TensorView& dout, const Tens
 
 namespace {
 
-constexpr int kArrays = 4;  // logits, probabilities, keys, sums
+constexpr int kArrays = 4;  // logits, exponentials, keys, sums
+// Whether exponentials stay in registers; very long rows have none to spare and compute them again.
+template <int N> constexpr bool kKept = N <= 16;
+// Where the sums of a row's lanes are: N registers, or with 0 the shared or global memory that the block adds up in the end.
+template <int W, int N> constexpr int kSums = W == 32 && N > 8 ? 0 : N;
 
 template <class A> struct Gate {
   const A *logits, *bias;
@@ -47,6 +51,7 @@ template <class A, int W, int N> __device__ void limit_groups(const Gate<A>& g, 
   using Key = SortKey<A>;
   const int top = min(g.group_top, g.group_size), lane = lane_of_row<W>();
   __syncwarp();
+#pragma unroll 1
   for (int group = 0; group < g.groups; ++group) {
     const int first = group * g.group_size, end = first + g.group_size;
     A sum = 0;
@@ -54,6 +59,7 @@ template <class A, int W, int N> __device__ void limit_groups(const Gate<A>& g, 
     // The best of the group are found among what is left; what they were is put back when its worth is known.
     Key last = ~Key(0);
     int last_expert = -1;
+#pragma unroll 1
     for (int j = 0; j < top; ++j) {
       picker.best = 0;
       picker.at = -1;
@@ -77,9 +83,11 @@ template <class A, int W, int N> __device__ void limit_groups(const Gate<A>& g, 
     if (lane == group % W) worth[group] = any ? sort_key(sum) : Key(0);
   }
   __syncwarp();
+#pragma unroll 1
   for (int kept = 0; kept < g.kept_groups; ++kept) {
     Key best = 0;
     int at = -1;
+#pragma unroll 1
     for (int group = lane; group < g.groups; group += W)
       if (const Key key = worth[group]; key > best && key != ~Key(0)) {
         best = key;
@@ -106,8 +114,8 @@ template <int W, class Key> __device__ inline void two_largest(Key first, Key se
 
 // One row: choices, weights and what belongs to the token alone is written; sums, counts and summary grow.
 template <class A, int W, int N>
-__device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, Picker<A, W, N>& picker, LaneArray<A, W, N>& sums,
-                         SortKey<A>* worth, int32_t* counts, A (&summary)[kGatingSummary]) {
+__device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, Picker<A, W, N>& picker,
+                         LaneArray<A, W, kSums<W, N>>& sums, SortKey<A>* worth, int32_t* counts, A (&summary)[kGatingSummary]) {
   using Key = SortKey<A>;
   const int lane = lane_of_row<W>(), n = g.n, k = g.k;
   bool active = exists && (!g.mask || g.mask[t]);
@@ -130,12 +138,17 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   active = active && all_good;
 
   A sum = 0;
-  each_expert<W, N>(n, [&](int i, int) { sum += p[i] = exp(x[i] - largest); });
+  each_expert<W, N>(n, [&](int i, int) {
+    const A v = exp(x[i] - largest);
+    sum += v;
+    if constexpr (kKept<N>) p[i] = v;
+  });
   sum = row_sum<W>(sum);
   const A scale = A(1) / sum, lse = largest + log(sum);
+  const auto probability = [&](int i) { return (kKept<N> ? p[i] : exp(x[i] - largest)) * scale; };
   A entropy = 0;
   each_expert<W, N>(n, [&](int i, int) {
-    const A q = p[i] = p[i] * scale;
+    const A q = probability(i);
     if (q > A(0)) entropy -= q * (x[i] - lse);
   });
   entropy = row_sum<W>(entropy);
@@ -147,7 +160,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
     const bool by_logit = !g.bias && g.groups == 1;  // saturated scores would tie
     each_expert<W, N>(n, [&](int i, int e) {
       const A v = x[i];
-      const A value = by_logit || v == A(-INFINITY) ? v : (g.sigmoid_score ? sigmoid(v) : p[i]) + (g.bias ? g.bias[e] : A(0));
+      const A value = by_logit || v == A(-INFINITY) ? v : (g.sigmoid_score ? sigmoid(v) : probability(i)) + (g.bias ? g.bias[e] : A(0));
       picker.keys[i] = !active || value == A(-INFINITY) ? Key(0) : sort_key(value);
     });
     if (g.groups > 1) limit_groups(g, picker, worth);
@@ -168,6 +181,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
     return c < 0 || c >= n ? -1 : c;
   };
   A best_logit = -INFINITY;
+#pragma unroll 1
   for (int j = lane; j - lane < k; j += W) {
     if (const int c = chosen(j); c >= 0) best_logit = max(best_logit, row[c]);
     if (g.given && exists && j < k) {
@@ -186,19 +200,22 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   };
   A total_raw = 0, first_raw = 0;
   int have = 0;
+#pragma unroll 1
   for (int j = lane; j - lane < k; j += W) {
     const int c = chosen(j);
     const A v = raw(c);
     if (j == lane) first_raw = v;
+    else if (j < k && exists) g.weights[t * k + j] = v;
     total_raw += v;
     have += c >= 0;
   }
   total_raw = row_sum<W>(total_raw);
   have = row_sum<W>(have);
   A total = 0, heaviest = 0, second_weight = 0, first_weight = 0;
+#pragma unroll 1
   for (int j = lane; j - lane < k; j += W) {
     const int c = chosen(j);
-    A w = j == lane ? first_raw : raw(c);
+    A w = j == lane ? first_raw : j < k && exists ? g.weights[t * k + j] : A(0);
     if (c >= 0 && (g.softmax_of_k || g.renormalise)) w = total_raw > A(0) ? w / (total_raw + (g.softmax_of_k ? A(0) : g.epsilon)) : A(1) / A(have);
     if (j < k && exists) g.weights[t * k + j] = w;
     if (j == lane) first_weight = w;
@@ -212,6 +229,7 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   }
   total = row_sum<W>(total);
   A weight_entropy = 0;
+#pragma unroll 1
   for (int j = lane; j - lane < k; j += W) {
     const A w = j == lane ? first_weight : j < k && exists ? g.weights[t * k + j] : A(0), q = w / total;
     if (w > A(0)) weight_entropy -= q * log(q);
@@ -234,11 +252,12 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   A share = 1;
   if (g.probability != Probability::softmax) {
     A all = 0;
-    each_expert<W, N>(n, [&](int i, int) { all += p[i] = sigmoid(x[i]); });
-    if (g.probability == Probability::normalised_sigmoid) share = A(1) / row_sum<W>(all);
+    each_expert<W, N>(n, [&](int i, int) { all += sigmoid(x[i]); });
+    all = row_sum<W>(all);
+    if (g.probability == Probability::normalised_sigmoid) share = A(1) / all;
   }
   each_expert<W, N>(n, [&](int i, int e) {
-    const A q = active ? p[i] * share : A(0);
+    const A q = !active ? A(0) : g.probability == Probability::softmax ? probability(i) : sigmoid(x[i]) * share;
     sums[i] += q;
     if (g.probabilities && exists) g.probabilities[t * n + e] = q;
   });
@@ -248,17 +267,20 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
   }
 }
 
-template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads) forward_kernel(Gate<A> g) {
+template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, N <= 9 ? 2 : 1) forward_kernel(Gate<A> g) {
   constexpr int kRows = kRowThreads / W;
   const int n = g.n, lane = lane_of_row<W>(), warp = int(threadIdx.x >> 5), row_of = row_of_block<W>();
   auto* worth = dynamic_shared<SortKey<A>>();
   A* warp_sums = reinterpret_cast<A*>(worth + (g.groups > 1 ? kRows * g.groups : 0));
   A* summaries = warp_sums + (N > 0 ? kRowWarps * n : 0);
   auto* counts = reinterpret_cast<int32_t*>(summaries + kRowWarps * kGatingSummary);
-  LaneArray<A, W, N> x = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 0), p = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 1),
-                     sums = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 3);
+  LaneArray<A, W, N> x = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 0), p = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 1);
   Picker<A, W, N> picker;
   picker.keys = RowMemory<A, W, N>::template array<SortKey<A>>(g.memory, n, kArrays, 2);
+
+  LaneArray<A, W, kSums<W, N>> sums{};
+  if constexpr (N == 0) sums = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 3);
+  else if constexpr (kSums<W, N> == 0) sums.own = warp_sums + warp * n + lane;
 
   if (blockIdx.x == 0) {
     g.pieces.check(g.bad_offsets);
@@ -280,7 +302,7 @@ template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads) 
       gate_row<A, W, N>(g, g.logits + t * n, t, t < piece.end, x, p, picker, sums, worth + row_of * g.groups, counts, summary);
     }
     // The rows of a warp, then the warps, in order.
-    if constexpr (N > 0) {
+    if constexpr (kSums<W, N> > 0) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const A all = sum_of_rows<W>(i * W + lane < n ? sums[i] : A(0));

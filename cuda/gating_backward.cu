@@ -10,7 +10,9 @@ void gating_backward(const GatingInputs& in, const GatingOptions& o, const Tenso
 
 namespace {
 
-constexpr int kArrays = 4;  // logits, probabilities, their gradient, the result
+constexpr int kArrays = 3;  // logits, exponentials, the result
+// Whether exponentials stay in registers; very long rows have none to spare and compute them again.
+template <int N> constexpr bool kKept = N <= 16;
 
 template <class A> struct GateBackward {
   const A* logits;
@@ -26,7 +28,7 @@ template <class A> struct GateBackward {
 };
 
 template <class A, int W, int N>
-__device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequence, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, LaneArray<A, W, N>& q, LaneArray<A, W, N>& d) {
+__device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequence, bool exists, LaneArray<A, W, N>& x, LaneArray<A, W, N>& p, LaneArray<A, W, N>& d) {
   const int lane = lane_of_row<W>(), n = g.n, k = g.k;
   const bool active = exists && (!g.mask || g.mask[t]);
   const A* row = g.logits + t * n;
@@ -39,29 +41,31 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
   });
 #pragma unroll
   for (int bits = W / 2; bits > 0; bits >>= 1) largest = max(largest, __shfl_xor_sync(kFullWarp, largest, bits));
-  each_expert<W, N>(n, [&](int i, int) { sum += p[i] = exp(x[i] - largest); });
+  each_expert<W, N>(n, [&](int i, int) {
+    const A v = exp(x[i] - largest);
+    sum += v;
+    if constexpr (kKept<N>) p[i] = v;
+  });
   sum = row_sum<W>(sum);
   const A scale = A(1) / sum, lse = largest + log(sum);
-  each_expert<W, N>(n, [&](int i, int) { p[i] = p[i] * scale; });
+  const auto probability = [&](int i) { return (kKept<N> ? p[i] : exp(x[i] - largest)) * scale; };
 
   if (g.d_sums || g.d_probabilities) {
     const bool plain = g.probability == Probability::softmax, normalised = g.probability == Probability::normalised_sigmoid;
+    const auto of_probability = [&](int e) {  // from the sums and the dense probabilities
+      return active ? (g.d_sums ? g.d_sums[sequence * n + e] : A(0)) + (g.d_probabilities ? g.d_probabilities[t * n + e] : A(0)) : A(0);
+    };
     A dot = 0, all = 0;
     each_expert<W, N>(n, [&](int i, int e) {
-      const A c = q[i] = active ? (g.d_sums ? g.d_sums[sequence * n + e] : A(0)) + (g.d_probabilities ? g.d_probabilities[t * n + e] : A(0)) : A(0);
-      if (plain) {
-        dot += p[i] * c;
-      } else {
-        const A s = sigmoid(x[i]);
-        d[i] = s;
-        all += s;
-        dot += s * c;
-      }
+      const A c = of_probability(e), s = plain ? probability(i) : sigmoid(x[i]);
+      d[i] = s;
+      all += s;
+      dot += s * c;
     });
     dot = row_sum<W>(dot);
     all = row_sum<W>(all);
     const A mean = plain ? dot : normalised ? dot / all : A(0), share = normalised ? A(1) / all : A(1);
-    each_expert<W, N>(n, [&](int i, int) { d[i] = plain ? p[i] * (q[i] - mean) : (q[i] - mean) * share * d[i] * (A(1) - d[i]); });
+    each_expert<W, N>(n, [&](int i, int e) { d[i] *= (of_probability(e) - mean) * (plain ? A(1) : share * (A(1) - d[i])); });
   }
 
   if (g.d_weights) {
@@ -71,6 +75,7 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
     };
     const auto score = [&](int c) { return g.sigmoid_score ? sigmoid(row[c]) : exp(row[c] - largest) * scale; };
     A mean = 0, total = 0;
+#pragma unroll 1
     for (int j = lane; j - lane < k; j += W)
       if (const int c = chosen(j); c >= 0) {
         mean += g.weights[t * k + j] * g.d_weights[t * k + j];
@@ -86,6 +91,7 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
       return of_score * (g.sigmoid_score ? s * (A(1) - s) : s);
     };
     A shared = 0;  // softmax: every logit loses its probability times this
+#pragma unroll 1
     for (int base = 0; base < k; base += W) {
       const int own = chosen(base + lane);
       const A add = own >= 0 ? gradient(base + lane, own, g.softmax_of_k ? A(0) : score(own)) : A(0);
@@ -102,36 +108,38 @@ __device__ void row_backward(const GateBackward<A>& g, int64_t t, int64_t sequen
       }
     }
     shared = row_sum<W>(shared);
-    if (!g.sigmoid_score && !g.softmax_of_k) each_expert<W, N>(n, [&](int i, int) { d[i] -= p[i] * shared; });
+    if (!g.sigmoid_score && !g.softmax_of_k) each_expert<W, N>(n, [&](int i, int) { d[i] -= probability(i) * shared; });
   }
   if (g.d_lse) {
     const A c = active ? g.d_lse[t] : A(0);
-    each_expert<W, N>(n, [&](int i, int) { d[i] = fma(c, p[i], d[i]); });
+    each_expert<W, N>(n, [&](int i, int) { d[i] = fma(c, probability(i), d[i]); });
   }
   if (g.d_entropy) {
     A entropy = 0;
     each_expert<W, N>(n, [&](int i, int) {
-      if (p[i] > A(0)) entropy -= p[i] * (x[i] - lse);
+      const A q = probability(i);
+      if (q > A(0)) entropy -= q * (x[i] - lse);
     });
     const A shift = row_sum<W>(entropy) - lse, c = active ? g.d_entropy[t] : A(0);
     each_expert<W, N>(n, [&](int i, int) {
-      if (p[i] > A(0)) d[i] -= c * (p[i] * (x[i] + shift));
+      const A q = probability(i);
+      if (q > A(0)) d[i] -= c * (q * (x[i] + shift));
     });
   }
   if (!exists) return;
   each_expert<W, N>(n, [&](int i, int e) { g.dlogits[t * n + e] = active ? d[i] : A(0); });
 }
 
-template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads) backward_kernel(GateBackward<A> g) {
+template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, 1) backward_kernel(GateBackward<A> g) {
   using Memory = RowMemory<A, W, N>;
   LaneArray<A, W, N> x = Memory::template array<A>(g.memory, g.n, kArrays, 0), p = Memory::template array<A>(g.memory, g.n, kArrays, 1),
-                     q = Memory::template array<A>(g.memory, g.n, kArrays, 2), d = Memory::template array<A>(g.memory, g.n, kArrays, 3);
+                     d = Memory::template array<A>(g.memory, g.n, kArrays, 2);
   for (int64_t number = blockIdx.x; number < g.pieces.bound(); number += gridDim.x) {
     const TokenPiece piece = g.pieces[number];
     for (int64_t base = piece.begin; base < piece.end; base += kRowThreads / W) {
       const int64_t t = base + row_of_block<W>();
       if (base + int(threadIdx.x >> 5) * (32 / W) >= piece.end) break;  // none of the warp's rows
-      row_backward<A, W, N>(g, t, piece.sequence, t < piece.end, x, p, q, d);
+      row_backward<A, W, N>(g, t, piece.sequence, t < piece.end, x, p, d);
     }
   }
 }

@@ -126,7 +126,7 @@ template <class A> void lists_typed(const TensorView& scores, const TensorView& 
            tokens, n, keys.as<Key>());
     launch(state, column_threshold_kernel<Key>, unsigned(n), kSelectThreads, 0, static_cast<const Key*>(keys.as<Key>()), tokens, std::min(each, tokens), thresholds.as<Threshold<Key>>());
   }
-  with_row<A>(n, [&]<int W, int N>() {
+  with_few_rows<A>(n, [&]<int W, int N>() {
     const unsigned blocks = grid_for(state, tokens, kRowThreads / W, N > 0 ? 16 : 2);
     const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, 1));
     launch(state, lists_kernel<A, W, N>, blocks, kRowThreads, 0, static_cast<const A*>(scores.as<A>()), static_cast<const bool*>(mask.as<bool>()), tokens, int(n),

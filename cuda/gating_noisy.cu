@@ -27,7 +27,7 @@ template <class A> struct Noisy {
 };
 
 template <class A, int W, int N>
-__global__ void __launch_bounds__(kRowThreads) noisy_kernel(Noisy<A> g, A* logits, int32_t* rivals, A* partial, A* memory) {
+__global__ void __launch_bounds__(kRowThreads, 1) noisy_kernel(Noisy<A> g, A* logits, int32_t* rivals, A* partial, A* memory) {
   using Memory = RowMemory<A, W, N>;
   constexpr int kRows = kRowThreads / W;
   const int n = g.n, lane = lane_of_row<W>(), warp = int(threadIdx.x >> 5);
@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(kRowThreads) noisy_kernel(Noisy<A> g, A* logit
       int kth_expert = -1, next_expert = -1;
       A kth = 0, next = 0;
       picker.scan(n, -1, 0, n);
+#pragma unroll 1
       for (int j = 0; j <= g.k && g.k > 0; ++j) {
         SortKey<A> key;
         const int winner = picker.top(key);
@@ -141,7 +142,7 @@ void noisy(const NoisyInputs& in, const TensorView& logits, const TensorView& lo
   with_wide(logits.dtype, [&]<class A>() {
     const Noisy<A> g{in.scores.as<A>(), in.noise.as<A>(), in.mask.as<bool>(), tokens, int(n), int(in.k), A(in.floor)};
     const Scratch partial(state, size_t(pieces) * size_t(n) * sizeof(A));
-    with_row<A>(n, [&]<int W, int N>() {
+    with_few_rows<A>(n, [&]<int W, int N>() {
       const unsigned blocks = grid_for(state, pieces, 1, N > 0 ? 16 : 2);
       const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, kArrays));
       launch(state, noisy_kernel<A, W, N>, blocks, kRowThreads, N > 0 ? kRowWarps * size_t(n) * sizeof(A) : 0, g, logits.as<A>(), rivals.as<int32_t>(), partial.as<A>(), memory.as<A>());

@@ -24,8 +24,8 @@ template <class T> __device__ inline Pack<T, kPack<T>> read_pack(const T* p, int
 }
 
 template <class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads, 2) norm_kernel(const T* x, const T* weight, const T* bias, int64_t rows, int64_t width, Accumulator<T> epsilon, bool whole, Team<kBlock> team,
-                                                              T* y, Accumulator<T>* mean, Accumulator<T>* inverse) {
+__global__ void __launch_bounds__(kRowThreads, 2) norm_kernel(const T* x, const T* weight, const T* bias, int64_t rows, int64_t width, Accumulator<T> epsilon,
+                                                              bool whole, Team<kBlock> team, T* y, Accumulator<T>* mean, Accumulator<T>* inverse) {
   using A = Accumulator<T>;
   constexpr int P = kPack<T>;
   const A share = A(1) / A(width);
@@ -57,15 +57,16 @@ __global__ void __launch_bounds__(kRowThreads, 2) norm_kernel(const T* x, const 
   }
 }
 
-void norm(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y, const TensorView& mean, const TensorView& inverse, double epsilon) {
+void norm(const TensorView& x, const TensorView& weight, const TensorView& bias, const TensorView& y, const TensorView& mean, const TensorView& inverse,
+          double epsilon) {
   const DeviceState& state = state_of(y.device);
   const int64_t rows = x.shape[0], width = x.shape[1];
   with_float(x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
     const bool whole = whole_packs<T>(x.data, width) && aligned_to(weight.data, 16) && aligned_to(bias.data, 16) && aligned_to(y.data, 16);
     with_team<T>(state, rows, width, [&]<bool kBlock>(Team<kBlock> team, unsigned grid) {
-      launch(state, norm_kernel<T, kBlock>, grid, kRowThreads, 0, x.as<const T>(), weight.as<const T>(), bias.as<const T>(), rows, width, A(epsilon), whole, team, y.as<T>(), mean.as<A>(),
-             inverse.as<A>());
+      launch(state, norm_kernel<T, kBlock>, grid, kRowThreads, 0, x.as<const T>(), weight.as<const T>(), bias.as<const T>(), rows, width, A(epsilon), whole,
+             team, y.as<T>(), mean.as<A>(), inverse.as<A>());
     });
   });
 }
@@ -89,8 +90,8 @@ template <class A> struct RowState {
 
 // The sums of a chunk's columns in `down` threads each, joined in order, to partial[width].
 template <class T>
-__device__ inline void write_partial(const Accumulator<T> (&sum)[kPack<T>], Chunk chunk, int across, int down, bool active, int64_t column, int64_t width, Accumulator<T>* parts,
-                                     Accumulator<T>* partial) {
+__device__ inline void write_partial(const Accumulator<T> (&sum)[kPack<T>], Chunk chunk, int across, int down, bool active, int64_t column, int64_t width,
+                                     Accumulator<T>* parts, Accumulator<T>* partial) {
   constexpr int P = kPack<T>;
   if (chunk.down == 1) {
 #pragma unroll
@@ -114,8 +115,8 @@ __device__ inline void write_partial(const Accumulator<T> (&sum)[kPack<T>], Chun
 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads, 2)
-    norm_backward_kernel(const T* x, const T* weight, const T* dy, const Accumulator<T>* mean, const Accumulator<T>* inverse, int64_t rows, int64_t width, bool whole, Chunk chunk, T* dx,
-                         Accumulator<T>* dweight, Accumulator<T>* dbias, int64_t stride) {
+    norm_backward_kernel(const T* x, const T* weight, const T* dy, const Accumulator<T>* mean, const Accumulator<T>* inverse, int64_t rows, int64_t width,
+                         bool whole, Chunk chunk, T* dx, Accumulator<T>* dweight, Accumulator<T>* dbias, int64_t stride) {
   using A = Accumulator<T>;
   constexpr int P = kPack<T>;
   __shared__ RowState<A> states[kDeep * kMaxDown];
@@ -188,8 +189,8 @@ template <class A> struct Gradient {
   __device__ void operator()(int64_t, int64_t column, double sum) const { to[column] = accumulate ? to[column] + A(sum) : A(sum); }
 };
 
-void norm_backward(const TensorView& x, const TensorView& weight, const TensorView& dy, const TensorView& mean, const TensorView& inverse, const TensorView& dx, const TensorView& dweight,
-                   bool accumulate_weight, const TensorView& dbias, bool accumulate_bias) {
+void norm_backward(const TensorView& x, const TensorView& weight, const TensorView& dy, const TensorView& mean, const TensorView& inverse,
+                   const TensorView& dx, const TensorView& dweight, bool accumulate_weight, const TensorView& dbias, bool accumulate_bias) {
   const DeviceState& state = state_of(x.device);
   const int64_t rows = x.shape[0], width = x.shape[1];
   if (width == 0) return;
@@ -200,8 +201,8 @@ void norm_backward(const TensorView& x, const TensorView& weight, const TensorVi
     const Scratch partial(state, size_t(chunks * stride) * sizeof(A));
     A *dw = dweight ? partial.as<A>() : nullptr, *db = dbias ? partial.as<A>() + (dweight ? width : 0) : nullptr;
     const bool whole = whole_packs<T>(x.data, width) && aligned_to(weight.data, 16) && aligned_to(dy.data, 16) && aligned_to(dx.data, 16);
-    launch(state, norm_backward_kernel<T>, unsigned(chunks), kRowThreads, 0, x.as<const T>(), weight.as<const T>(), dy.as<const T>(), mean.as<const A>(), inverse.as<const A>(), rows, width,
-           whole, chunk, dx.as<T>(), dw, db, stride);
+    launch(state, norm_backward_kernel<T>, unsigned(chunks), kRowThreads, 0, x.as<const T>(), weight.as<const T>(), dy.as<const T>(), mean.as<const A>(),
+           inverse.as<const A>(), rows, width, whole, chunk, dx.as<T>(), dw, db, stride);
     if (dweight) join_chunks<Sum>(state, static_cast<const A*>(dw), 1, chunks, stride, width, Gradient<A>{dweight.as<A>(), accumulate_weight});
     if (dbias) join_chunks<Sum>(state, static_cast<const A*>(db), 1, chunks, stride, width, Gradient<A>{dbias.as<A>(), accumulate_bias});
   });
@@ -209,8 +210,8 @@ void norm_backward(const TensorView& x, const TensorView& weight, const TensorVi
 
 // y, or with dx its gradient: the length of a row is found anew, which costs no more reading than dx needs anyway.
 template <class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads, 2) inverse_norms_kernel(const T* x, int64_t rows, int64_t width, Accumulator<T> floor, Accumulator<T> plus, bool whole, Team<kBlock> team,
-                                                                       Accumulator<T>* y, const Accumulator<T>* dy, T* dx) {
+__global__ void __launch_bounds__(kRowThreads, 2) inverse_norms_kernel(const T* x, int64_t rows, int64_t width, Accumulator<T> floor, Accumulator<T> plus,
+                                                                       bool whole, Team<kBlock> team, Accumulator<T>* y, const Accumulator<T>* dy, T* dx) {
   using A = Accumulator<T>;
   constexpr int P = kPack<T>;
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < rows; begin += team.row_step()) {
@@ -240,15 +241,17 @@ void run_inverse_norms(const TensorView& x, double floor, double plus, const Ten
   with_float(x.dtype, [&]<class T>() {
     using A = Accumulator<T>;
     with_team<T>(state, rows, width, [&]<bool kBlock>(Team<kBlock> team, unsigned grid) {
-      launch(state, inverse_norms_kernel<T, kBlock>, grid, kRowThreads, 0, x.as<const T>(), rows, width, A(floor), A(plus), whole_packs<T>(x.data, width) && aligned_to(dx.data, 16), team,
-             y.as<A>(), dy.as<const A>(), dx.as<T>());
+      launch(state, inverse_norms_kernel<T, kBlock>, grid, kRowThreads, 0, x.as<const T>(), rows, width, A(floor), A(plus), whole_packs<T>(x.data, width) &&
+             aligned_to(dx.data, 16), team, y.as<A>(), dy.as<const A>(), dx.as<T>());
     });
   });
 }
 
 void inverse_norms(const TensorView& x, double floor, double plus, const TensorView& y) { run_inverse_norms(x, floor, plus, y, {}, {}); }
 
-void inverse_norms_backward(const TensorView& x, double floor, const TensorView& y, const TensorView& dy, const TensorView& dx) { run_inverse_norms(x, floor, 0, y, dy, dx); }
+void inverse_norms_backward(const TensorView& x, double floor, const TensorView& y, const TensorView& dy, const TensorView& dx) {
+  run_inverse_norms(x, floor, 0, y, dy, dx);
+}
 
 }  // namespace
 

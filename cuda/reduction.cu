@@ -53,7 +53,8 @@ template <class F, class T, bool kBlock> __device__ inline double reduce_row(con
 
 // Rows of a tensor of `pieces` pieces each, a result for each piece.
 template <class F, class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads, 2) reduce_rows_kernel(const T* x, int64_t rows, int64_t pieces, int64_t piece, int64_t width, bool whole, Team<kBlock> team, Results y) {
+__global__ void __launch_bounds__(kRowThreads, 2) reduce_rows_kernel(const T* x, int64_t rows, int64_t pieces, int64_t piece, int64_t width, bool whole,
+                                                                     Team<kBlock> team, Results y) {
   const int64_t items = rows * pieces;
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < items; begin += team.row_step()) {
     const int64_t item = begin + int(threadIdx.x) / team.size, row = item / pieces, at = item % pieces * piece;  // with a block for each row, item is begin
@@ -78,7 +79,8 @@ template <class F, class T> void reduce_rows(const DeviceState& state, const T* 
 }
 
 // in [outer, n, width] -> partial [outer, chunks, width]: a thread has P columns of one chunk.
-template <class F, int P, class T> __global__ void __launch_bounds__(kRowThreads, 2) chunk_kernel(const T* x, int64_t items, int64_t chunks, int64_t n, int64_t width, Accumulator<T>* partial) {
+template <class F, int P, class T>
+__global__ void __launch_bounds__(kRowThreads, 2) chunk_kernel(const T* x, int64_t items, int64_t chunks, int64_t n, int64_t width, Accumulator<T>* partial) {
   using A = Accumulator<T>;
   const F f{};
   const int64_t packs = width / P;
@@ -160,7 +162,8 @@ template <class F, class T> void reduce_all(const DeviceState& state, const T* i
 
 void reduce(Reduction f, const TensorView& x, uint32_t axes, const TensorView& y) {
   const Groups g = groups_of(x.shape, axes);
-  if (std::find(g.reduced.begin(), g.reduced.end(), true) == g.reduced.end()) return elementwise_ops.cast(x, {y.data, y.dtype, y.device, x.shape});  // nothing to reduce
+  const bool nothing = std::find(g.reduced.begin(), g.reduced.end(), true) == g.reduced.end();
+  if (nothing) return elementwise_ops.cast(x, {y.data, y.dtype, y.device, x.shape});
   const double scale = f == Reduction::mean ? 1.0 / (double(x.elements()) / double(std::max<int64_t>(1, y.elements()))) : 1.0;
   with_float(x.dtype, [&]<class T>() {
     const Results out{y.data, y.dtype, scale};
@@ -182,7 +185,8 @@ template <class A> struct Best {
   }
 };
 
-template <class T, bool kBlock> __global__ void __launch_bounds__(kRowThreads, 2) argmax_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, int32_t* y) {
+template <class T, bool kBlock>
+__global__ void __launch_bounds__(kRowThreads, 2) argmax_kernel(const T* x, int64_t rows, int64_t n, bool whole, Team<kBlock> team, int32_t* y) {
   using A = Accumulator<T>;
   __shared__ Best<A> parts[kRowThreads / 32];
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < rows; begin += team.row_step()) {

@@ -20,8 +20,8 @@ struct Layout {
 
 // P pairs at a time; what is not turned is copied C elements at a time.
 template <int P, int C, bool kInterleaved, class T>
-__global__ void __launch_bounds__(kThreads) rotary_kernel(const T* x, const Accumulator<T>* cosine, const Accumulator<T>* sine, const int32_t* positions, Layout l, Accumulator<T> sign, T* y,
-                                                          FaultSlot fault) {
+__global__ void __launch_bounds__(kThreads) rotary_kernel(const T* x, const Accumulator<T>* cosine, const Accumulator<T>* sine, const int32_t* positions,
+                                                          Layout l, Accumulator<T> sign, T* y, FaultSlot fault) {
   using A = Accumulator<T>;
   const int turned = l.pairs / P, units = turned + (l.width - 2 * l.pairs) / C, items = l.heads * units;
   for (int64_t t = int64_t(blockIdx.x) * blockDim.y + threadIdx.y; t < l.tokens; t += int64_t(gridDim.x) * blockDim.y) {
@@ -38,7 +38,8 @@ __global__ void __launch_bounds__(kThreads) rotary_kernel(const T* x, const Accu
         *reinterpret_cast<Pack<T, C>*>(y + at) = *reinterpret_cast<const Pack<T, C>*>(x + at);
         continue;
       }
-      const auto c = *reinterpret_cast<const Pack<A, P>*>(cosine + position * l.pairs + unit * P), s = *reinterpret_cast<const Pack<A, P>*>(sine + position * l.pairs + unit * P);
+      const auto c = *reinterpret_cast<const Pack<A, P>*>(cosine + position * l.pairs + unit * P);
+      const auto s = *reinterpret_cast<const Pack<A, P>*>(sine + position * l.pairs + unit * P);
       if constexpr (kInterleaved) {
         const int64_t at = row + unit * 2 * P;
         Pack<T, 2 * P> p;
@@ -82,8 +83,8 @@ void rotary(const TensorView& x, const TensorView& cosine, const TensorView& sin
     const auto run = [&]<int P, int kCopied, bool kInterleaved>() {
       const int64_t items = int64_t(l.heads) * (l.pairs / P + (l.width - 2 * l.pairs) / kCopied);
       const unsigned across = unsigned(std::bit_ceil(uint64_t(std::clamp<int64_t>(items, 1, kThreads)))), down = kThreads / across;
-      launch(state, rotary_kernel<P, kCopied, kInterleaved, T>, grid_for(state, l.tokens, down), dim3(across, down), 0, x.as<const T>(), cosine.as<const A>(), sine.as<const A>(),
-             positions.as<const int32_t>(), l, inverse ? A(-1) : A(1), y.as<T>(), fault);
+      launch(state, rotary_kernel<P, kCopied, kInterleaved, T>, grid_for(state, l.tokens, down), dim3(across, down), 0, x.as<const T>(), cosine.as<const A>(),
+             sine.as<const A>(), positions.as<const int32_t>(), l, inverse ? A(-1) : A(1), y.as<T>(), fault);
     };
     const bool aligned = l.width % C == 0 && aligned_to(x.data, 16) && aligned_to(y.data, 16) && aligned_to(cosine.data, 16) && aligned_to(sine.data, 16);
     if (interleaved) {

@@ -6,8 +6,8 @@
 
 #include <bit>
 
-#include "cuda/core/block.h"
 #include "cuda/core/convert.h"
+#include "cuda/core/scan.h"
 
 namespace libmoe::cuda {
 namespace {
@@ -15,7 +15,8 @@ namespace {
 constexpr int kThreads = 256;
 
 // `across` threads share a row, kThreads / across rows go side by side; grid.y cuts long rows.
-template <class Unit> __global__ void __launch_bounds__(kThreads) gather_kernel(const Unit* x, const int32_t* index, int64_t n, int64_t rows, int64_t units, Unit* y, FaultSlot fault) {
+template <class Unit>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const Unit* x, const int32_t* index, int64_t n, int64_t rows, int64_t units, Unit* y, FaultSlot fault) {
   const int64_t first = int64_t(blockIdx.y) * blockDim.x + threadIdx.x, step = int64_t(gridDim.y) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.y + threadIdx.y; i < n; i += int64_t(gridDim.x) * blockDim.y) {
     const int64_t row = index[i];
@@ -51,37 +52,21 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const int32_t* keys, in
   }
 }
 
-// counts becomes its exclusive running sum. One block of whole warps.
-constexpr int kScanThreads = 1024;
-__global__ void __launch_bounds__(kScanThreads) scan_kernel(int32_t* counts, int64_t n) {
-  __shared__ int sums[32];
-  const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
+// counts becomes its exclusive running sum. One block.
+template <int kScanThreads> __global__ void __launch_bounds__(kScanThreads) scan_kernel(int32_t* counts, int64_t n) {
   int carry = 0;
-  for (int64_t begin = 0; begin < n; begin += blockDim.x) {
+  for (int64_t begin = 0; begin < n; begin += kScanThreads) {
     const int64_t i = begin + threadIdx.x;
-    const int own = i < n ? counts[i] : 0;
-    int upto = own;
-#pragma unroll
-    for (int d = 1; d < 32; d <<= 1) {
-      const int other = __shfl_up_sync(kFullWarp, upto, d);
-      if (int(lane) >= d) upto += other;
-    }
-    if (lane == 31) sums[warp] = upto;
-    __syncthreads();
-    int before = carry, total = 0;
-    for (unsigned w = 0; w < blockDim.x / 32; ++w) {
-      if (w < warp) before += sums[w];
-      total += sums[w];
-    }
-    if (i < n) counts[i] = before + upto - own;
+    int total;
+    const int before = block_exclusive<kScanThreads>(i < n ? counts[i] : 0, total);
+    if (i < n) counts[i] = carry + before;
     carry += total;
-    __syncthreads();
   }
 }
 
 // Without `from`, the position of a key is its place in `keys`.
-__global__ void __launch_bounds__(kThreads) place_kernel(const int32_t* keys, const int32_t* from, int64_t n, uint32_t limit, int shift, int64_t tiles, const int32_t* starts,
-                                                         uint32_t* keys_to, int32_t* to) {
+__global__ void __launch_bounds__(kThreads) place_kernel(const int32_t* keys, const int32_t* from, int64_t n, uint32_t limit, int shift, int64_t tiles,
+                                                         const int32_t* starts, uint32_t* keys_to, int32_t* to) {
   __shared__ int next[kWarps][kBins];
   const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
   int* mine = next[warp];
@@ -155,7 +140,8 @@ SortedPositions::SortedPositions(const DeviceState& state, const int32_t* keys, 
     positions_ = ints + (pass & 1) * 2 * n + n;
     const unsigned grid = grid_for(state, tiles, 1, 4);
     launch(state, count_kernel, grid, kThreads, 0, keys_from, n, uint32_t(limit), pass * 8, tiles, counts, pass == 0 ? fault : FaultSlot{});
-    launch(state, scan_kernel, tiles ? 1u : 0u, unsigned(std::min<int64_t>(kScanThreads, tiles * kBins)), 0, counts, tiles * kBins);
+    if (tiles == 1) launch(state, scan_kernel<kBins>, 1, kBins, 0, counts, int64_t(kBins));
+    else launch(state, scan_kernel<1024>, tiles ? 1 : 0, 1024, 0, counts, tiles * kBins);
     launch(state, place_kernel, grid, kThreads, 0, keys_from, from, n, uint32_t(limit), pass * 8, tiles, static_cast<const int32_t*>(counts), keys_, positions_);
     keys_from = reinterpret_cast<const int32_t*>(keys_);
     from = positions_;

@@ -167,7 +167,8 @@ void copy_strided(const TensorView& x, const TensorView& y, const StridedCopy& b
   if (w.from[inner] == 1 && w.to[inner] == 1) {
     const auto fits = [&](int64_t bytes) {
       const int64_t per = bytes / size;
-      bool all = w.sizes[inner] % per == 0 && w.from_offset % per == 0 && w.to_offset % per == 0 && aligned_to(x.data, size_t(bytes)) && aligned_to(y.data, size_t(bytes));
+      bool all = w.sizes[inner] % per == 0 && w.from_offset % per == 0 && w.to_offset % per == 0;
+      all = all && aligned_to(x.data, size_t(bytes)) && aligned_to(y.data, size_t(bytes));
       for (int i = 0; i < inner; ++i) all = all && w.from[i] % per == 0 && w.to[i] % per == 0;
       return all;
     };
@@ -207,7 +208,9 @@ void read_host(const HostBox& x, const TensorView& y) {
   const Walk w = merged(box);
   const bool in_order = w.rank == 1 && w.from[0] == 1, as_is = x.dtype == y.dtype;
   // From pageable memory: the driver has copied it aside when the call returns, so that the caller may unmap the file.
-  const auto upload = [&](void* to, const char* from, int64_t bytes) { check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, state.compute), "copying to the device"); };
+  const auto upload = [&](void* to, const char* from, int64_t bytes) {
+    check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, state.compute), "copying to the device");
+  };
   if (in_order && as_is) return upload(y.data, x.data, y.elements() * size);
 
   int64_t inner_span = 1;  // elements of the source that one step of the first axis covers

@@ -53,7 +53,8 @@ void softmax(const TensorView& x, const TensorView& y, bool logarithm) {
 }
 
 template <class T, bool kBlock>
-__global__ void __launch_bounds__(kRowThreads, 2) softmax_backward_kernel(const T* y, const T* dy, int64_t rows, int64_t width, bool logarithm, bool whole, Team<kBlock> team, T* dx) {
+__global__ void __launch_bounds__(kRowThreads, 2) softmax_backward_kernel(const T* y, const T* dy, int64_t rows, int64_t width, bool logarithm, bool whole,
+                                                                          Team<kBlock> team, T* dx) {
   using A = Accumulator<T>;
   constexpr int P = kPack<T>;
   for (int64_t begin = int64_t(blockIdx.x) * (kRowThreads / team.size); begin < rows; begin += team.row_step()) {

@@ -198,5 +198,11 @@ function main([command, file]) {
     console.log(`${state(source, now).padEnd(12)} ${source}  ${now.files[source]?.passed.join('; ') ?? ''}`);
 }
 
-if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url))
-  main(process.argv.slice(2));
+if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  try {
+    main(process.argv.slice(2));
+  } catch (error) {
+    console.error(`ERR_LIBMOE_STATE: ${error.message}`);
+    process.exit(1);
+  }
+}

@@ -19,19 +19,24 @@ def mixed(size, seed):
     return h
 
 
+def on_device(x):
+    """Where torch.set_default_device says that new tensors go."""
+    return x.to(torch.get_default_device())
+
+
 def tensor(spec, dtype, train=False):
     if "values" in spec:
-        return torch.tensor(spec["values"]).view(spec["shape"])
+        return torch.tensor(spec["values"]).view(spec["shape"])  # on the default device
     size = math.prod(spec["shape"])
     h = mixed(size, spec["seed"])
     if "below" in spec:
-        return torch.from_numpy((h % np.uint32(spec["below"])).astype(np.int64)).view(spec["shape"])
+        return on_device(torch.from_numpy((h % np.uint32(spec["below"])).astype(np.int64))).view(spec["shape"])
     factor = 1.7 * spec.get("scale", 1)
     data = np.empty(size, np.float32)
     for at in range(0, size, 1 << 22):
         piece = slice(at, at + (1 << 22))
         data[piece] = (h[piece] / 2.0**32 * 2 - 1) * factor
-    value = torch.from_numpy(data).view(spec["shape"]).to(DTYPES[spec.get("dtype", dtype)])
+    value = on_device(torch.from_numpy(data)).view(spec["shape"]).to(DTYPES[spec.get("dtype", dtype)])
     return value.requires_grad_(train and spec.get("grad", False))
 
 
@@ -39,5 +44,5 @@ def sampled(x):
     flat = x.detach().reshape(-1)
     size = flat.numel()
     if size > SAMPLES:
-        flat = flat[torch.from_numpy(np.arange(SAMPLES, dtype=np.int64) * 1000003 % size)]
+        flat = flat[on_device(torch.from_numpy(np.arange(SAMPLES, dtype=np.int64) * 1000003 % size))]
     return flat.double().tolist()

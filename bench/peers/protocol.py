@@ -10,7 +10,9 @@ import sys
 import time
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--mode", default="default", choices=["default", "medium", "tuned"])
+# On the CPU a setting of PyTorch; on a GPU one of the ways of moe_layer.py.
+parser.add_argument("--mode", default="default", choices=["default", "medium", "tuned", "sort_loop", "grouped_mm", "triton", "dense"])
+parser.add_argument("--device", default="cpu")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
 
@@ -23,7 +25,11 @@ if args.mode == "tuned" and os.environ.get("LIBMOE_PEER_TUNED") != "1":
 import torch  # noqa: E402
 
 torch.set_num_threads(args.threads)
-if args.mode != "default":
+ON_GPU = args.device != "cpu"
+if ON_GPU:
+    # Inputs are made on the host and copied by inputs.tensor; what the methods make is made on the GPU.
+    torch.set_default_device(args.device)
+elif args.mode != "default":
     torch.set_float32_matmul_precision("medium")
 
 
@@ -50,6 +56,22 @@ class Work:
         self.run, self.results, self.method = run, results, method
 
 
+def seconds(run, count):
+    """Time of `count` calls: the GPU's own between two events, as bench/device-time.ts has it."""
+    if not ON_GPU:
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        return time.perf_counter() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(count):
+        run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
 def serve(make):
     work = None
     for line in sys.stdin:
@@ -58,7 +80,7 @@ def serve(make):
             if "setup" in message:
                 made = make(message["setup"])
                 work = made if isinstance(made, Work) else Work(made)
-                answer = {"ready": True, "torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+                answer = {"ready": True, "torch": torch.__version__, "capability": torch.cuda.get_device_name() if ON_GPU else torch.backends.cpu.get_cpu_capability()}
                 if work.method:
                     answer["method"] = work.method
             elif "results" in message:
@@ -66,10 +88,7 @@ def serve(make):
             elif "memory" in message:
                 answer = {"bytes": _growth(work.run)}
             else:
-                start = time.perf_counter()
-                for _ in range(message["run"]):
-                    work.run()
-                answer = {"seconds": time.perf_counter() - start}
+                answer = {"seconds": seconds(work.run, message["run"])}
         except Exception as error:  # the runner prints it beside the case
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

@@ -46,7 +46,9 @@ struct AttentionTile {
 inline __host__ __device__ int64_t slots_before(int64_t offset, int64_t sequence, int rows, int size) { return offset * rows / size + sequence; }
 inline unsigned attention_grid(const AttentionCall& call, int rows, int size) {
   const int64_t blocks = slots_before(call.tokens, call.sequences, rows, size) * call.heads;
-  if (blocks > 0x7fffffff || call.tokens * call.group > 0x7fffffff) fail("ERR_LIBMOE_UNSUPPORTED", "attention: " + std::to_string(call.tokens) + " tokens are more than one call takes; split the batch");
+  if (blocks > 0x7fffffff || call.tokens * call.group > 1 << 30)
+    fail("ERR_LIBMOE_UNSUPPORTED",
+         "attention: expected at most 2^30 tokens times query heads per key head, got " + std::to_string(call.tokens) + " tokens; split the batch");
   return unsigned(blocks > 1 ? blocks : 1);  // one block at least, which looks at the offsets
 }
 
@@ -152,7 +154,8 @@ struct AttentionGradients {
 
 namespace sm80 {
 void attention_forward(const DeviceState& state, const AttentionCall& call, const AttentionTensors& t);
-void attention_backward(const DeviceState& state, const AttentionCall& call, const AttentionGradients& t);
+// False, and nothing done, where a block of this device has too little shared memory.
+bool attention_backward(const DeviceState& state, const AttentionCall& call, const AttentionGradients& t);
 }  // namespace sm80
 
 }  // namespace libmoe::cuda

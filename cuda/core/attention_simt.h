@@ -54,7 +54,7 @@ template <class A, class Rows> __device__ inline void add_weighted(A* sums, A fa
   }
 }
 
-// Copies the rows that this block keeps; each thread copies what it alone reads later in scores_of's row, so a barrier is stage()'s.
+// Copies the rows that this block keeps. The barriers of stage() come before anything is read.
 template <class A, class Rows> __device__ inline void keep(A* own, int width, A factor, const Rows& rows) {
   const int r = int(threadIdx.x) / kLanes;
   const auto* row = rows(r);
@@ -74,7 +74,8 @@ template <class F, class A> __device__ inline A row_all(A x, F f = {}) {
 inline void require_shared(const DeviceState& state, size_t bytes, const AttentionCall& call) {
   if (bytes > state.shared_bytes)
     fail("ERR_LIBMOE_UNSUPPORTED", "attention: heads of width " + std::to_string(call.width) + " and value width " + std::to_string(call.value_width) + " need " +
-                                       std::to_string(bytes) + " bytes of shared memory, this device gives " + std::to_string(state.shared_bytes) + "; use narrower heads or the CPU");
+                                       std::to_string(bytes) + " bytes of shared memory, this device gives " + std::to_string(state.shared_bytes) +
+                                       "; use narrower heads or the CPU");
 }
 
 void forward(const DeviceState& state, Dtype dtype, const AttentionCall& call, const AttentionTensors& t);

@@ -11,7 +11,8 @@ constexpr int kSumColumns = 32, kSumLanes = 16;
 
 // Rows of partials are `stride` apart; finish(outer, column, result) writes.
 template <class F, class A, class Finish>
-__global__ void __launch_bounds__(kSumColumns* kSumLanes) join_chunks_kernel(const A* partial, int64_t outer, int64_t chunks, int64_t stride, int64_t width, Finish finish) {
+__global__ void __launch_bounds__(kSumColumns* kSumLanes) join_chunks_kernel(const A* partial, int64_t outer, int64_t chunks, int64_t stride, int64_t width,
+                                                                             Finish finish) {
   __shared__ double parts[kSumLanes][kSumColumns];
   const F f{};
   const int64_t tiles = (width + kSumColumns - 1) / kSumColumns;
@@ -32,9 +33,10 @@ __global__ void __launch_bounds__(kSumColumns* kSumLanes) join_chunks_kernel(con
   }
 }
 
-template <class F, class A, class Finish> void join_chunks(const DeviceState& state, const A* partial, int64_t outer, int64_t chunks, int64_t stride, int64_t width, Finish finish) {
-  launch(state, join_chunks_kernel<F, A, Finish>, grid_for(state, outer * blocks_for(width, kSumColumns), 1, 4), dim3(kSumColumns, kSumLanes), 0, partial, outer, chunks, stride, width,
-         finish);
+template <class F, class A, class Finish>
+void join_chunks(const DeviceState& state, const A* partial, int64_t outer, int64_t chunks, int64_t stride, int64_t width, Finish finish) {
+  launch(state, join_chunks_kernel<F, A, Finish>, grid_for(state, outer * blocks_for(width, kSumColumns), 1, 4), dim3(kSumColumns, kSumLanes), 0, partial,
+         outer, chunks, stride, width, finish);
 }
 
 }  // namespace libmoe::cuda

@@ -12,7 +12,8 @@ enum class RowSum { onto, add, overwrite };  // onto: what y holds is the first 
 constexpr int kRowSumThreads = 256;
 
 template <int P, class T, class Y>
-__global__ void __launch_bounds__(kRowSumThreads, 2) row_sum_kernel(const uint32_t* keys, const int32_t* positions, int64_t n, int64_t rows, int64_t width, const T* x, Y* y, RowSum mode) {
+__global__ void __launch_bounds__(kRowSumThreads, 2) row_sum_kernel(const uint32_t* keys, const int32_t* positions, int64_t n, int64_t rows, int64_t width,
+                                                                    const T* x, Y* y, RowSum mode) {
   using A = Accumulator<T>;
   constexpr int kAhead = 8;
   const unsigned lane = threadIdx.x & 31u;
@@ -65,11 +66,13 @@ __global__ void __launch_bounds__(kRowSumThreads, 2) row_sum_kernel(const uint32
 }
 
 // x [n, width], y [rows, width], index [n]; an index outside the rows is reported as `what` and its row of x left out.
-template <class T, class Y> void sum_rows(DeviceState& state, const int32_t* index, int64_t n, int64_t rows, int64_t width, const T* x, Y* y, RowSum mode, const char* what) {
+template <class T, class Y>
+void sum_rows(DeviceState& state, const int32_t* index, int64_t n, int64_t rows, int64_t width, const T* x, Y* y, RowSum mode, const char* what) {
   const SortedPositions sorted(state, index, n, rows, fault_slot(state, {"ERR_LIBMOE_ARGUMENT", what, 0, rows - 1}));
   const auto run = [&]<int P>() {
     const int64_t tiles = blocks_for(width, 32 * P);
-    launch(state, row_sum_kernel<P, T, Y>, grid_for(state, n * tiles, kRowSumThreads / 32), kRowSumThreads, 0, sorted.keys(), sorted.positions(), n, rows, width, x, y, mode);
+    launch(state, row_sum_kernel<P, T, Y>, grid_for(state, n * tiles, kRowSumThreads / 32), kRowSumThreads, 0, sorted.keys(), sorted.positions(), n, rows,
+           width, x, y, mode);
   };
   constexpr int P = kPack<T>;
   if (width % P == 0 && aligned_to(x, 16) && aligned_to(y, 16)) run.template operator()<P>();

@@ -1,8 +1,6 @@
 #pragma once
 // How tokens are cut into pieces whose partial sums are added in a fixed order: 64 tokens of one sequence each. The number of pieces is known on the device alone, so pieces
 // are numbered with gaps: sequence s begins at number floor(begin / 64) + s, which leaves room for all of its pieces.
-#include <algorithm>
-
 #include "cuda/core/fault.h"
 #include "cuda/core/runtime.h"
 
@@ -24,7 +22,11 @@ struct TokenPieces {
   __host__ __device__ int64_t bound() const { return tokens / kTokenPiece + sequences; }
 
   // Offsets that do not ascend are a fault; what is read stays inside the tensors all the same.
-  __device__ int64_t begin_of(int64_t s) const { return !offsets ? (s ? tokens : 0) : std::clamp<int64_t>(offsets[s], 0, tokens); }
+  __device__ int64_t begin_of(int64_t s) const {
+    if (!offsets) return s ? tokens : 0;
+    const int64_t begin = offsets[s];
+    return begin < 0 ? 0 : begin < tokens ? begin : tokens;
+  }
   __device__ int64_t first_of(int64_t s) const { return begin_of(s) / kTokenPiece + s; }
   __device__ int64_t count_of(int64_t s) const {
     const int64_t length = begin_of(s + 1) - begin_of(s);

@@ -87,7 +87,7 @@ template <class T> struct UpEpilogue {
       with_activation(activation, [&]<Activation F>() {
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-          v[j] = activate<F>(v[j]);
+          v[j] = activate<F, std::is_same_v<T, bf16>>(v[j]);
           if (gated) v[j] *= up_factor<F>(up[j]);
         }
       });
@@ -126,7 +126,7 @@ template <class T> struct SlopeEpilogue {
         with_activation(activation, [&]<Activation F>() {
 #pragma unroll
           for (int j = 0; j < 8; ++j) {
-            A a = activate<F>(gate[j]), d = w * g[j];
+            A a = activate<F, std::is_same_v<T, bf16>>(gate[j]), d = w * g[j];
             if (gated) {
               const A factor = up_factor<F>(up[j]);
               up[j] = up_slope<F>(up[j], d * a);
@@ -135,7 +135,7 @@ template <class T> struct SlopeEpilogue {
             }
             if (j < count) product = fma(g[j], a, product);
             g[j] = w * a;
-            gate[j] = d * slope<F>(gate[j]);
+            gate[j] = d * slope<F, std::is_same_v<T, bf16>>(gate[j]);
           }
         });
         store_eight(dz + at * full + column, count, whole, gate);

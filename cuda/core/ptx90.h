@@ -6,9 +6,10 @@
 
 namespace libmoe::cuda::ptx {
 
-// How wgmma finds a bf16 operand in shared memory: a descriptor of 64 bits. The start address in bits 0 to 13, the leading and the stride dimension's byte offset in bits
-// 16 to 29 and 32 to 45, each without its lowest 4 bits; the base offset, 0 where a pattern of 1024 bytes begins at a multiple of it, in bits 49 to 51; in bits 62 and 63 the
-// swizzle, 1 for 128 bytes: the 16-byte pieces of a row of 128 bytes are permuted by exclusive or of address bits 4 to 6 with bits 7 to 9, as the copy engine does.
+// How wgmma finds a bf16 operand in shared memory: a descriptor of 64 bits. The start address in bits 0 to 13, the leading and the stride dimension's byte
+// offset in bits 16 to 29 and 32 to 45, each without its lowest 4 bits; the base offset, 0 where a pattern of 1024 bytes begins at a multiple of it, in bits
+// 49 to 51; in bits 62 and 63 the swizzle, 1 for 128 bytes: the 16-byte pieces of a row of 128 bytes are permuted by exclusive or of address bits 4 to 6 with
+// bits 7 to 9, as the copy engine does.
 // K-major (rows of 64 k): the stride offset leads from 8 rows of m or n to the next 8; the leading offset is not used.
 // MN-major (rows of 64 m or n, one per k): the stride offset leads from 8 k to the next 8, the leading offset from 64 of m or n to the next 64.
 __device__ inline uint64_t matrix_descriptor(uint32_t address, uint32_t leading_bytes, uint32_t stride_bytes) {
@@ -23,7 +24,9 @@ __device__ inline uint64_t matrix_descriptor(uint32_t address, uint32_t leading_
 namespace libmoe::cuda::ptx {
 
 // An mbarrier is 8 bytes of shared memory. Its phase ends when `arrivals` arrivals and all bytes that were announced have come; then the next begins.
-__device__ inline void mbarrier_init(uint32_t barrier, uint32_t arrivals) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory"); }
+__device__ inline void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
 // Makes initialised barriers known to the copy engine.
 __device__ inline void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 __device__ inline void mbarrier_arrive(uint32_t barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
@@ -49,7 +52,8 @@ __device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.sha
 
 // A box of a tensor map, its first element at x (innermost), y, z, to shared memory; what lies outside the tensor arrives as zeros and counts as bytes all the same.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int y, int z) {
-  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to), "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to), "l"(map),
+               "r"(barrier), "r"(x), "r"(y), "r"(z)
                : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
@@ -58,8 +62,8 @@ __device__ inline void prefetch_map(const CUtensorMap* map) { asm volatile("pref
 template <int N> __device__ inline void registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ inline void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 
-// d [64, N] += a [64, 16] b [16, N] by the four warps of a warp group; a and b are descriptors of shared memory. Element i of d belongs to row 16 warp + lane / 4 + 8 (i / 2 % 2)
-// and column 8 (i / 4) + 2 (lane % 4) + i % 2. d may be neither read nor written before wgmma_wait.
+// d [64, N] += a [64, 16] b [16, N] by the four warps of a warp group; a and b are descriptors of shared memory. Element i of d belongs to row
+// 16 warp + lane / 4 + 8 (i / 2 % 2) and column 8 (i / 4) + 2 (lane % 4) + i % 2. d may be neither read nor written before wgmma_wait.
 template <bool kMnMajorA, bool kMnMajorB> __device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.eq.u32 p, 1, 1;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"

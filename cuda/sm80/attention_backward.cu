@@ -2,12 +2,13 @@
 // With P the weights (computed again from log_sum), G the gradient of the output and S' = P (G V^T - delta) that of the scores:
 //   a block that keeps 128 columns walks over their keys:              dQ = scale S' K                     three products
 //   a block that keeps 128 keys walks over the columns that see them:  dK = scale S'^T Q,  dV = P^T G       four products
-// Floor: 7 products of 2 FLOP per column, visible key and channel (5 would do if blocks added into each other's results); with 128 kept rows a streamed one gives 256
-// FLOP per byte or more: bound by the tensor cores. Both are one kernel: "own" rows are kept in shared memory, tiles of 64 "other" rows stream past.
+// Floor: 7 products of 2 FLOP per column, visible key and channel (5 would do if blocks added into each other's results); with 128 kept rows a streamed one gives
+// 256 FLOP per byte or more: bound by the tensor cores. Both are one kernel: "own" rows are kept in shared memory, tiles of 64 "other" rows stream past.
 //
 // 8 warps of 16 own rows each. A warp computes 16 x 16J scores and products G V^T at a time and turns them in registers into the left operands of the sums, so
-// nothing but the rows themselves goes through shared memory. Registers: sums of D (and DV for keys) / 2 per thread, at most 192, beside 16 J for scores. Shared memory: own
-// rows and two stages of other rows, 128 KiB at width 128; one stage at 192. Heads of a group are neighbouring columns: their sums run in order.
+// nothing but the rows themselves goes through shared memory. Budget: 255 registers, of which D / 2 for sums (and DV / 2 more where keys are kept, 192 in all at
+// most) and 16 J for scores. Shared memory: own rows and two stages of other rows, 130 KiB at width 128; one stage where two do not fit (145 KiB at width 192).
+// The heads of a group are neighbouring columns: their sums run in order.
 #include "cuda/sm80/attention_tile.h"
 
 namespace libmoe::cuda::sm80 {
@@ -17,7 +18,7 @@ constexpr int kThreads = 256, kOwnTile = 128, kOtherTile = 64;
 
 struct BackwardPlan {
   float scale = 1;
-  int access = 2, value_access = 2;
+  int access = 2, value_access = 2, stages = 1;
   bool pairs = false, value_pairs = false;  // of gradients
 };
 struct BackwardPointers {
@@ -32,7 +33,6 @@ struct Statistics {
   int first[kOtherTile], last[kOtherTile];       // keys that it sees
 };
 
-template <int D, int DV> constexpr int kStages = D + DV > 256 ? 1 : 2;
 template <int D, int DV> constexpr uint32_t kStageBytes = tile_bytes<D>(kOtherTile) + tile_bytes<DV>(kOtherTile) + sizeof(Statistics);
 template <int D, int DV> constexpr uint32_t kOwnBytes = tile_bytes<D>(kOwnTile) + tile_bytes<DV>(kOwnTile);
 // Blocks of 16 other rows at a time, as many as the registers allow.
@@ -44,7 +44,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
   if (!find_tile<!kKeys>(call, kKeys ? 1 : call.group, kOwnTile, tile)) return;
   const AttentionSequence& s = tile.sequence;
   const int lane = int(threadIdx.x) % 32, warp_row = int(threadIdx.x) / 32 * 16, own = tile.begin + warp_row;  // first row of this warp
-  const int columns = s.queries * call.group, end = kKeys ? s.keys : columns, others = kKeys ? columns : s.keys;
+  const int columns = s.queries * call.group, end = kKeys ? s.keys : columns;
   unsigned char* const shared = dynamic_shared<unsigned char>();
   const uint32_t address = ptx::shared_address(shared), own_at = rows_address<D>(address, warp_row, lane),
                  own_values_at = rows_address<DV>(address + tile_bytes<D>(kOwnTile), warp_row, lane);
@@ -61,12 +61,13 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
     range = {all.first, all.last};
   }
 
+  const auto sought = [&](int i) { return i >= range.first && i <= range.last; };
   const auto load_others = [&](int begin, int stage) {
     const uint32_t at = kOwnBytes<D, DV> + uint32_t(stage) * kStageBytes<D, DV>;
     load_tile<D, kOtherTile, kThreads>(at, call.width, plan.access, t.other,
-                                       [&](int r) -> const bf16* { return begin + r < others ? t.other + row_of(begin + r, !kKeys) * call.width : nullptr; });
+                                       [&](int r) -> const bf16* { return sought(begin + r) ? t.other + row_of(begin + r, !kKeys) * call.width : nullptr; });
     load_tile<DV, kOtherTile, kThreads>(at + tile_bytes<D>(kOtherTile), call.value_width, plan.value_access, t.other_values, [&](int r) -> const bf16* {
-      return begin + r < others ? t.other_values + row_of(begin + r, !kKeys) * call.value_width : nullptr;
+      return sought(begin + r) ? t.other_values + row_of(begin + r, !kKeys) * call.value_width : nullptr;
     });
     if constexpr (kKeys) {
       if (threadIdx.x < kOtherTile) {
@@ -132,7 +133,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
 #pragma unroll 1
   for (; begin <= range.last; begin += kOtherTile) {
     const bool more = begin + kOtherTile <= range.last;
-    if constexpr (kStages<D, DV> == 2) {
+    if (plan.stages == 2) {
       if (more) load_others(begin + kOtherTile, stage ^ 1);
       else ptx::cp_async_commit();
       ptx::cp_async_wait<1>();
@@ -220,7 +221,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
       }
     }
     __syncthreads();  // all have used this stage
-    if constexpr (kStages<D, DV> == 2) stage ^= 1;
+    if (plan.stages == 2) stage ^= 1;
     else if (more) load_others(begin + kOtherTile, 0);
   }
 
@@ -242,7 +243,7 @@ template <int D, int DV, bool kKeys> __global__ void __launch_bounds__(kThreads,
 
 }  // namespace
 
-void attention_backward(const DeviceState& state, const AttentionCall& call, const AttentionGradients& g) {
+bool attention_backward(const DeviceState& state, const AttentionCall& call, const AttentionGradients& g) {
   BackwardPlan plan;
   plan.scale = float(call.scale);
   plan.access = row_access(call.width, g.q, g.k);
@@ -252,13 +253,18 @@ void attention_backward(const DeviceState& state, const AttentionCall& call, con
   const auto in = [](const void* p) { return static_cast<const bf16*>(p); };
   const auto out = [](void* p) { return static_cast<bf16*>(p); };
   const auto *log_sum = static_cast<const float*>(g.log_sum), *delta = static_cast<const float*>(g.delta);
+  bool done = true;
   with_widths(call, [&]<int D, int DV>() {
-    constexpr uint32_t kBytes = kOwnBytes<D, DV> + kStages<D, DV> * kStageBytes<D, DV>;
-    launch(state, backward_kernel<D, DV, false>, attention_grid(call, call.group, kOwnTile), kThreads, kBytes, call, plan,
+    plan.stages = kOwnBytes<D, DV> + 2 * kStageBytes<D, DV> <= state.shared_bytes ? 2 : 1;
+    const size_t bytes = kOwnBytes<D, DV> + size_t(plan.stages) * kStageBytes<D, DV>;
+    done = bytes <= state.shared_bytes;
+    if (!done) return;
+    launch(state, backward_kernel<D, DV, false>, attention_grid(call, call.group, kOwnTile), kThreads, bytes, call, plan,
            BackwardPointers{in(g.q), in(g.d_out), in(g.k), in(g.v), log_sum, delta, out(g.dq), nullptr});
-    launch(state, backward_kernel<D, DV, true>, attention_grid(call, 1, kOwnTile), kThreads, kBytes, call, plan,
+    launch(state, backward_kernel<D, DV, true>, attention_grid(call, 1, kOwnTile), kThreads, bytes, call, plan,
            BackwardPointers{in(g.k), in(g.v), in(g.q), in(g.d_out), log_sum, delta, out(g.dk), out(g.dv)});
   });
+  return done;
 }
 
 }  // namespace libmoe::cuda::sm80

@@ -4,8 +4,8 @@
 // sequence leave the rest in the second-level cache. With 128 columns a tile has 256 FLOP per byte of keys and values: bound by the tensor cores. Decoding has a
 // tile of few columns and is bound by reading the cache of keys.
 //
-// One block of 4 warps per (tile of columns, key head). A warp owns 32 columns (16 where the widths are 192, for the registers) and all their sums: at value width
-// 128, 128 registers of sums and 64 of scores. Its operands from shared memory serve both halves of its columns: 6 ldmatrix per 16 mma. The columns' queries stay
+// One block of 4 warps per (tile of columns, key head). A warp owns 32 columns (16 where the widths are 192) and all their sums. Budget: 255 registers, at value width
+// 128 these are 128 of sums and 64 of scores. Its operands from shared memory serve both halves of its columns: 6 ldmatrix per 16 mma. The columns' queries stay
 // in shared memory; keys and values have one buffer each and are copied in turn, values while the scores are computed, the next keys while the values are
 // used: 64 KiB at width 128, two blocks to a multiprocessor. Sums of a column run over its keys in one order, whatever the tile: every output has the
 // same bits from `attention` and from `attention_cached`.
@@ -26,7 +26,8 @@ template <int D, int DV> constexpr int kHalves = D <= 128 ? 2 : 1;  // times 16 
 template <int D, int DV> constexpr int kColumnTile = kThreads / 2 * kHalves<D, DV>;
 
 template <int D, int DV>
-__global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call, ForwardPlan plan, const bf16* q, const bf16* k, const bf16* v, const bf16* sinks, bf16* out, float* log_sum) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call, ForwardPlan plan, const bf16* q, const bf16* k, const bf16* v, const bf16* sinks,
+                                                              bf16* out, float* log_sum) {
   constexpr int M = kHalves<D, DV>, kTile = kColumnTile<D, DV>;
   AttentionTile tile;
   if (!find_tile<true>(call, call.group, kTile, tile)) return;
@@ -188,7 +189,8 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(AttentionCall call
       const float share = 1.0f / sum;
 #pragma unroll
       for (int n = 0; n < DV / 8; ++n)
-        store_pair(out + row * call.value_width, n * 8 + lane % 4 * 2, call.value_width, plan.pairs, fmaf(sums[m][n][2 * h], share, 0.0f), fmaf(sums[m][n][2 * h + 1], share, 0.0f));
+        store_pair(out + row * call.value_width, n * 8 + lane % 4 * 2, call.value_width, plan.pairs, fmaf(sums[m][n][2 * h], share, 0.0f),
+                   fmaf(sums[m][n][2 * h + 1], share, 0.0f));
       if (log_sum && lane % 4 == 0) log_sum[row] = (top[m][h] + log2f(sum)) * kLn2;
     }
 }

@@ -17,7 +17,9 @@ template <int D> constexpr uint32_t tile_bytes(int rows) { return uint32_t(rows)
 // The left operand of 16 rows, and a right one whose k are 16 rows and whose columns are channels (read transposed).
 template <int D> __device__ inline uint32_t rows_address(uint32_t tile, int row, int lane) { return tile + chunk_at<D>(row + lane % 16, lane / 16); }
 // A right operand whose columns are 16 rows and whose k are channels.
-template <int D> __device__ inline uint32_t columns_address(uint32_t tile, int row, int lane) { return tile + chunk_at<D>(row + lane / 16 * 8 + lane % 8, lane / 8 % 2); }
+template <int D> __device__ inline uint32_t columns_address(uint32_t tile, int row, int lane) {
+  return tile + chunk_at<D>(row + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+}
 // Row block `rows` and channel block `channels` of 16 each from such an address.
 template <int D> __device__ inline uint32_t block_at(uint32_t address, int rows, int channels) {
   constexpr int kTurns = D % 64 == 0 ? 4 : 2;
@@ -32,7 +34,8 @@ template <class... P> inline int row_access(int width, const P*... p) {
 
 // Starts the copy of kRows rows into a tile that begins `at` bytes into shared memory, zeros where row_of(r) is null and beyond `width`; eight threads per row, so
 // that a place in the block table is looked up once per thread and row. The caller commits and waits.
-template <int D, int kRows, int kThreads, class Rows> __device__ inline void load_tile(uint32_t at, int width, int access, const bf16* valid_address, const Rows& row_of) {
+template <int D, int kRows, int kThreads, class Rows>
+__device__ inline void load_tile(uint32_t at, int width, int access, const bf16* valid_address, const Rows& row_of) {
   unsigned char* shared = dynamic_shared<unsigned char>();
   const uint32_t tile = ptx::shared_address(shared) + at;
 #pragma unroll 1

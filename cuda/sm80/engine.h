@@ -1,5 +1,5 @@
 #pragma once
-// The bf16 products of Ampere: mma.sync of 16 x 8 x 16 from fragments that ldmatrix takes out of swizzled shared memory, which cp.async fills four steps of 32 k
+// The bf16 products of Ampere: mma.sync of 16 x 8 x 16 from fragments that ldmatrix takes out of swizzled shared memory, which cp.async fills steps of 32 k
 // ahead. 2 m n k FLOPs at the tensor cores' rate, of which shared memory allows all with warps of 64 x 64 sums (4 KiB read per 131 kFLOP); an operand panel is
 // read once per tile, mostly from L2. Parallel over tiles: a persistent grid walks the tile list; two blocks on a multiprocessor, so that one's epilogue hides
 // behind the other's products. Every sum is one accumulator over ascending k in steps of 16, whatever the tile: a row's bits depend on nothing else.
@@ -8,19 +8,18 @@
 
 namespace libmoe::cuda::sm80 {
 
-template <int M, int N, int WarpM, int WarpN, int Blocks> struct Shape {
-  static constexpr int kM = M, kN = N, kWarpM = WarpM, kWarpN = WarpN, kBlocks = Blocks;  // kBlocks: per multiprocessor
+template <int M, int N, int WarpM, int WarpN, int Blocks, int Stages = 4> struct Shape {
+  static constexpr int kM = M, kN = N, kWarpM = WarpM, kWarpN = WarpN, kStages = Stages, kBlocks = Blocks;  // kBlocks: per multiprocessor
   static constexpr int kWarpsN = N / WarpN, kThreads = 32 * (M / WarpM) * kWarpsN;
 };
 using Wide = Shape<128, 256, 64, 64, 1>;     // long inner sizes
 using Square = Shape<128, 128, 64, 64, 2>;
 using Half = Shape<64, 128, 32, 64, 2>;
-using Few = Shape<16, 128, 16, 32, 4>;
+using Few = Shape<16, 128, 16, 32, 2, 8>;      // bound by the weights' bytes: 63 KiB of them under way per block
 using Odd = Shape<128, 128, 64, 32, 1>;      // rows that are not pieces of 16 bytes
 
-constexpr int kStages = 4;
 template <class S> constexpr int kStageBytes = (S::kM + S::kN) * kStep * 2;
-template <class S> constexpr size_t shared_bytes() { return std::max(size_t(kStages * kStageBytes<S>), size_t(S::kM) * S::kN * sizeof(float)); }
+template <class S> constexpr size_t shared_bytes() { return std::max(size_t(S::kStages * kStageBytes<S>), size_t(S::kM) * S::kN * sizeof(float)); }
 
 // One warp's sums of a tile, and the fragments that they are made of.
 template <class S, bool kByKA, bool kByKB> struct WarpTile {
@@ -101,29 +100,29 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) product_kernel(Operan
     const int steps = (t.k_end - t.k_begin + kStep - 1) / kStep;
     const auto fetch = [&](int step) {
       if (step < steps) {
-        const int offset = step % kStages * kStageBytes<S>, k = t.k_begin + step * kStep;
+        const int offset = step % S::kStages * kStageBytes<S>, k = t.k_begin + step * kStep;
         load_a.load(shared, base, offset, k, t.k_end);
         load_b.load(shared, base, offset + S::kM * kStep * 2, k, t.k_end);
       }
       ptx::cp_async_commit();
     };
 #pragma unroll 1
-    for (int step = 0; step < kStages - 1; ++step) fetch(step);
+    for (int step = 0; step < S::kStages - 1; ++step) fetch(step);
     warp.clear();
     // A warp all of whose rows lie beyond the end of the expert has nothing to multiply.
     const bool works = warp.row < t.rows;
-    ptx::cp_async_wait<kStages - 2>();
+    ptx::cp_async_wait<S::kStages - 2>();
     __syncthreads();
     if (works) warp.load(base, 0, 0);
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      if (works) warp.load(base + step % kStages * kStageBytes<S>, 1, 1);
-      fetch(step + kStages - 1);
+      if (works) warp.load(base + step % S::kStages * kStageBytes<S>, 1, 1);
+      fetch(step + S::kStages - 1);
       if (works) warp.multiply(0);
-      ptx::cp_async_wait<kStages - 2>();
+      ptx::cp_async_wait<S::kStages - 2>();
       __syncthreads();
       if (works) {
-        warp.load(base + (step + 1) % kStages * kStageBytes<S>, 0, 0);
+        warp.load(base + (step + 1) % S::kStages * kStageBytes<S>, 0, 0);
         warp.multiply(1);
       }
     }
@@ -156,7 +155,7 @@ template <bool kByKA, bool kByKB, class E> void multiply(const DeviceState& stat
     if (s.ragged != Ragged::rows || height <= 64) return run<Half, kByKA, kByKB, true>(state, p);
   }
   if constexpr (!kByKA && std::is_same_v<E, StoreEpilogue<bf16>>)
-    if (s.k >= 1024 && s.n >= 256 && tiles_with<Wide>(p) >= 2 * state.multiprocessors) return run<Wide, kByKA, kByKB, true>(state, p);
+    if (s.k >= 1024 && s.n >= 256 && shared_bytes<Wide>() <= state.shared_bytes && tiles_with<Wide>(p) >= 2 * state.multiprocessors) return run<Wide, kByKA, kByKB, true>(state, p);
   run<Square, kByKA, kByKB, true>(state, p);
 }
 

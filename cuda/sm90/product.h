@@ -1,11 +1,12 @@
 #pragma once
 // The matrix product of Hopper: c = a b for one product, a batch, the rows of experts, or over the rows of experts, in bf16 with f32 sums.
 //
-// Floors: 2 m n k FLOPs at the card's dense bf16 rate; each operand once from memory. A tile of 128 x N reads (128 + N) k elements through L2, hence N = 256 where there are
-// columns for it. Blocks stay: one on each multiprocessor, taking tiles in turn. Of its three warp groups the first only moves data: stages of 64 k go into a ring in shared
-// memory, where an operand is stored as rows by the copy engine (a box per operand, counted by an mbarrier), where rows are gathered, or end inside a stage with the next
-// expert's behind them, by 16-byte copies of all 128 threads that arrive at the same mbarrier. The other two each hold 64 x N sums in registers and multiply from the ring,
-// one group of wgmma ahead of the stage they free. Then every warp stages its 16 rows through shared memory of its own and finishes them (core/product_epilogue.h).
+// Floors: 2 m n k FLOPs at the card's dense bf16 rate; each operand once from memory. A tile of 128 x N reads (128 + N) k elements through L2, hence N = 256
+// where there are columns for it. Blocks stay: one on each multiprocessor, taking tiles in turn. Of its three warp groups the first only moves data: stages of
+// 64 k go into a ring in shared memory. An operand that is stored as rows comes by the copy engine (boxes, counted in bytes by an mbarrier); where rows are
+// gathered, or end inside a stage with the next expert's behind them, all 128 threads copy 16 bytes at a time and arrive at the same mbarrier. The other two
+// groups hold the sums in registers and multiply from the ring, one group of wgmma ahead of the stage they free. Then every warp stages its 16 rows through
+// shared memory of its own and finishes them (core/product_epilogue.h).
 //
 // An element is one sum over ascending k in steps of 16, whatever tile it lies in; rows past the end of an expert are multiplied and dropped.
 #include <algorithm>
@@ -30,8 +31,8 @@ template <int N, int kStaged> struct Shared {
   static_assert(stages >= 4);
 };
 
-// Tiles of 256 columns are summed by both groups together, 64 rows each: the longer the inner size, the less their epilogue counts. Those of 128 columns by either group in
-// turn, so that one multiplies while the other finishes.
+// Tiles of 256 columns are summed by both groups together, 64 rows each: the longer the inner size, the less their epilogue counts. Those of 128 columns are
+// summed by either group in turn, so that one multiplies while the other finishes.
 template <int N> constexpr bool kAlternate = N <= 128;
 
 // Where in the ring a warp group is. The first round finds every stage empty.
@@ -203,7 +204,9 @@ __device__ inline void sum(float (&d)[kMost][N / 2], const Tile& t, uint32_t sha
       for (int i = 0; i < kInner / 16; ++i) {
         // The next 16 k: 32 bytes on along a row, or 16 rows of 128 bytes down; addresses count in 16 bytes.
 #pragma unroll
-        for (int half = 0; half < kHalves; ++half) ptx::wgmma<kMnMajorA, kMnMajorB>(d[half], a_at + half * (kAtom / 16) + i * (kMnMajorA ? 128 : 2), b_at + i * (kMnMajorB ? 128 : 2));
+        for (int half = 0; half < kHalves; ++half) {
+          ptx::wgmma<kMnMajorA, kMnMajorB>(d[half], a_at + half * (kAtom / 16) + i * (kMnMajorA ? 128 : 2), b_at + i * (kMnMajorB ? 128 : 2));
+        }
       }
       ptx::wgmma_commit();
       ptx::wgmma_wait<1>();
@@ -224,7 +227,8 @@ __device__ inline void sum(float (&d)[kMost][N / 2], const Tile& t, uint32_t sha
   }
 }
 
-template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device__ inline void multiply(const Arguments<E>& p, unsigned char* memory, uint32_t shared, int64_t tiles) {
+template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E>
+__device__ inline void multiply(const Arguments<E>& p, unsigned char* memory, uint32_t shared, int64_t tiles) {
   using S = Shared<N, kStaged>;
   constexpr int kHalves = kAlternate<N> ? 2 : 1;
   const Schedule& s = p.schedule;
@@ -270,7 +274,8 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device_
   }
 }
 
-template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __global__ void __launch_bounds__(kThreads, 1) product_kernel(const __grid_constant__ Arguments<E> p) {
+template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E>
+__global__ void __launch_bounds__(kThreads, 1) product_kernel(const __grid_constant__ Arguments<E> p) {
   using S = Shared<N, kStaged>;
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const uint32_t shared = ptx::shared_address(memory);

@@ -4,6 +4,8 @@
 
 namespace libmoe::cuda::sm90 {
 
-void product_slope(const DeviceState& state, const Product<bf16, SlopeEpilogue<bf16>>& p, int64_t slots) { run<kSlopeColumns, false, true, kSlopeColumns>(state, p, slots); }
+void product_slope(const DeviceState& state, const Product<bf16, SlopeEpilogue<bf16>>& p, int64_t slots) {
+  run<kSlopeColumns, false, true, kSlopeColumns>(state, p, slots);
+}
 
 }  // namespace libmoe::cuda::sm90

@@ -19,8 +19,9 @@ void dense(const DeviceState& state, const DenseProduct<bf16>& d) {
   (p.a_by_k ? product_tn : p.b_by_k ? product_nn : product_nt)(state, p, 0);
 }
 
-template <class D, class E> void of_rows(const DeviceState& state, const ExpertRows<float>& rows, const D& d, void (*product)(const DeviceState&, const Product<bf16, E>&, int64_t),
-                                         void (*older)(const DeviceState&, const ExpertRows<float>&, const D&)) {
+template <class D, class E>
+void of_rows(const DeviceState& state, const ExpertRows<float>& rows, const D& d, void (*product)(const DeviceState&, const Product<bf16, E>&, int64_t),
+             void (*older)(const DeviceState&, const ExpertRows<float>&, const D&)) {
   const auto p = shaped(rows, d);
   if (rows.slots > 0 && fits(p)) product(state, p, rows.slots);
   else older(state, rows, d);
@@ -35,6 +36,7 @@ void weight(const DeviceState& state, const ExpertRows<float>& rows, const Weigh
 }  // namespace
 }  // namespace sm90
 
+extern const TensorCoreOps sm90_ops;
 const TensorCoreOps sm90_ops = {sm90::dense, sm90::up, sm90::down, sm90::slope, sm90::input, sm90::weight};
 
 }  // namespace libmoe::cuda

@@ -1,4 +1,7 @@
 // Handles, memory and host transfer: everything about tensors that is not an operation.
+#include <mutex>
+#include <unordered_map>
+
 #include "binding/families.h"
 #include "binding/handles.h"
 #include "core/cuda.h"
@@ -136,6 +139,62 @@ void synchronise(Call& call) {
   backend_of(device).synchronise(device);
 }
 
+// Marks in the compute streams, by the number that JavaScript holds.
+class Marks {
+ public:
+  double add(Device device, void* event) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    marks_[++last_] = {device, event};
+    return double(last_);
+  }
+  std::pair<Device, void*> find(Call& call, const char* what) {
+    const int64_t number = call.integer(what, 1, int64_t(1) << 50);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = marks_.find(number);
+    if (found == marks_.end()) call.reject("ERR_LIBMOE_DISPOSED", std::string(what) + " is no mark; it may have been dropped");
+    return found->second;
+  }
+  void* take(Device device, int64_t number) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = marks_.find(number);
+    if (found == marks_.end() || !(found->second.first == device)) return nullptr;
+    void* event = found->second.second;
+    marks_.erase(found);
+    return event;
+  }
+
+ private:
+  std::mutex mutex_;
+  int64_t last_ = 0;
+  std::unordered_map<int64_t, std::pair<Device, void*>> marks_;
+};
+Marks& marks() {
+  static auto* m = new Marks;  // outlives late calls
+  return *m;
+}
+
+// mark(deviceKind, deviceIndex) -> number: the place in the compute stream that has been reached so far
+Napi::Value mark(Call& call) {
+  const Device device = device_from(call);
+  const Backend& backend = backend_of(device);
+  call.require(backend.mark != nullptr, "ERR_LIBMOE_UNSUPPORTED", std::string("device time needs a device that works while the host goes on, got ") + backend.name);
+  return Napi::Number::New(call.env(), marks().add(device, backend.mark(device)));
+}
+
+// elapsed(from, to) -> milliseconds of device time between two marks of one device; waits for the second
+Napi::Value elapsed(Call& call) {
+  const auto [device, from] = marks().find(call, "from");
+  const auto [other, to] = marks().find(call, "to");
+  call.require(device == other, "ERR_LIBMOE_DEVICE", "both marks must be of the same device");
+  return Napi::Number::New(call.env(), backend_of(device).milliseconds(device, from, to));
+}
+
+// dropMark(deviceKind, deviceIndex, mark)
+void drop_mark(Call& call) {
+  const Device device = device_from(call);
+  if (void* event = marks().take(device, call.integer("mark", 1, int64_t(1) << 50))) backend_of(device).drop_mark(device, event);
+}
+
 // cudaStatus() -> {compiled, driver, runtime, why, devices: [{name, major, minor, multiprocessors, memoryBytes, emulated}]}
 Napi::Value status_of_cuda(Call& call) {
   const CudaStatus& s = cuda_status();
@@ -187,6 +246,9 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "resetPeak", reset_peak);
   expose(exports, "trim", trim);
   expose(exports, "synchronise", synchronise);
+  expose(exports, "mark", mark);
+  expose(exports, "elapsed", elapsed);
+  expose(exports, "dropMark", drop_mark);
   expose(exports, "cudaStatus", status_of_cuda);
   expose(exports, "adjustExternal", adjust_external);
   expose(exports, "cpuInfo", cpu_info);

@@ -13,7 +13,7 @@ struct NormOps {
                double epsilon);
 
   // Gradients; each of dx, dweight, dbias may be absent. dweight, dbias [width] accumulators: added to when the flag is set, else overwritten.
-  // Sums over rows run in chunks of 64 rows, chunks in ascending order.
+  // Sums over rows run in fixed chunks of rows (64 on the CPU; on CUDA a function of the width), chunks in ascending order.
   void (*norm_backward)(const TensorView& x, const TensorView& weight, const TensorView& dy, const TensorView& mean, const TensorView& inverse, const TensorView& dx,
                         const TensorView& dweight, bool accumulate_weight, const TensorView& dbias, bool accumulate_bias);
 

@@ -123,8 +123,10 @@ float bf16_at(const unsigned char* p) {
 
 // 16 bytes of an operand: 8 elements along k, or along m or n.
 void operand_piece(uint64_t descriptor, bool mn_major, int mn, int k, uint64_t fenced, float (&out)[8]) {
-  const uint32_t start = uint32_t(descriptor & 0x3fff) << 4, leading = uint32_t(descriptor >> 16 & 0x3fff) << 4, stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
-  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) emulator::fault("a wgmma descriptor without 128-byte swizzle or with a base offset, which this emulator does not know");
+  const auto field = [&](int bit) { return uint32_t(descriptor >> bit & 0x3fff) << 4; };
+  const uint32_t start = field(0), leading = field(16), stride = field(32);
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0)
+    emulator::fault("a wgmma descriptor without 128-byte swizzle or with a base offset, which this emulator does not know");
   const uint32_t linear = mn_major ? start + uint32_t(mn / 64) * leading + uint32_t(k / 8) * stride + uint32_t(k % 8) * 128 + uint32_t(mn % 64) * 2
                                    : start + uint32_t(mn / 8) * stride + uint32_t(mn % 8) * 128 + uint32_t(k) * 2;
   const uint32_t address = swizzled(linear);
@@ -255,8 +257,9 @@ void wgmma_wait_for(int groups) {
 }  // namespace libmoe::cuda::ptx
 
 // What the driver documents as the conditions of a tiled map, for what this project uses: bf16, three dimensions, 128-byte swizzle.
-CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* data, const cuuint64_t* size, const cuuint64_t* pitch, const cuuint32_t* box,
-                                const cuuint32_t* step, CUtensorMapInterleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* data, const cuuint64_t* size, const cuuint64_t* pitch,
+                                const cuuint32_t* box, const cuuint32_t* step, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                                CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
   bool good = type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 && rank == 3 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && reinterpret_cast<uintptr_t>(map) % 64 == 0 &&
               reinterpret_cast<uintptr_t>(data) % 16 == 0 && box[0] == 64;
   for (int i = 0; i < 3; ++i) good &= size[i] >= 1 && size[i] <= uint64_t(1) << 32 && box[i] >= 1 && box[i] <= 256 && step[i] == 1;

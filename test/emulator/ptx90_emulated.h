@@ -1,6 +1,7 @@
 #pragma once
-// The instructions of cuda/core/ptx90.h, emulated. Everything asynchronous happens as late as the manual allows: copies when somebody looks at the barrier that counts them,
-// products when their group is waited for. With LIBMOE_EMULATOR_ORDER every second copy happens at once instead, so that a stage freed too early shows as well.
+// The instructions of cuda/core/ptx90.h, emulated. Everything asynchronous happens as late as the manual allows: copies when somebody looks at the barrier
+// that counts them, products when their group is waited for. With LIBMOE_EMULATOR_ORDER every second copy happens at once instead, so that a stage freed too
+// early shows as well.
 #include <cuda.h>
 
 #include "ptx_emulated.h"

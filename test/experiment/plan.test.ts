@@ -41,6 +41,12 @@ async function measured(changes: Record<string, unknown>): Promise<number> {
   return memory().peakBytes;
 }
 
+/** Sizes of the parameters of the demo's model. */
+function demoGradients(): number[] {
+  using model = new LanguageModel(plannedModel(loadRecipe(demo)), { seed: 'later' });
+  return model.parameters().map(({ size }) => size);
+}
+
 describe('plan', () => {
   const cases: [string, object][] = [
     ['the demo', {}],
@@ -178,12 +184,47 @@ describe('plan', () => {
     expect(plan).toMatchObject({ device: 'a100-80', available: 80 * 2 ** 30, fits: true });
     expect(plan.time.secondsPerStep).toBeCloseTo((plan.flopsPerToken * 2048) / (0.35 * 312e12), 12);
     expect(plan.time.basis).toBe('assumed: 35 % of the stated 312 TFLOP/s in bf16');
-    expect(plan.notes[0]).toMatch(/of 4 GPUs 3 would stand idle/);
+    expect(plan.notes[0]).toMatch(/of 4 GPUs 3 would stand idle.*--set strategy.data=4/);
     expect(planRecipe(demo, {}, { gpuMemory: 24 }).time).toMatchObject({ seconds: null });
     expect(() => planRecipe(demo, {}, { gpus: 2 })).toThrow(/ERR_LIBMOE_ARGUMENT: of which memory/);
     for (const gpuMemory of [0, -5, Number.NaN])
       expect(() => planRecipe(demo, {}, { gpuMemory })).toThrow(/ERR_LIBMOE_ARGUMENT: .*more than 0 GiB/);
     expect(() => planRecipe(demo, {}, { gpu: 'v100' })).toThrow(/no card "v100"/);
+  });
+
+  it('counts the ranks of a recipe, each with the whole model and its part of the batch', () => {
+    const alone = planRecipe(demo, {}, { gpu: 'h100' });
+    const four = planRecipe(demo, { strategy: { data: 4 } }, { gpu: 'h100', gpus: 4 });
+    expect(four.ranks).toBe(4);
+    for (const kind of ['weights', 'gradients', 'optimizerState'] as const)
+      expect(four.memory[kind]).toBe(alone.memory[kind]);
+    expect(four.memory.activations).toBe(alone.memory.activations / 4);
+    expect([alone.memory.buckets, four.memory.buckets]).toEqual([0, 4 * four.parameters]); // less than 25 MiB
+    const small = { strategy: { data: 4, bucketMegabytes: 1 } };
+    // The demo's largest gradient, the first matrix of a layer's experts, is larger than such a bucket.
+    const largest = Math.max(...[...demoGradients()].map((size) => 4 * size));
+    expect(planRecipe(demo, small, { gpu: 'h100' }).memory.buckets).toBe(largest);
+    expect(four.time.seconds).toBeCloseTo(alone.time.seconds! / 4, 9);
+    expect(four.tokensPerStep).toBe(alone.tokensPerStep);
+    expect(four.notes[0]).toMatch(/memory is that of each of 4 ranks; .* MiB of gradients/);
+    const cpu = planRecipe(demo, { strategy: { data: 2 } });
+    expect(cpu.available).toBe(planRecipe(demo).available / 2);
+    expect(() => planRecipe(demo, { strategy: { data: 4 } }, { gpu: 'h100', gpus: 2 })).toThrow(
+      /ERR_LIBMOE_ARGUMENT: .*4 ranks \(strategy.data\), one GPU each, and --gpus says 2: --set strategy.data=2/,
+    );
+    expect(() => planRecipe(demo, { strategy: { data: 3 } })).toThrow(
+      /ERR_LIBMOE_RECIPE: .*data.batchSequences 16 is not a multiple of 3, the training.microBatches 1 on each of 3 ranks/,
+    );
+  });
+
+  it('says when more ranks would make it fit', () => {
+    const big = { data: { batchSequences: 512 } };
+    const { fits, wouldFit } = planRecipe(demo, big, { gpuMemory: 3, gpus: 16 });
+    expect(fits).toBe(false);
+    const ranks = wouldFit.find(({ set }) => set[0]?.startsWith('strategy.data='))!;
+    const data = Number(ranks.set[0]!.split('=')[1]);
+    const then = planRecipe(demo, { ...big, strategy: { data } }, { gpuMemory: 3, gpus: 16 });
+    expect([then.fits, then.memory.total]).toEqual([true, ranks.total]);
   });
 
   it('names what would make a recipe fit, and keeps that promise', () => {

@@ -214,19 +214,22 @@ describe('attentionCached', () => {
   });
 
   it('refuses what is out of range and writes nothing then', () => {
-    const attempt = (change: { table?: number[]; offsets?: number[]; lengths?: number[] }) => {
+    const attempt = (
+      change: { table?: number[]; offsets?: number[]; lengths?: number[] },
+      dtype: Dtype = 'f32',
+    ) => {
       const found: (string | undefined)[] = [];
       scope(() => {
         const { table = [0, 1, 2, 3], offsets = [0, 2, 3], lengths = [5, 3] } = change;
-        const pool = full([4, 4, 1, 8], 0);
+        const pool = full([4, 4, 1, 8], 0, { dtype });
         const placement = {
           blockTable: i32(table, [2, 2]),
           queryOffsets: i32(offsets),
           keyLengths: i32(lengths),
         };
         for (const run of [
-          () => cacheWrite(pool, sample([3, 1, 8], 1, 'f32'), placement),
-          () => void attentionCached(sample([3, 1, 8], 1, 'f32'), pool, pool, placement),
+          () => cacheWrite(pool, sample([3, 1, 8], 1, dtype), placement),
+          () => void attentionCached(sample([3, 1, 8], 1, dtype), pool, pool, placement),
         ]) {
           try {
             run();
@@ -252,7 +255,8 @@ describe('attentionCached', () => {
       { offsets: [1, 2, 3] },
       { offsets: [0, 4, 3] },
     ])
-      expect(attempt(change), JSON.stringify(change)).toEqual([argument, argument]);
+      for (const dtype of ['f32', 'bf16'] as const)
+        expect(attempt(change, dtype), `${dtype} ${JSON.stringify(change)}`).toEqual([argument, argument]);
     // A page shared for reading is fine, for writing not.
     expect(attempt({ table: [0, 1, 0, 3], lengths: [6, 4] })).toEqual([undefined, undefined]);
     expect(attempt({ table: [0, 1, 1, 3], lengths: [6, 4] })).toEqual([argument, undefined]);

@@ -2,7 +2,16 @@ import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { expertLists, gate, noisyLogits, take } from '../../ts/tensor/gating.ts';
 import { cheapExperts } from '../../ts/tensor/grouped_ffn.ts';
-import { noGrad, parameter, scope, setThreads, type Tensor, tensor, threads } from '../../ts/tensor/index.ts';
+import {
+  noGrad,
+  parameter,
+  scope,
+  setThreads,
+  synchronise,
+  type Tensor,
+  tensor,
+  threads,
+} from '../../ts/tensor/index.ts';
 import { inverseNorms } from '../../ts/tensor/norm.ts';
 import { cat, reshape } from '../../ts/tensor/shape.ts';
 import { gradientCheck } from './gradient-check.ts';
@@ -20,6 +29,7 @@ const flat = (t: Tensor): Tensor => reshape(t, [t.size]);
 const code = (fn: () => unknown): string | undefined => {
   try {
     fn();
+    synchronise(); // a device learns of bad values when it is waited for
     return undefined;
   } catch (error) {
     return codeOf(error);

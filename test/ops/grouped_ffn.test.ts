@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import { type ExpertActivation, expertActivations, groupedFfn } from '../../ts/tensor/grouped_ffn.ts';
-import { type Dtype, scope, type Tensor, tensor, view } from '../../ts/tensor/index.ts';
+import { type Dtype, scope, synchronise, type Tensor, tensor, view } from '../../ts/tensor/index.ts';
 import { type DispatchPlan, dispatchPlan } from '../../ts/tensor/permutation.ts';
 import { gradientCheck } from './gradient-check.ts';
 import { distance, sameBits, sample, values, withThreads } from './values.ts';
@@ -357,6 +357,7 @@ describe('groupedFfn arguments', () => {
       scope(() => {
         const l = build(base, 'f64');
         run({ ...l, ...change(l) }, { ...base, ...options });
+        synchronise(); // a device tells of a broken plan when it is waited for
       });
     } catch (e) {
       return codeOf(e);

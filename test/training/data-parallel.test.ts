@@ -35,7 +35,8 @@ interface Setting {
   moe?: Partial<Moe>;
   bucketBytes?: number;
   microBatches?: number;
-  precision?: 'f32' | 'f64';
+  precision?: 'bf16' | 'f64';
+  recompute?: boolean;
   split?: boolean;
 }
 
@@ -64,6 +65,7 @@ async function session(
   options: Partial<TrainOptions> = {},
 ): Promise<{ reports: StepReport[]; weights: number[]; buffers: number[] }> {
   using model = newModel(setting);
+  model.activationCheckpointing = setting.recompute ?? false;
   const adam = optimizer(model.namedParameters(), { name: 'adamw' });
   const { rank = 0, worldSize: world = 1 } = group ?? {};
   const { bucketBytes, microBatches = 1, split = true } = setting;
@@ -121,6 +123,13 @@ describe('data-parallel training', () => {
     ['remoe', moe('remoe', { sparsityStart: 0.1 })],
     ['moe++', moe('moe++', { balanceCoefficient: 0.3 })],
     ['tc-moe', moe('tc-moe', { balanceCoefficient: 0.3, rewardCoefficient: 0.1 })],
+    [
+      'blocks that are computed again',
+      {
+        ...moe('smoe', { balance: 'layers_time', balanceCoefficient: 0.3, zCoefficient: 0.1 }),
+        recompute: true,
+      },
+    ],
     ['the diversity loss', moe('smoe', {}, { diversityCoefficient: 0.5 })],
   ])('has the curve of one process on 2 and 4 ranks: %s', async (_, setting) => {
     const alone = await session(undefined, setting);
@@ -172,6 +181,15 @@ describe('data-parallel training', () => {
       expect(ranks[0]!.reports[0]!.crossEntropy).not.toBe(alone.reports[0]!.crossEntropy);
       expect(Math.abs(ranks[0]!.reports[0]!.crossEntropy - alone.reports[0]!.crossEntropy)).toBeLessThan(0.5);
     }
+  });
+
+  it('keeps bf16 models the same on all ranks, master weights included', async () => {
+    const setting = { ...moe('smoe'), precision: 'bf16' as const };
+    const alone = await session(undefined, setting);
+    const ranks = all(await onRanks(2, (group) => session(group, setting)));
+    expect(ranks[1]!.weights).toEqual(ranks[0]!.weights);
+    for (const [i, { loss }] of alone.reports.entries())
+      expect(Math.abs(ranks[0]!.reports[i]!.loss - loss)).toBeLessThan(0.02);
   });
 
   it('has the same bits whatever the size of the buckets', async () => {

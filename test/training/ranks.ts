@@ -55,7 +55,7 @@ export function ranksInMemory(count: number, traffic: Traffic = { reduced: [] })
     }
     return meeting.done;
   };
-  const numbers = (t: Tensor) => Float64Array.from(t.readSync() as ArrayLike<number>, Number);
+  const numbers = (t: Tensor) => Float64Array.from(t.toArray());
   return Array.from({ length: count }, (_, rank): ProcessGroup => {
     const inPlace = (
       what: string,

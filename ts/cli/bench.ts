@@ -5,7 +5,8 @@ import { Command } from 'commander';
 import { launchEnvironment } from '../distributed/index.ts';
 import { fail, packageRoot } from '../native/index.ts';
 import { isJsonObject, readJsonObject } from '../storage/json.ts';
-import { threads } from '../tensor/index.ts';
+import { parseDevice } from '../tensor/dtype.ts';
+import { type DeviceName, threads } from '../tensor/index.ts';
 import { whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 
@@ -14,6 +15,7 @@ interface Runner {
     filters: string[];
     rounds: number;
     threads: number;
+    device?: DeviceName;
     python?: string;
     modes: string[];
     json?: string;
@@ -34,6 +36,11 @@ async function runner(): Promise<Runner> {
   return (await import(pathToFileURL(file).href)) as Runner;
 }
 
+function deviceOf(text: string): DeviceName {
+  parseDevice(text as DeviceName);
+  return text as DeviceName;
+}
+
 function checkResultFile(file: string): void {
   const { results } = readJsonObject(file);
   const isResult = (r: unknown) =>
@@ -48,14 +55,14 @@ export function benchCommand(): Command {
     .argument('[cases...]', 'only cases whose name contains one of these')
     .option('--rounds <n>', 'samples per case', '9')
     .option('--threads <n>', 'threads of both sides (default: as the library, one per core)')
+    .option('--device <name>', 'cpu or cuda:N: inputs lie there; the time of a GPU is its own', 'cpu')
     .option(
       '--peers [python]',
       'compare with PyTorch, run by this Python (default: $LIBMOE_PYTHON or python3)',
     )
     .option(
       '--modes <list>',
-      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory)",
-      'default,tuned',
+      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory); on a GPU its ways to compute the experts: sort_loop, grouped_mm, triton, dense (no routing: the ceiling). Default: default,tuned, or all four",
     )
     .option('--out <file>', 'write the results as JSON')
     .option('--compare', 'the two arguments are result files: show them side by side')
@@ -70,8 +77,9 @@ export function benchCommand(): Command {
         o: {
           rounds: string;
           threads?: string;
+          device: string;
           peers?: string | true;
-          modes: string;
+          modes?: string;
           out?: string;
           compare?: boolean;
           json?: boolean;
@@ -105,7 +113,10 @@ export function benchCommand(): Command {
           rounds: whole('--rounds', o.rounds),
           threads: o.threads ? whole('--threads', o.threads) : threads(),
           ...(python && { python }),
-          modes: o.modes.split(','),
+          device: deviceOf(o.device),
+          modes: (
+            o.modes ?? (o.device === 'cpu' ? 'default,tuned' : 'sort_loop,grouped_mm,triton,dense')
+          ).split(','),
           ...(o.out && { json: o.out }),
           log: o.json ? log : (line) => console.log(line),
         });

@@ -26,7 +26,7 @@ Each rank gets cores / N threads unless LIBMOE_THREADS is set. Lines begin with 
 fails all are ended; the exit code is that of the first that failed. Ctrl-C goes to every rank once, so that training saves
 its checkpoint (exit code 130); a second one ends all at once.
 
-Several machines: any launcher that sets ranks will do; the master's address must be reachable from all.
+On several machines each launcher that sets ranks will do; the master's address must be reachable from all.
   torchrun-style (CUDA), on each machine:
     RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=node0 MASTER_PORT=29500 libmoe train recipe.yaml --set strategy.data=2
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint node0:29500 --no-python libmoe train recipe.yaml

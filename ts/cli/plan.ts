@@ -19,7 +19,7 @@ export function planCommand(): Command {
     .option('--set <path=value>', 'change a key of the recipe (repeatable)', collect)
     .option('--smoke', "lay the recipe's `smoke` block over it")
     .option('--gpu <name>', 'for this card: a100-40, a100-80, h100, h200 (default: the CPU of this machine)')
-    .option('--gpus <n>', 'how many; this version uses one')
+    .option('--gpus <n>', 'how many there are; the recipe uses one per rank (strategy.data)')
     .option('--gpu-memory <GB>', 'GiB of each, for a card that is not in the list')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -45,7 +45,7 @@ export function planCommand(): Command {
       );
       fail(
         'ERR_LIBMOE_OUT_OF_MEMORY',
-        `${plan.name} takes ${gigabytes(plan.memory.total)}, ${plan.device} has ${gigabytes(plan.available)}. ` +
+        `${plan.name} takes ${gigabytes(plan.memory.total)}${plan.ranks > 1 ? ' on each rank' : ''}, ${plan.device} has ${gigabytes(plan.available)}${plan.ranks > 1 ? ' for it' : ''}. ` +
           (ways.length > 0
             ? `It would fit with ${ways.join(', or ')}`
             : `No setting of training helps: it needs a smaller model or batch, or a device of more than ${gigabytes(least(plan))}`),
@@ -71,6 +71,7 @@ const kinds: [string, Exclude<keyof Plan['memory'], 'total'>][] = [
   ['activations', 'activations'],
   ['logits', 'logits'],
   ['data', 'data'],
+  ['gradient buckets', 'buckets'],
   ['process', 'runtime'],
 ];
 
@@ -86,13 +87,14 @@ function print(plan: Plan): void {
         ['tokens per step', thousands(plan.tokensPerStep)],
         ['tokens', thousands(plan.tokens)],
         ['operations', plan.flops.toExponential(2)],
+        ...(plan.ranks > 1 ? [['ranks', thousands(plan.ranks)] as [string, string]] : []),
       ],
     ),
   );
   const recompute = otherwise.activationCheckpointing ? 'with' : 'without';
   console.log(
     `\n${table(
-      ['memory', 'MiB'],
+      [plan.ranks > 1 ? 'memory of each rank' : 'memory', 'MiB'],
       [
         ...kinds.map(([name, key]): [string, string] => [name, megabytes(memory[key])]),
         ['most at a time', megabytes(memory.total)],

@@ -23,6 +23,8 @@ export interface PlannedMemory {
   logits: number;
   /** Batches and tables. */
   data: number;
+  /** On several ranks: gradients that are laid end to end to be sent, while they lie in their own places still. */
+  buckets: number;
   /** The process itself, or a device's context. */
   runtime: number;
   /** The most there is at a time: less than the sum, as gradients grow while activations go. */
@@ -35,7 +37,11 @@ export interface MemorySettings {
   /** State tensors of the optimizer per parameter: AdamW 2. */
   optimizerSlots: number;
   sequenceLength: number;
+  /** On all ranks. */
   batchSequences: number;
+  /** Ranks that share the batch, each with the whole model. */
+  ranks: number;
+  bucketBytes: number;
   microBatches: number;
   activationCheckpointing: boolean;
   runtime: number;
@@ -120,7 +126,8 @@ export function plannedMemory(
   router: RouterOnProbe | undefined,
   settings: MemorySettings,
 ): PlannedMemory {
-  const { precision, sequenceLength, batchSequences, microBatches, runtime } = settings;
+  const { precision, sequenceLength, microBatches, ranks, runtime } = settings;
+  const batchSequences = settings.batchSequences / ranks;
   const { dModel, vocabularySize } = config;
   const element = precision === 'bf16' ? 2 : f32;
   const tokens = Math.ceil(batchSequences / microBatches) * sequenceLength;
@@ -145,6 +152,10 @@ export function plannedMemory(
 
   const ofOutput = vocabularySize * dModel * f32;
   const ofBlock = ((report.total - report.embeddings) / config.layers) * f32;
+  // A gradient larger than a bucket travels by itself; the largest are those of the output and of a layer's experts.
+  const { moe } = config;
+  const ofExperts = moe ? moe.experts * moe.expert.hidden * dModel * (moe.expert.gated ? 2 : 1) * f32 : 0;
+  const buckets = ranks > 1 ? Math.min(gradients, Math.max(settings.bucketBytes, ofOutput, ofExperts)) : 0;
   const chunk = logitsChunk(tokens, vocabularySize);
   const logits = chunk + ofOutput + tokens * stream;
   // At the end of the last forward pass, at the beginning of backward, after a block of it, and at its end.
@@ -163,7 +174,8 @@ export function plannedMemory(
     activations,
     logits,
     data,
+    buckets,
     runtime,
-    total: weights + masterWeights + optimizerState + data + runtime + most,
+    total: weights + masterWeights + optimizerState + data + buckets + runtime + most,
   };
 }

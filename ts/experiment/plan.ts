@@ -5,6 +5,7 @@ import {
   parameterReport,
   resolveLanguageModelConfig,
 } from '../models/language/index.ts';
+import { fail } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { upcycledConfig } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
@@ -17,6 +18,7 @@ import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
 export interface PlanOptions {
   /** A card by name: `a100-40`, `a100-80`, `h100`, `h200`. */
   gpu?: string;
+  /** How many there are, for the ranks of the recipe (`strategy.data`): one each. */
   gpus?: number;
   /** GiB of each. */
   gpuMemory?: number;
@@ -33,11 +35,13 @@ export interface Plan {
   /** Of the whole run. */
   tokens: number;
   flops: number;
+  /** Ranks that train together; `memory` is that of each. */
+  ranks: number;
   memory: PlannedMemory;
   /** The same when blocks are computed again during backward (`training.activationCheckpointing`), or not, whichever the recipe does not say. */
   otherwise: { activationCheckpointing: boolean; activations: number; total: number };
   device: string;
-  /** Bytes that the device has. */
+  /** Bytes that the device has for a rank. */
   available: number;
   fits: boolean;
   /** Seconds of a step and of the run; null where the speed of the device is not known. `basis` says where they come from. */
@@ -72,7 +76,7 @@ function vocabularyOf({ tokenizer }: Recipe): number {
 
 /**
  * Reckons what a recipe takes: parameters, operations, memory by kind, time. Nothing is trained or read but the checkpoint's or tokenizer's sizes.
- * Only what this version can do is counted: one process on one device.
+ * Only what this version can do is counted: one process per device, each with the whole model.
  * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_ARGUMENT
  */
 export function planRecipe(
@@ -88,6 +92,14 @@ export function planRecipe(
     ? graphicsCard(options.gpu, options.gpuMemory, recipe.precision)
     : thisMachine(recipe.precision);
   const settings = settingsOf(recipe, onGpu ? contextBytes : processBytes);
+  const { ranks } = settings;
+  if (options.gpus !== undefined && options.gpus < ranks)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `the recipe trains on ${ranks} ranks (strategy.data), one GPU each, and --gpus says ${options.gpus}: --set strategy.data=${options.gpus}`,
+    );
+  // Ranks on the CPU share this machine.
+  const available = onGpu ? device.memory : device.memory / ranks;
   const probes = new Map<Recipe['precision'], RouterOnProbe>();
   const routerIn = (precision: Recipe['precision']): RouterOnProbe | undefined => {
     if (!config.moe) return undefined;
@@ -105,10 +117,10 @@ export function planRecipe(
   const { activations, total } = memoryOf({ activationCheckpointing });
   const tokensPerStep = recipe.data.batchSequences * recipe.data.sequenceLength;
   const again = settings.activationCheckpointing ? 4 / 3 : 1;
-  const secondsPerStep =
-    device.rate === undefined ? null : (again * report.flopsPerToken * tokensPerStep) / device.rate;
+  const rate = device.rate && device.rate * (onGpu ? ranks : 1);
+  const secondsPerStep = rate === undefined ? null : (again * report.flopsPerToken * tokensPerStep) / rate;
   const { steps } = recipe.training;
-  const fits = memory.total <= device.memory;
+  const fits = memory.total <= available;
   return {
     name: recipe.name,
     parameters: report.total,
@@ -117,39 +129,54 @@ export function planRecipe(
     tokensPerStep,
     tokens: tokensPerStep * steps,
     flops: report.flopsPerToken * tokensPerStep * steps,
+    ranks,
     memory,
     otherwise: { activationCheckpointing, activations, total },
     device: device.name,
-    available: device.memory,
+    available,
     fits,
     time: {
       secondsPerStep,
       seconds: secondsPerStep === null ? null : secondsPerStep * steps,
       basis: device.basis,
     },
-    notes: notesOf(options, onGpu),
-    wouldFit: fits ? [] : remedies(settings, memoryOf, device.memory),
+    notes: notesOf(options, onGpu, settings, memory),
+    // On the CPU more ranks only take more of the same memory.
+    wouldFit: fits ? [] : remedies(settings, memoryOf, available, onGpu ? (options.gpus ?? ranks) : ranks),
   };
 }
 
-function settingsOf({ precision, data, training }: Recipe, runtime: number): MemorySettings {
+function settingsOf({ precision, data, training, strategy }: Recipe, runtime: number): MemorySettings {
   const { optimizer, microBatches, activationCheckpointing } = training;
   return {
     precision,
     optimizerSlots: optimizer.name === 'adamw' ? 2 : optimizer.momentum > 0 ? 1 : 0,
     sequenceLength: data.sequenceLength,
     batchSequences: data.batchSequences,
+    ranks: strategy.data,
+    bucketBytes: strategy.bucketMegabytes * 2 ** 20,
     microBatches,
     activationCheckpointing,
     runtime,
   };
 }
 
-function notesOf({ gpus = 1 }: PlanOptions, onGpu: boolean): string[] {
+function notesOf(
+  { gpus }: PlanOptions,
+  onGpu: boolean,
+  { ranks }: MemorySettings,
+  { gradients }: PlannedMemory,
+): string[] {
   const notes: string[] = [];
-  if (gpus > 1)
+  if (gpus !== undefined && gpus > ranks)
     notes.push(
-      `this version trains in one process on one device: of ${gpus} GPUs ${gpus - 1} would stand idle, and nothing of them is counted`,
+      `the recipe trains on ${ranks} rank${ranks === 1 ? '' : 's'}: of ${gpus} GPUs ${gpus - ranks} would stand idle, and nothing of them is counted; ` +
+        `use them with --set strategy.data=${gpus}`,
+    );
+  if (ranks > 1)
+    notes.push(
+      `memory is that of each of ${ranks} ranks${onGpu ? '' : ', which share the memory of this machine'}; the time does not count what the exchange of ` +
+        `${(gradients / 2 ** 20).toFixed(0)} MiB of gradients a step takes beyond backward`,
     );
   if (onGpu && devices().every((name) => name === 'cpu'))
     notes.push('this build has no GPU backend: the figures are reckoned, nothing was measured on a GPU');
@@ -161,23 +188,28 @@ function remedies(
   settings: MemorySettings,
   memoryOf: (change: Partial<MemorySettings>) => PlannedMemory,
   available: number,
+  devices: number,
 ): Plan['wouldFit'] {
-  const { batchSequences, microBatches, activationCheckpointing, precision } = settings;
-  const cuts = Array.from({ length: batchSequences }, (_, i) => i + 1).filter(
-    (n) => n > microBatches && batchSequences % n === 0,
+  const { batchSequences, microBatches, activationCheckpointing, precision, ranks } = settings;
+  const perRank = batchSequences / ranks;
+  const cuts = Array.from({ length: perRank }, (_, i) => i + 1).filter(
+    (n) => n > microBatches && perRank % n === 0,
+  );
+  const more = Array.from({ length: devices }, (_, i) => i + 1).filter(
+    (n) => n > ranks && batchSequences % (n * microBatches) === 0,
   );
   const found: Plan['wouldFit'] = [];
   const attempt = (change: Partial<MemorySettings>): boolean => {
     const { total } = memoryOf(change);
     if (total > available) return false;
-    const set = Object.entries(change).map(([key, value]) =>
-      key === 'precision' ? `${key}=${value}` : `training.${key}=${value}`,
-    );
+    const names: Record<string, string> = { precision: 'precision', ranks: 'strategy.data' };
+    const set = Object.entries(change).map(([key, value]) => `${names[key] ?? `training.${key}`}=${value}`);
     found.push({ set, total });
     return true;
   };
   for (const low of precision === 'f32' ? [{}, { precision: 'bf16' as const }] : [{}]) {
     if (Object.keys(low).length > 0) attempt(low);
+    more.some((n) => attempt({ ...low, ranks: n }));
     cuts.some((n) => attempt({ ...low, microBatches: n }));
     if (activationCheckpointing) continue;
     if (!attempt({ ...low, activationCheckpointing: true }))

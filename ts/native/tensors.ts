@@ -41,6 +41,11 @@ export interface TensorsNative {
   resetPeak(deviceKind: number, deviceIndex: number): void;
   trim(): void;
   synchronise(deviceKind: number, deviceIndex: number): void;
+  /** The place that the compute stream has reached, as a number for {@link elapsed}. */
+  mark(deviceKind: number, deviceIndex: number): number;
+  /** Milliseconds of device time between two marks; waits for the second. */
+  elapsed(from: number, to: number): number;
+  dropMark(deviceKind: number, deviceIndex: number, mark: number): void;
   cudaStatus(): NativeCuda;
   adjustExternal(bytes: number): void;
   cpuInfo(): { instructionSet: string; threads: number };

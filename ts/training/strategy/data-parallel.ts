@@ -12,7 +12,6 @@ import { GradientBuckets } from './gradient-buckets.ts';
 import type { Strategy } from './strategy.ts';
 
 const optionsSchema = z.strictObject({
-  /** Bytes of gradients (f32, f64 for f64) that travel together; default 25 MiB, as PyTorch's DistributedDataParallel. */
   bucketBytes: z
     .number()
     .int()
@@ -21,7 +20,10 @@ const optionsSchema = z.strictObject({
 });
 
 /** Options of {@link dataParallel}. */
-export type DataParallelOptions = z.input<typeof optionsSchema>;
+export interface DataParallelOptions {
+  /** Bytes of gradients (f32, f64 for f64) that travel together; default 25 MiB, as PyTorch's DistributedDataParallel. */
+  bucketBytes?: number;
+}
 
 /** While rank 0 works alone it says so every so many seconds: less than any sensible time-out of a group. */
 const beat = 20;

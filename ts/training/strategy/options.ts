@@ -6,6 +6,6 @@ export const strategyOptions = z.strictObject({
   data: z.number().int().positive().default(1),
   /** MiB of gradients that travel together while backward still runs. */
   bucketMegabytes: z.number().positive().default(25),
-  /** Seconds that a rank may be late before all of them end. */
-  timeout: z.number().positive().default(300),
+  /** Seconds that a rank may be late before all of them end; while rank 0 evaluates, it says every 20 s that it is there. */
+  timeout: z.number().min(30).default(300),
 });
