@@ -71,7 +71,7 @@ describe.each([2, 4])('%i ranks', (ranks) => {
     for (const { stderr, code } of said) expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     check(said, ranks);
     expect(said[0]!.backend).toBe('nccl');
-  }, 120_000);
+  }, 240_000);
 
   it.skipIf(!hasMpirun())(
     'through MPI',
@@ -101,7 +101,7 @@ describe.skipIf(!hasMpirun())('MPI', () => {
           numbers(size, (i) => element('f64', 1, i)),
         ),
       });
-  }, 120_000);
+  }, 240_000);
 
   it('gives the same bits whatever the timing', async () => {
     const { said } = await mpiRanks(4, 'repeated');
@@ -110,7 +110,7 @@ describe.skipIf(!hasMpirun())('MPI', () => {
       numbers(20001, (i) => combined('f32', 'sum', 4, i)),
     );
     expect(said.map(({ result }) => result)).toEqual([[right], [right], [right], [right]]);
-  }, 120_000);
+  }, 240_000);
 });
 
 if (!hasMpirun())
