@@ -30,15 +30,15 @@ template <class A> struct Gate {
   const bool* mask;
   TokenPieces pieces;
   int n, k;
-  bool sigmoid_score, softmax_of_k, renormalise, given;
-  Probability probability;
-  A epsilon;
-  int groups, kept_groups, group_top, group_size;
-  int32_t* experts;
-  A *weights, *lse, *probabilities, *entropy;
-  A *partial, *memory;        // [pieces, n + kGatingSummary]
-  int32_t* partial_counts;    // [pieces, 2 n]
-  FaultSlot bad_row, bad_bias, bad_expert, bad_offsets;
+  bool sigmoid_score = false, softmax_of_k = false, renormalise = false, given = false;
+  Probability probability = Probability::softmax;
+  A epsilon = 0;
+  int groups = 1, kept_groups = 1, group_top = 1, group_size = 1;
+  int32_t* experts = nullptr;
+  A *weights = nullptr, *lse = nullptr, *probabilities = nullptr, *entropy = nullptr;
+  A *partial = nullptr, *memory = nullptr;  // [pieces, n + kGatingSummary]
+  int32_t* partial_counts = nullptr;        // [pieces, 2 n]
+  FaultSlot bad_row{}, bad_bias{}, bad_expert{}, bad_offsets{};
 };
 
 // Shared memory of a block: sums [warps, n] (N > 0), summaries [warps, kGatingSummary], worth of the groups [rows, groups], counts and first counts [2 n].

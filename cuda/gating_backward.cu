@@ -19,12 +19,12 @@ template <class A> struct GateBackward {
   const bool* mask;
   TokenPieces pieces;
   int n, k;
-  bool sigmoid_score, softmax_of_k, renormalise;
-  Probability probability;
-  A epsilon;
-  const int32_t* experts;
-  const A *weights, *d_weights, *d_lse, *d_sums, *d_probabilities, *d_entropy;
-  A *dlogits, *memory;
+  bool sigmoid_score = false, softmax_of_k = false, renormalise = false;
+  Probability probability = Probability::softmax;
+  A epsilon = 0;
+  const int32_t* experts = nullptr;
+  const A *weights = nullptr, *d_weights = nullptr, *d_lse = nullptr, *d_sums = nullptr, *d_probabilities = nullptr, *d_entropy = nullptr;
+  A *dlogits = nullptr, *memory = nullptr;
 };
 
 template <class A, int W, int N>

@@ -229,7 +229,7 @@ void cross_entropy(const TensorView& logits, const TensorView& targets, const Te
   });
 }
 
-template <class T> __global__ void __launch_bounds__(kThreads) cross_entropy_backward_kernel(const T* logits, int64_t vocabulary, const int32_t* targets,
+template <class T> __global__ void __launch_bounds__(kThreads, 2) cross_entropy_backward_kernel(const T* logits, int64_t vocabulary, const int32_t* targets,
                                                                                             const Accumulator<T>* log_sum_exp, const Accumulator<T>* dloss,
                                                                                             const int64_t* counted, T* dlogits) {
   using A = Accumulator<T>;

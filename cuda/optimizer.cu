@@ -64,7 +64,7 @@ struct Adam {
 // Gradients are multiplied by this; not finite: the step is to change nothing.
 __device__ inline double factor_of(double scale, const double* factor) { return factor ? scale * *factor : scale; }
 
-template <class T, class G> __global__ void __launch_bounds__(kThreads) adamw_kernel(const Entry* entries, int count, Adam o) {
+template <class T, class G> __global__ void __launch_bounds__(kThreads, 2) adamw_kernel(const Entry* entries, int count, Adam o) {
   using A = Accumulator<T>;
   const double factor = factor_of(o.scale, o.factor);
   if (!isfinite(factor)) return;
@@ -92,7 +92,7 @@ struct Descent {
   const double* factor;
 };
 
-template <class T, class G> __global__ void __launch_bounds__(kThreads) sgd_kernel(const Entry* entries, int count, Descent o) {
+template <class T, class G> __global__ void __launch_bounds__(kThreads, 2) sgd_kernel(const Entry* entries, int count, Descent o) {
   using A = Accumulator<T>;
   const double factor = factor_of(o.scale, o.factor);
   if (!isfinite(factor)) return;

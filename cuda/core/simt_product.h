@@ -33,7 +33,7 @@ template <int kRows> struct Share {
 };
 
 template <class T, class E>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 2 : 1) kernel(Operand<T> a, Operand<T> b, bool a_by_k, bool b_by_k, Schedule s, E epilogue) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 && !std::is_same_v<E, SlopeEpilogue<T>> ? 2 : 1) kernel(Operand<T> a, Operand<T> b, bool a_by_k, bool b_by_k, Schedule s, E epilogue) {
   T* shared = dynamic_shared<T>();
   T *as = shared, *bs = shared + 2 * kK * kRowA;
   const int64_t total = tiles_of(s);

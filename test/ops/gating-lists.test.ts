@@ -28,7 +28,7 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 const flat = (t: Tensor): Tensor => reshape(t, [t.size]);
 const code = (fn: () => unknown): string | undefined => {
   try {
-    fn();
+    noGrad(fn); // a graph of what failed later would stay
     synchronise(); // a device learns of bad values when it is waited for
     return undefined;
   } catch (error) {

@@ -323,7 +323,7 @@ describe('limits', () => {
           () => tokenLogProbabilities(hidden, weight, undefined, ids([0, bad])),
         ]) {
           const error = caught(() => {
-            fn();
+            noGrad<unknown>(fn);
             synchronise(); // a device finds it while the host goes on
           });
           expect(codeOf(error)).toBe('ERR_LIBMOE_ARGUMENT');
