@@ -1,4 +1,5 @@
 // The device itself: discovery, memory in stream order, transfers, faults. Byte floor of a copy within the device: each byte read once and written once.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -12,6 +13,7 @@
 #include "cuda/core/fault.h"
 #include "cuda/core/runtime.h"
 #include "cuda/core/tables.h"
+#include "cuda/core/upload.h"
 
 namespace libmoe {
 namespace cuda {
@@ -19,6 +21,8 @@ namespace {
 
 constexpr int kDriverNeeded = 13000;  // CUDA 13: driver 580 and newer
 constexpr size_t kStaging = size_t(4) << 20;
+constexpr size_t kSlot = size_t(256) << 10;  // of the ring through which uploads go
+constexpr int kSlots = 32;
 
 std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
 
@@ -67,7 +71,10 @@ struct Whole : DeviceState {
   cudaMemPool_t pool = nullptr;
   cudaEvent_t order = nullptr;
   char* staging = nullptr;             // page-locked: the fault key and small downloads
-  std::mutex mutex, communication_mutex;  // of the staging memory; of `order` and the tickets
+  char* ring = nullptr;                // page-locked: kSlots of kSlot bytes, used in turn
+  cudaEvent_t slot_free[kSlots] = {};  // when the device has fetched a slot's bytes
+  uint64_t uploads = 0;
+  std::mutex mutex, communication_mutex, ring_mutex;  // of the staging memory; of `order` and the tickets; of the ring
   std::map<uint64_t, cudaEvent_t> tickets;
   uint64_t last_ticket = 0;
   std::deque<FaultText> texts;         // of the operations first_text, first_text + 1 …
@@ -104,6 +111,10 @@ std::unique_ptr<Whole> start(int index) {
   void* staging = nullptr;
   check(cudaHostAlloc(&staging, kStaging, cudaHostAllocDefault), "allocating page-locked memory");
   w->staging = static_cast<char*>(staging);
+  void* ring = nullptr;
+  check(cudaHostAlloc(&ring, kSlot * kSlots, cudaHostAllocDefault), "allocating page-locked memory");
+  w->ring = static_cast<char*>(ring);
+  for (cudaEvent_t& event : w->slot_free) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
   return w;
 }
 
@@ -132,9 +143,7 @@ void wait(Whole& w) {
 std::string megabytes(size_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; }
 
 void upload(Device device, void* to, const void* from, size_t bytes) {
-  Whole& w = whole(device);
-  // From pageable memory: the driver copies it aside before the call returns, so that the caller may reuse it.
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, w.compute), "copying to the device");
+  enqueue_upload(whole(device), to, from, bytes);
 }
 
 // Small ones go through page-locked memory, so that none waits before the last is under way.
@@ -250,6 +259,21 @@ void check(cudaError_t error, const char* what) {
   if (error == cudaErrorMemoryAllocation) fail("ERR_LIBMOE_OUT_OF_MEMORY", std::string(what) + ": the device has no memory left; use a smaller batch or gradient accumulation");
   fail("ERR_LIBMOE_CUDA", std::string(what) + " failed: " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) +
                               "). A fault inside a kernel shows at a later call: CUDA_LAUNCH_BLOCKING=1 names the right one");
+}
+
+// A copy straight from pageable memory may wait for the stream: the bytes go through page-locked memory instead.
+void enqueue_upload(DeviceState& state, void* to, const void* from, size_t bytes) {
+  auto& w = static_cast<Whole&>(state);
+  std::lock_guard<std::mutex> lock(w.ring_mutex);
+  for (size_t done = 0; done < bytes; done += kSlot) {
+    const int slot = int(w.uploads % kSlots);
+    const size_t size = std::min(kSlot, bytes - done);
+    if (w.uploads++ >= kSlots) check(cudaEventSynchronize(w.slot_free[slot]), "waiting for an earlier upload");
+    char* aside = w.ring + size_t(slot) * kSlot;
+    std::memcpy(aside, static_cast<const char*>(from) + done, size);
+    check(cudaMemcpyAsync(static_cast<char*>(to) + done, aside, size, cudaMemcpyHostToDevice, w.compute), "copying to the device");
+    check(cudaEventRecord(w.slot_free[slot], w.compute), "recording an event");
+  }
 }
 
 void* allocate(Device device, size_t bytes) {

@@ -9,6 +9,7 @@
 #include "cuda/core/convert.h"
 #include "cuda/core/dispatch.h"
 #include "cuda/core/runtime.h"
+#include "cuda/core/upload.h"
 
 namespace libmoe::cuda {
 namespace {
@@ -27,12 +28,12 @@ struct Entry {
 // The entries on the device.
 class Table {
  public:
-  Table(const DeviceState& state, std::vector<Entry> list) : memory_(state, std::max<size_t>(1, list.size() * sizeof(Entry))), entries(std::move(list)) {
+  Table(DeviceState& state, std::vector<Entry> list) : memory_(state, std::max<size_t>(1, list.size() * sizeof(Entry))), entries(std::move(list)) {
     for (Entry& e : entries) {
       e.first_piece = pieces;
       pieces += blocks_for(e.elements, kPiece);
     }
-    if (!entries.empty()) check(cudaMemcpyAsync(memory_.as<void>(), entries.data(), entries.size() * sizeof(Entry), cudaMemcpyHostToDevice, state.compute), "copying to the device");
+    enqueue_upload(state, memory_.as<void>(), entries.data(), entries.size() * sizeof(Entry));
   }
   const Entry* data() const { return memory_.as<const Entry>(); }
   int count() const { return int(entries.size()); }
@@ -142,7 +143,7 @@ template <class Tensor, class F> void by_types(const std::vector<Tensor>& tensor
 }
 
 void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
-  const DeviceState& state = state_of(tensors.front().parameter.device);
+  DeviceState& state = state_of(tensors.front().parameter.device);
   const double correction1 = 1 - power(o.beta1, o.step), correction2 = std::sqrt(1 - power(o.beta2, o.step));
   const Adam options{o.beta1, o.beta2, o.epsilon, o.gradient_scale, -(o.learning_rate / correction1), o.learning_rate, correction2, o.factor.as<const double>()};
   by_types(tensors, [&]<class T, class G>(const std::vector<const AdamwTensor*>& chosen) {
@@ -155,7 +156,7 @@ void adamw(const std::vector<AdamwTensor>& tensors, const AdamwOptions& o) {
 }
 
 void sgd(const std::vector<SgdTensor>& tensors, const SgdOptions& o) {
-  const DeviceState& state = state_of(tensors.front().parameter.device);
+  DeviceState& state = state_of(tensors.front().parameter.device);
   const Descent options{o.momentum, o.gradient_scale, o.learning_rate, o.nesterov, o.factor.as<const double>()};
   by_types(tensors, [&]<class T, class G>(const std::vector<const SgdTensor*>& chosen) {
     std::vector<Entry> entries;
@@ -198,7 +199,7 @@ std::vector<Entry> entries_of(const std::vector<TensorView>& tensors) {
 }
 
 void global_norm(const std::vector<TensorView>& tensors, const TensorView& norm) {
-  const DeviceState& state = state_of(norm.device);
+  DeviceState& state = state_of(norm.device);
   const Table table(state, entries_of(tensors));
   const Scratch sums(state, size_t(std::max<int64_t>(1, table.pieces)) * sizeof(double));
   launch(state, piece_kernel<true>, dim3(unsigned(table.pieces)), kThreads, 0, table.data(), table.count(), sums.as<double>());
@@ -215,14 +216,14 @@ __global__ void factor_kernel(const Entry* losses, int count, const double* norm
 }
 
 void clip_factor(const TensorView& norm, const std::vector<TensorView>& losses, double limit, const TensorView& factor) {
-  const DeviceState& state = state_of(norm.device);
+  DeviceState& state = state_of(norm.device);
   const Table table(state, entries_of(losses));
   launch(state, factor_kernel, 1, 1, 0, table.data(), table.count(), norm.as<const double>(), limit, state.fault, factor.as<double>());
 }
 
 int64_t non_finite(const std::vector<TensorView>& tensors) {
   const Device device = tensors.front().device;
-  const DeviceState& state = state_of(device);
+  DeviceState& state = state_of(device);
   const Table table(state, entries_of(tensors));
   if (table.pieces == 0) return -1;
   const Scratch bad(state, size_t(table.pieces) * sizeof(double));
