@@ -29,7 +29,7 @@ void column_sums(const TensorView& x, const TensorView& y, bool accumulate) {
 
 }  // namespace
 
-const TensorCoreOps& tensor_core_ops(const DeviceState& state) {
+const TensorCoreOps& tensor_core_ops([[maybe_unused]] const DeviceState& state) {
 #ifdef LIBMOE_HAS_SM90
   if (state.architecture == 90) {
     static const TensorCoreOps merged = [] {
