@@ -18,8 +18,8 @@ for tool in /usr/bin/* /usr/local/bin/*; do ln -s "$tool" "$T/nonvcc/${tool##*/}
 ln -sf "$(readlink -f "$(command -v node)")" "$T/nonvcc/node"
 rm -f "$T/nonvcc/nvcc"
 nvcc=$(command -v nvcc)
-# What these builds differ in is how they come about: one architecture will do, and ccache has the rest.
-fast() { env LIBMOE_CUDA_ARCHITECTURES=80-real CCACHE_BASEDIR="$T" CCACHE_NOHASHDIR=1 "$@"; }
+# What these builds differ in is how they come about: all targets of the first build, which ccache has, so that nothing is compiled twice.
+fast() { env CCACHE_BASEDIR="$T" CCACHE_NOHASHDIR=1 "$@"; }
 bare() { env -i PATH="$T/bin" HOME="$T/home" NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS:-}" "$@"; }
 folder() { mkdir -p "$T/$1" && cd "$T/$1" && echo '{"name":"app","private":true,"type":"module"}' > package.json; }
 
