@@ -33,15 +33,15 @@ CudaStatus look() {
   cudaRuntimeGetVersion(&s.runtime);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (s.driver == 0) {
+  if (s.driver != 0 && (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))) {
+    s.why = "the driver is there, but no device is visible; see CUDA_VISIBLE_DEVICES (a card in MIG mode needs an instance)";
+  } else if (s.driver == 0) {
     s.why = "no NVIDIA driver was found (libcuda.so.1); CUDA " + version_text(s.runtime) + " needs driver 580 or newer";
   } else if (error != cudaSuccess && s.driver < kDriverNeeded) {
     s.why = "the NVIDIA driver supports CUDA " + version_text(s.driver) + ", this binary needs " + version_text(s.runtime) +
             ": install driver 580 or newer, or the cuda-compat package on a data-centre card";
   } else if (error != cudaSuccess) {
     s.why = std::string("the NVIDIA driver answers: ") + cudaGetErrorString(error);
-  } else if (count == 0) {
-    s.why = "the driver is there, but no device is visible; see CUDA_VISIBLE_DEVICES";
   }
   cudaGetLastError();
   for (int i = 0; s.why.empty() && i < count; ++i) {
@@ -125,6 +125,7 @@ Whole& whole(Device device) {
   static thread_local Whole* last = nullptr;
   if (chosen == device.index) return *last;
   std::lock_guard<std::mutex> lock(mutex);
+  chosen = -1;  // should what follows fail
   auto& slot = (*states)[device.index];
   if (!slot) slot = start(device.index);
   check(cudaSetDevice(device.index), "choosing the device");
@@ -299,8 +300,11 @@ void* allocate(Device device, size_t bytes) {
 }
 
 void release(Device device, void* data, size_t) {
-  // At exit the driver may be gone before the last tensor: nothing to free then.
-  if (cudaFreeAsync(data, whole(device).compute) != cudaSuccess) cudaGetLastError();
+  // Called by destructors: at exit or after a failure of the device there may be nothing left to free from.
+  try {
+    if (cudaFreeAsync(data, whole(device).compute) != cudaSuccess) cudaGetLastError();
+  } catch (const Error&) {
+  }
 }
 
 Scratch::Scratch(const DeviceState& state, size_t bytes) : state_(state), bytes_(bytes), data_(allocate({DeviceKind::cuda, state.index}, bytes)) {}

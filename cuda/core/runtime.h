@@ -49,7 +49,8 @@ class Scratch {
 template <class... P, class... A>
 void launch(const DeviceState& state, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared_bytes > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "reserving shared memory for a kernel");
+  // Beyond 48 KiB, static shared memory included, a kernel has to ask.
+  if (shared_bytes > 32 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "reserving shared memory for a kernel");
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;

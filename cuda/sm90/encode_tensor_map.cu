@@ -28,7 +28,7 @@ Encode encode() {
 CUtensorMap tensor_map(const void* data, int64_t columns, int64_t rows, int64_t groups, int64_t ld, int64_t stride, int box_rows) {
   CUtensorMap map;
   const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(groups)};
-  const cuuint64_t pitches[2] = {cuuint64_t(ld) * 2, cuuint64_t(std::max<int64_t>(stride, 8)) * 2};
+  const cuuint64_t pitches[2] = {cuuint64_t(ld) * 2, cuuint64_t(stride > 0 ? stride : ld) * 2};
   const cuuint32_t box[3] = {64, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
   const CUresult result = encode()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, pitches, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);

@@ -48,8 +48,8 @@ Promised promised(Napi::Env env, std::function<void()> before = {}) {
   const Settler settler = Settler::New(env, "libmoe collective", 0, 1);
   return {pending->deferred.Promise(), [pending, settler](const std::string* error) mutable {
             if (error) pending->error = *error;
-            if (settler.BlockingCall(pending) != napi_ok) delete pending;
-            settler.Release();
+            if (settler.BlockingCall(pending) == napi_ok) settler.Release();
+            else delete pending;  // the environment is closing and has taken the function back
           }};
 }
 

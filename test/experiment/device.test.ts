@@ -79,4 +79,38 @@ describe.skipIf(device === 'cpu')('training on a device (skipped where the CPU i
     expect(await curve(device, 'bf16', 'smoe')).toEqual(once);
     expect(apart(once, await curve('cpu', 'bf16', 'smoe'))).toBeLessThan(0.02);
   });
+
+  it('names step and layer of a NaN, changes nothing, and leaves no fault behind', async () => {
+    const expert = { hidden: 16, activation: 'silu', gated: true } as const;
+    using model = new LanguageModel({
+      vocabularySize: 32,
+      dModel: 16,
+      layers: 1,
+      heads: 2,
+      feedForward: expert,
+      moe: { experts: 4, topK: 2, router: { name: 'smoe' }, expert },
+    });
+    const parameters = model.namedParameters();
+    const [broken, other] = [parameters.get('embedding.weight')!, [...parameters.values()].at(-1)!];
+    broken.write(broken.toArray().fill(Number.NaN));
+    const before = other.toArray();
+    const adamw = optimizer(parameters, { name: 'adamw' });
+    const dataset = tokenDataset(Int32Array.from({ length: 200 }, (_, i) => i % 31));
+    try {
+      const steps = train(model, {
+        data: new PackedLoader(dataset, { sequenceLength: 16, batchSequences: 2 }),
+        optimizer: adamw,
+        schedule: schedule({ name: 'constant', learningRate: 1 }, 2),
+        steps: 2,
+      });
+      await expect(steps.next()).rejects.toThrow(
+        /ERR_LIBMOE_NOT_FINITE: step 1: parameter embedding.weight holds a NaN/,
+      );
+      expect(other.toArray()).toEqual(before);
+      expect([...adamw.steps.values()].every((count) => count === 0)).toBe(true);
+    } finally {
+      adamw.dispose();
+      dataset.close();
+    }
+  });
 });

@@ -1,6 +1,6 @@
 import { ForwardContext, type ForwardOptions } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { noGrad, scope, type Tensor } from '../tensor/index.ts';
+import { noGrad, scope, synchronise, type Tensor } from '../tensor/index.ts';
 import { nonFinite } from '../tensor/optimizer.ts';
 import type { TrainableModel } from './micro-step.ts';
 import type { StepOutcome } from './step.ts';
@@ -89,6 +89,7 @@ export function firstNonFiniteLayer<Batch>(
   passes: readonly { batch: Batch; options: ForwardOptions }[],
 ): string | undefined {
   let first: string | undefined;
+  const [parameter] = model.namedParameters().values();
   const onLayer = (name: string, output: Tensor): void => {
     if (first === undefined && nonFinite([output]) >= 0) first = name;
   };
@@ -103,6 +104,11 @@ export function firstNonFiniteLayer<Batch>(
         }
       }),
     );
+    try {
+      if (parameter) synchronise(parameter.device);
+    } catch {
+      // A device reports the same fault again: it is not to show in what comes after.
+    }
     if (first !== undefined) return first;
   }
   return undefined;
