@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { TokenBatch } from '../../ts/data/batch.ts';
 import { PackedLoader, tokenDataset } from '../../ts/data/index.ts';
 import type { ProcessGroup } from '../../ts/distributed/index.ts';
 import { LanguageModel, type LanguageModelOptions } from '../../ts/models/language/index.ts';
-import { routerDefinition } from '../../ts/moe/index.ts';
-import { setThreads, threads } from '../../ts/tensor/index.ts';
+import { type ForwardContext, routerDefinition } from '../../ts/moe/index.ts';
+import { add } from '../../ts/tensor/elementwise.ts';
+import { setThreads, type Tensor, threads } from '../../ts/tensor/index.ts';
 import {
   dataParallel,
   optimizer,
@@ -16,6 +18,7 @@ import {
 import { leaveToCollector } from '../collected.ts';
 import { tinyConfig } from '../models/tiny.ts';
 import { all, onRanks, type Traffic } from './ranks.ts';
+import { Toy, ToyData } from './toy.ts';
 
 leaveToCollector();
 const before = threads();
@@ -206,13 +209,50 @@ describe('data-parallel training', () => {
     expect(single.weights).toEqual(one.weights);
     using model = newModel(setting);
     const parameters = model.parameters().length;
-    // One reduction more per step: the units of the losses.
-    expect(traffic.map(({ reduced }) => reduced.length / steps - 1)).toEqual([
+    // Two reductions more per step: the units of the losses, and whether the step counts.
+    expect(traffic.map(({ reduced }) => reduced.length / steps - 2)).toEqual([
       parameters,
       expect.any(Number),
       1,
     ]);
-    expect(traffic[1]!.reduced.length / steps - 1).toBeGreaterThan(2);
-    expect(traffic[1]!.reduced.length / steps - 1).toBeLessThan(parameters);
+    expect(traffic[1]!.reduced.length / steps - 2).toBeGreaterThan(2);
+    expect(traffic[1]!.reduced.length / steps - 2).toBeLessThan(parameters);
   });
+});
+
+it('updates nothing on any rank when the loss of one is not finite, though its gradients are', async () => {
+  class Broken extends Toy {
+    constructor(readonly rank: number) {
+      super('f64');
+    }
+    override loss(batch: TokenBatch, context: ForwardContext): Tensor {
+      const loss = super.loss(batch, context);
+      return this.rank === 1 ? add(loss, Number.POSITIVE_INFINITY) : loss;
+    }
+  }
+  const models: Broken[] = [];
+  const ends = await onRanks(2, async (group) => {
+    const model = new Broken(group.rank);
+    models.push(model);
+    const start = model.input.toArray();
+    const adam = optimizer(model.namedParameters(), { name: 'adamw' });
+    const steps = train(model, {
+      data: new ToyData(),
+      optimizer: adam,
+      schedule: schedule({ name: 'constant', learningRate: 0.1 }, 1),
+      steps: 1,
+      strategy: dataParallel(group),
+    });
+    const error = await steps.next().then(String, String);
+    const same = model.input.toArray().every((value, i) => value === start[i]);
+    const counts = [...adam.steps.values()];
+    adam.dispose();
+    return { error, same, counts };
+  });
+  for (const { error, same, counts } of all(ends)) {
+    expect(error).toContain('ERR_LIBMOE_NOT_FINITE');
+    expect(same).toBe(true);
+    expect(new Set(counts)).toEqual(new Set([0]));
+  }
+  for (const model of models) model.dispose();
 });

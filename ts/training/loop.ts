@@ -163,7 +163,7 @@ async function trainStep<Batch>(
   const { outcome, gradNorm } = await (async () => {
     try {
       await strategy.reduceGradients(optimizer.parameters);
-      return await update(passes, optimizer, learningRate, guard, clipNorm);
+      return await update(passes, optimizer, learningRate, guard, strategy, clipNorm);
     } finally {
       passes.dispose();
     }
@@ -197,21 +197,44 @@ async function update(
   optimizer: Optimizer,
   learningRate: number,
   guard: GuardedStep,
+  strategy: Strategy,
   clipNorm?: number,
 ): Promise<{ outcome: StepOutcome; gradNorm: number }> {
   const gradients = [...optimizer.parameters.values()].flatMap(({ grad }) => (grad ? [grad] : []));
   const counts = new Map(optimizer.steps);
   using norm = globalNorm(gradients);
-  using factor = clipFactor(norm, passes.losses, clipNorm);
+  using factor = await commonFactor(norm, passes.losses, strategy, clipNorm);
   optimizer.step(learningRate, factor);
+  // A fault of the device fails this read too; the step's factor was not finite then.
+  const applied = factor.read().then(
+    ([value]) => Number.isFinite(Number(value)),
+    () => false,
+  );
   try {
     const [outcome, read] = await guarded(guard, () => Promise.all([passes.outcome(), norm.read()]));
     const gradNorm = Number(read[0]);
     assertFinite(guard, outcome, gradNorm);
     return { outcome, gradNorm };
   } catch (error) {
-    for (const [name, count] of counts) optimizer.steps.set(name, count);
+    if (!(await applied)) for (const [name, count] of counts) optimizer.steps.set(name, count);
     throw error;
+  }
+}
+
+/** The clip factor, not finite on every rank where it is not on one: all ranks update, or none does. */
+async function commonFactor(
+  norm: Tensor,
+  losses: readonly Tensor[],
+  strategy: Strategy,
+  clipNorm?: number,
+): Promise<Tensor> {
+  if (strategy.worldSize === 1) return clipFactor(norm, losses, clipNorm);
+  using own = clipFactor(norm, losses);
+  const everyRank = await strategy.reduceStatistics([own]);
+  try {
+    return clipFactor(norm, everyRank, clipNorm);
+  } finally {
+    for (const sum of everyRank) sum.dispose();
   }
 }
 
