@@ -4,7 +4,7 @@ import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } fro
 import { languageAdapter } from '../evaluation/language-adapter.ts';
 import type { LanguageModel } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 import { collect } from './sources.ts';
 
 /** The first characters of a text, up to a space. */

@@ -19,7 +19,7 @@ import {
 import { fail } from '../native/index.ts';
 import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 import { documentsOf, stampOf } from './sources.ts';
 
 /** What {@link prepareData} made or found. */

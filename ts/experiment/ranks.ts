@@ -2,7 +2,7 @@ import { initProcessGroup, type LaunchEnvironment, launchEnvironment } from '../
 import { fail } from '../native/index.ts';
 import type { DeviceName } from '../tensor/index.ts';
 import { dataParallel, type Strategy, single } from '../training/index.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 
 /** The ranks of a run, seen from one of them. */
 export interface Ranks {

@@ -1,7 +1,7 @@
 import { type LanguageModelConfig, resolveLanguageModelConfig } from '../models/language/index.ts';
 import { routerDefinition } from '../moe/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import { type Recipe, recipeSchema } from './recipe.ts';
+import { type Recipe, recipeSchema } from './language-recipe.ts';
 
 type Router = { name: string; [option: string]: unknown };
 

@@ -4,7 +4,8 @@ import { codeOf, fail } from '../native/index.ts';
 import { reasonOf } from '../storage/json.ts';
 import { type CheckpointFolder, newestIntact } from '../training/index.ts';
 import { usedBy } from '../training/run-folder.ts';
-import { loadRecipe, type Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
+import { loadRecipe } from './recipe.ts';
 import { resolvedRecipe } from './resolve.ts';
 
 /** A run that a folder holds already, with the same recipe as the one at hand. */
