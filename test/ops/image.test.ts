@@ -70,7 +70,12 @@ describe('interpolate', () => {
       [1, 1, 2, 3],
       [5, 4, 1, 1],
     ] as const) {
-      gradientCheck((x) => interpolate(x!, { height, width, mode }), [sample([2, 2, h, w], 1, 'f64', true)]);
+      scope(() =>
+        gradientCheck(
+          (x) => interpolate(x!, { height, width, mode }),
+          [sample([2, 2, h, w], 1, 'f64', true)],
+        ),
+      );
     }
   });
 
