@@ -5,6 +5,7 @@ export * from './embedding.ts';
 export * from './gating.ts';
 export * from './gemm.ts';
 export * from './grouped_ffn.ts';
+export * from './image.ts';
 export * from './loss.ts';
 export * from './norm.ts';
 export * from './optimizer.ts';
