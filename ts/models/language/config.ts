@@ -45,7 +45,8 @@ const feedForwardSchema = z.strictObject({
   bias: z.boolean().default(false),
 });
 
-const moeSchema = z.strictObject({
+/** A mixture of experts in chosen layers of a model. */
+export const moeSchema = z.strictObject({
   layers: layerSelectionSchema.default('all'),
   experts: count,
   topK: count,
