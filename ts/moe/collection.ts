@@ -1,6 +1,6 @@
 import { fail } from '../native/index.ts';
 import { record } from '../tensor/autograd.ts';
-import { divide, maximum } from '../tensor/elementwise.ts';
+import { divide, maximum, scale } from '../tensor/elementwise.ts';
 import { keep, noGrad, scope, type Tensor } from '../tensor/index.ts';
 import type { Coefficient } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
@@ -142,6 +142,35 @@ export class Collection {
       return { name, layer, coefficient, value: finish(parts), ...(share && { share }) };
     });
     return [...this.losses, ...finished];
+  }
+
+  /** Calls from now on add nothing to the statistics of earlier ones. */
+  seal(): void {
+    for (const loss of this.deferred) loss.add = undefined;
+  }
+
+  /** Makes the losses from these places on the means that {@link ForwardContext.part} says. */
+  average(losses: number, deferred: number): void {
+    const own = [...this.losses.slice(losses), ...this.deferred.slice(deferred)];
+    const layers = new Map<string, Set<string>>();
+    const calls = new Map<string, number>();
+    for (const { name, layer } of own) {
+      layers.set(name, (layers.get(name) ?? new Set()).add(layer));
+      calls.set(`${name} ${layer}`, (calls.get(`${name} ${layer}`) ?? 0) + 1);
+    }
+    for (const loss of own) {
+      const times = calls.get(`${loss.name} ${loss.layer}`)!;
+      loss.coefficient /= layers.get(loss.name)!.size;
+      if (times === 1) continue;
+      if ('finish' in loss) {
+        const { finish } = loss;
+        loss.finish = (sums) => scale(finish(sums), 1 / times);
+      } else {
+        const { value } = loss;
+        loss.value = keep(scale(value, 1 / times));
+        value.dispose();
+      }
+    }
   }
 
   remember(previous: Collection['previous']): void {
