@@ -14,6 +14,7 @@ export {
   type ChatTemplate,
   loadChatTemplate,
 } from './chat-template.ts';
+export * from './conversations/index.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export type { TextDocuments } from './corpus-files.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
@@ -37,3 +38,4 @@ export {
   type Tokenizer,
   tokenizerFromJson,
 } from './tokenizer.ts';
+export type { BatchImages, VisionLanguageBatch } from './vision-batch.ts';
