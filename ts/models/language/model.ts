@@ -259,7 +259,7 @@ export class LanguageModel extends Module {
           { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
           inner.with({ sequenceOffsets, tokenIds }),
         ),
-      [x, step.positions, step.sequenceOffsets, context.tokenIds!],
+      [x, step.positions!, step.sequenceOffsets, context.tokenIds!],
     );
   }
 
