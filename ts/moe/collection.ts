@@ -144,6 +144,11 @@ export class Collection {
     return [...this.losses, ...finished];
   }
 
+  /** Calls from now on add nothing to the statistics of earlier ones. */
+  seal(): void {
+    for (const loss of this.deferred) loss.add = undefined;
+  }
+
   /** Makes the losses from these places on the means that {@link ForwardContext.part} says. */
   average(losses: number, deferred: number): void {
     const own = [...this.losses.slice(losses), ...this.deferred.slice(deferred)];

@@ -45,7 +45,7 @@ const feedForwardSchema = z.strictObject({
   bias: z.boolean().default(false),
 });
 
-/** The mixture-of-experts part of a configuration. */
+/** A mixture of experts in chosen layers of a model. */
 export const moeSchema = z.strictObject({
   layers: layerSelectionSchema.default('all'),
   experts: count,

@@ -88,7 +88,7 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
 
   /**
    * What the language model sees of images.
-   * @param pixels `[images, 3, side, side]`, normalised
+   * @param pixels `[images, 3, side, side]`, normalised, f32
    * @param counted of each image whether routers and losses are to count it; default: all
    * @returns `[images · tokensPerImage, dModel]` in the dtype of the language model
    * @throws ERR_LIBMOE_SHAPE for images of another size
@@ -107,7 +107,7 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
       const inner = (part: Module): ForwardContext =>
         learns(part) ? given : given.with({ training: false });
       try {
-        const features = vision.forward(as(pixels, dtypeOf(vision)), inner(vision), counted && { counted });
+        const features = vision.forward(pixels, inner(vision), counted && { counted });
         const own = inner(projector);
         const rows = own.part(() =>
           projector.forward(as(features, dtypeOf(projector) ?? features.dtype), own, counted),
