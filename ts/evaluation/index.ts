@@ -21,7 +21,6 @@ export {
 } from './metrics.ts';
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
 export type {
-  ConversationFormat,
   EmitScore,
   EvalModel,
   EvalTokenizer,

@@ -19,14 +19,6 @@ export interface RequestImage {
   sha256: string;
 }
 
-/** How a model that was trained on conversations wants to be asked. */
-export interface ConversationFormat {
-  /** The question as the model knows it: between what begins a conversation and what begins its answer. */
-  prompt(question: string): string;
-  /** What ends its answers. */
-  end: string;
-}
-
 /** One sum of log-probabilities that is wanted: `Σ_k log p(continuation_k | context, continuation_<k)`. */
 export interface TokenRequest {
   kind: 'loglikelihood' | 'loglikelihood_rolling';
@@ -66,8 +58,11 @@ export interface EvalModel {
   readonly maxLength: number;
   /** Text that stands for an image in a prompt; absent: the model sees none. Its tokenizer makes one token of it. */
   readonly imagePlaceholder?: string;
-  /** Absent: prompts go to the model as they are. */
-  readonly conversation?: ConversationFormat;
+  /**
+   * A question and its answer as a turn of the conversations that the model was trained on; of the answer all is scored that the model has to say,
+   * what ends it included. Absent: texts go to the model as they are.
+   */
+  encodeTurn?(question: string, answer: string): Pick<TokenRequest, 'context' | 'continuation'>;
   /** Facts for the results file, e.g. parameters, dtype, device. */
   readonly facts?: Readonly<Record<string, string | number | boolean>>;
   /** Hash of weights, config, tokenizer and adapter version: part of every cache key, so two models never share answers. */

@@ -10,7 +10,6 @@ import { gatherRows } from '../tensor/shape.ts';
 import { batchesOf, type SharedUnit, type Unit, unitsOf, type WindowUnit } from './batching.ts';
 import { evalTokenizer } from './eval-tokenizer.ts';
 import type {
-  ConversationFormat,
   EmitScore,
   EvalModel,
   EvalTokenizer,
@@ -51,7 +50,7 @@ export interface Network {
   /** Facts beside the configuration of the language model that decide about the numbers. */
   readonly identity?: unknown;
   readonly imagePlaceholder?: string;
-  readonly conversation?: ConversationFormat;
+  readonly encodeTurn?: EvalModel['encodeTurn'];
   /** The context of a request with images as the network counts it: each placeholder stretched to the rows of its image. */
   stretched?(request: TokenRequest): readonly number[];
   /** Reads the images of a batch before it runs. */
@@ -69,7 +68,7 @@ export class NetworkAdapter implements EvalModel {
   private readonly tokenBudget: number;
   private readonly sharePrefixes: boolean;
   readonly imagePlaceholder?: string;
-  readonly conversation?: ConversationFormat;
+  readonly encodeTurn?: EvalModel['encodeTurn'];
 
   constructor(
     private readonly network: Network,
@@ -90,7 +89,7 @@ export class NetworkAdapter implements EvalModel {
     this.tokenBudget = tokenBudget;
     this.sharePrefixes = sharePrefixes;
     if (network.imagePlaceholder !== undefined) this.imagePlaceholder = network.imagePlaceholder;
-    if (network.conversation) this.conversation = network.conversation;
+    if (network.encodeTurn) this.encodeTurn = network.encodeTurn;
     this.facts = {
       model_num_parameters: network.whole.parameters().reduce((sum, parameter) => sum + parameter.size, 0),
       model_dtype: model.dtype,

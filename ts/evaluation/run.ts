@@ -7,10 +7,10 @@ import { requestKey, ScoreJournal } from './journal.ts';
 import { languageAdapter } from './language-adapter.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
 import './yes-no-metrics.ts';
-import type { EvalModel, EvalTokenizer, TokenRequest, TokenScore } from './model.ts';
+import type { EvalModel, EvalTokenizer, RequestImage, TokenRequest, TokenScore } from './model.ts';
 import { QuestionMaker, type TextPair } from './question.ts';
 import { RequestImages, withPlaceholders } from './request-images.ts';
-import { encodePair } from './requests.ts';
+import { type EncodedPair, encodePair } from './requests.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
 import { type PreparedTask, scoreTask, taskMetrics } from './scoring.ts';
 import type { Task } from './task.ts';
@@ -157,12 +157,7 @@ async function prepare(
     const question = maker.make(rows[docId]!, docId);
     try {
       const seen = await images.of(task, question.images);
-      encoded.push(
-        question.pairs.map((pair) => {
-          const one = encodePair(asked(pair, seen.length, task, model), task, model.tokenizer);
-          return seen.length === 0 ? one : { ...one, request: { ...one.request, images: seen } };
-        }),
-      );
+      encoded.push(question.pairs.map((pair) => asked(pair, seen, task, model)));
     } catch (cause) {
       const { message, code } = cause as Error & { code?: 'ERR_LIBMOE_DATA' };
       fail(
@@ -178,15 +173,26 @@ async function prepare(
 }
 
 /** A pair as the model is asked: with a placeholder for each image, and as a turn of a conversation where it knows those. */
-function asked(pair: TextPair, images: number, task: Task, model: EvalModel): TextPair {
-  const { imagePlaceholder, conversation } = model;
-  const context = imagePlaceholder ? withPlaceholders(pair.context, images, imagePlaceholder) : pair.context;
-  if (!conversation || task.output_type === 'loglikelihood_rolling') return { ...pair, context };
-  return {
-    context: conversation.prompt(context),
-    // What a turn's header ends with is not the task's to say.
-    continuation: pair.continuation.slice(task.target_delimiter.length) + conversation.end,
-  };
+function asked(pair: TextPair, images: readonly RequestImage[], task: Task, model: EvalModel): EncodedPair {
+  const { imagePlaceholder, tokenizer } = model;
+  const context = imagePlaceholder
+    ? withPlaceholders(pair.context, images.length, imagePlaceholder)
+    : pair.context;
+  const rolling = task.output_type === 'loglikelihood_rolling';
+  const encoded: EncodedPair =
+    rolling || !model.encodeTurn
+      ? encodePair({ ...pair, context }, task, tokenizer)
+      : {
+          // What stands before an answer is the template's to say.
+          request: {
+            kind: 'loglikelihood',
+            ...model.encodeTurn(context, pair.continuation.slice(task.target_delimiter.length)),
+          },
+          boundaryMerged: false,
+          bosAdded: false,
+          templateHasBos: false,
+        };
+  return images.length === 0 ? encoded : { ...encoded, request: { ...encoded.request, images } };
 }
 
 /** Has the model answer what is open, keeps every answer at once, and yields how many are done. */

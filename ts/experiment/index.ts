@@ -13,7 +13,8 @@ export {
 } from './pipeline.ts';
 export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
 export type { PlannedMemory } from './plan-memory.ts';
-export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
+export { type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
+export { copyTokenizer } from './prepare-tokenizer.ts';
 export { loadRecipe, openRecipe, recipeText } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
 export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';

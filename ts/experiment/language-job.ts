@@ -7,7 +7,8 @@ import { evaluateInto, tasksOf } from './evaluation.ts';
 import type { Job, JobSetting } from './job.ts';
 import type { Recipe } from './language-recipe.ts';
 import { makeModel } from './model.ts';
-import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
+import { type Prepared, prepareData } from './prepare.ts';
+import { copyTokenizer } from './prepare-tokenizer.ts';
 import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
 

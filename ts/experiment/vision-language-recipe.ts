@@ -66,9 +66,7 @@ export const visionLanguageRecipeSchema = z.strictObject({
     })
     .optional(),
   /** A vision-language checkpoint to go on from, its tower and projector upcycled first if asked. */
-  start: z
-    .strictObject({ checkpoint: z.string(), upcycle: vlmUpcycleOptionsSchema.optional() })
-    .optional(),
+  start: z.strictObject({ checkpoint: z.string(), upcycle: vlmUpcycleOptionsSchema.optional() }).optional(),
   training: z.strictObject({
     /** Give either steps or epochs. Default: one epoch. */
     steps: count.optional(),
@@ -109,7 +107,9 @@ export function checkVisionLanguageRecipe(
   if (fromFile && typeof tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
   if ((data.batchSamples === undefined) === (data.batchTokens === undefined))
-    refuse('expected either data.batchSamples (conversations per step) or data.batchTokens (tokens per step)');
+    refuse(
+      'expected either data.batchSamples (conversations per step) or data.batchTokens (tokens per step)',
+    );
   const parts = training.microBatches * strategy.data;
   if (data.batchSamples !== undefined && data.batchSamples % parts !== 0)
     refuse(
