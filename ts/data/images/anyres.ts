@@ -1,4 +1,4 @@
-import type { PixelFilter } from '../../tensor/ops.ts';
+import type { PixelFilter } from '../../tensor/resize-pixels.ts';
 import { canvas, paste, resized } from './canvas.ts';
 import type { DecodedImage } from './decode.ts';
 

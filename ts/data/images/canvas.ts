@@ -1,5 +1,5 @@
 import { fail } from '../../native/index.ts';
-import { type PixelFilter, resizePixels } from '../../tensor/ops.ts';
+import { type PixelFilter, resizePixels } from '../../tensor/resize-pixels.ts';
 import type { DecodedImage } from './decode.ts';
 
 // What an image may become on its way: 400 MB of colours. A strip of 1 x 100,000 would, as a square, have 30 GB.

@@ -114,8 +114,8 @@ export async function decodeImage(
     return { width: info.width, height: info.height, rgb: data };
   } catch (error) {
     if (codeOf(error)) throw error;
-    const reason = (error as Error).message.split('\n')[0];
-    return /exceeds pixel limit/.test(reason ?? '')
+    const reason = (error as Error).message.trim().split('\n', 2).join(' ');
+    return /exceeds pixel limit/.test(reason)
       ? fail('ERR_LIBMOE_IMAGE', `${name} has more pixels than the limit (maxPixels) of ${maxPixels}`, error)
       : fail('ERR_LIBMOE_IMAGE', `${name} cannot be decoded (${reason})`, error);
   }

@@ -1,16 +1,17 @@
-import { transferableSymbol, valueSymbol } from 'piscina';
+import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { codeOf } from '../../native/index.ts';
 import { decodeImage, type ImageDecodeOptions } from './decode.ts';
 import {
   type ImageProcessor,
   type ImageProcessorOptions,
-  imageProcessor,
   type ProcessedImage,
+  processorOf,
 } from './processor.ts';
+import type { ImageProcessorSettings } from './processor-config.ts';
 
 /** What a worker needs to know once. Everything in it can be sent to another thread. */
 export interface ImageWork {
-  config: unknown;
+  settings: ImageProcessorSettings;
   processing: ImageProcessorOptions;
   decoding: ImageDecodeOptions;
 }
@@ -28,10 +29,10 @@ const processors = new Map<string, ImageProcessor>();
 
 /** One image from file to pixels, in the calling thread. Only what is wrong with the file is a value; other errors are thrown. */
 export async function loadImage(path: string, work: ImageWork): Promise<ProcessedImage | ImageFailure> {
-  const key = JSON.stringify([work.config, work.processing]);
+  const key = JSON.stringify([work.settings, work.processing]);
   let processor = processors.get(key);
   if (!processor) {
-    processor = imageProcessor(work.config, work.processing);
+    processor = processorOf(work.settings, work.processing);
     processors.set(key, processor);
   }
   try {
@@ -53,5 +54,5 @@ export async function loadImage(path: string, work: ImageWork): Promise<Processe
 export async function loadImageInThread({ path, work }: { path: string; work: ImageWork }): Promise<unknown> {
   const loaded = await loadImage(path, work);
   if (!('pixels' in loaded)) return loaded;
-  return { [transferableSymbol]: loaded.pixels.buffer, [valueSymbol]: loaded };
+  return move({ [transferableSymbol]: loaded.pixels.buffer, [valueSymbol]: loaded });
 }

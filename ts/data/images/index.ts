@@ -1,4 +1,5 @@
 export { type DecodedImage, decodeImage, type ImageDecodeOptions } from './decode.ts';
+export { imageProcessor } from './image-processor.ts';
 export type { ImageFailure } from './image-worker.ts';
 export {
   type ImageCounts,
@@ -7,9 +8,8 @@ export {
   type ImageSource,
   type LoadedImage,
 } from './pool.ts';
-export {
-  type ImageProcessor,
-  type ImageProcessorOptions,
-  imageProcessor,
-  type ProcessedImage,
+export type {
+  ImageProcessor,
+  ImageProcessorOptions,
+  ProcessedImage,
 } from './processor.ts';

@@ -5,7 +5,8 @@ import { fail } from '../../native/index.ts';
 import { restoreCode, workerEntry } from '../worker-threads.ts';
 import { type ImageDecodeOptions, loadSharp } from './decode.ts';
 import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts';
-import { type ImageProcessorOptions, imageProcessor, type ProcessedImage } from './processor.ts';
+import { type ImageProcessorOptions, type ProcessedImage, processorOf } from './processor.ts';
+import { imageProcessorSettings } from './processor-config.ts';
 
 /** An image, or why there is none. */
 export type LoadedImage = ProcessedImage | ImageFailure;
@@ -70,11 +71,11 @@ export class ImagePool implements ImageSource {
         );
     this.folder = folder;
     this.work = {
-      config: processor,
+      settings: imageProcessorSettings(processor),
       processing: { ...(mode && { mode }), ...(gridPinpoints && { gridPinpoints }) },
       decoding: decode,
     };
-    this.side = imageProcessor(processor, this.work.processing).side;
+    this.side = processorOf(this.work.settings, this.work.processing).side;
   }
 
   /** All of them, in the order of `paths`. Rejects only for what is no image's fault (ERR_LIBMOE_STATE after `close`). */

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { explainIssues } from '../../storage/schema-errors.ts';
-import type { PixelFilter } from '../../tensor/ops.ts';
+import type { PixelFilter } from '../../tensor/resize-pixels.ts';
 
 const side = z.int().min(1).max(16384);
 const rectangle = z.object({ height: side, width: side });

@@ -2,7 +2,7 @@ import { fail } from '../../native/index.ts';
 import { anyresTiles } from './anyres.ts';
 import { canvas, paste, resized } from './canvas.ts';
 import type { DecodedImage } from './decode.ts';
-import { type ImageProcessorSettings, imageProcessorSettings } from './processor-config.ts';
+import type { ImageProcessorSettings } from './processor-config.ts';
 
 /** What a vision tower takes. */
 export interface ProcessedImage {
@@ -12,7 +12,7 @@ export interface ProcessedImage {
   tiles: number;
 }
 
-/** Options of {@link imageProcessor}. */
+/** Options of `imageProcessor`. */
 export interface ImageProcessorOptions {
   /**
    * `square`: the processor's own steps (SigLIP distorts to a square, CLIP crops the middle). `pad`: first a square canvas, the image in its
@@ -24,7 +24,7 @@ export interface ImageProcessorOptions {
   gridPinpoints?: readonly (readonly [height: number, width: number])[];
 }
 
-/** Makes pixels for a tower out of decoded images; see {@link imageProcessor}. */
+/** Makes pixels for a tower out of decoded images; see `imageProcessor`. */
 export interface ImageProcessor {
   readonly side: number;
   /** Throws ERR_LIBMOE_IMAGE for an image so long and thin that its square could not be held. */
@@ -33,12 +33,11 @@ export interface ImageProcessor {
   black(): ProcessedImage;
 }
 
-/**
- * The image processor of a Hugging Face model from its preprocessor_config.json (path or content): SigLIP, CLIP, ViT, LLaVA 1.5 and 1.6. Gives the numbers of
- * the Pillow-based processors of transformers. Throws ERR_LIBMOE_CONFIG.
- */
-export function imageProcessor(config: unknown, options: ImageProcessorOptions = {}): ImageProcessor {
-  const settings = imageProcessorSettings(config);
+/** The image processor of settings that have been read. */
+export function processorOf(
+  settings: ImageProcessorSettings,
+  options: ImageProcessorOptions = {},
+): ImageProcessor {
   const { mode = settings.mode, gridPinpoints = settings.gridPinpoints } = options;
   const side = sideOf(settings);
   const table = valuesOf(settings);
