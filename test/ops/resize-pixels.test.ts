@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
-import { type PixelFilter, resizePixels } from '../../ts/tensor/image.ts';
+import { type PixelFilter, resizePixels } from '../../ts/tensor/resize-pixels.ts';
 import { madePixels } from './made-pixels.ts';
 
 type Case = [

@@ -12,6 +12,7 @@ export * from './optimizer.ts';
 export * from './permutation.ts';
 export * from './random.ts';
 export * from './reduction.ts';
+export * from './resize-pixels.ts';
 export * from './rotary.ts';
 export * from './shape.ts';
 export * from './softmax.ts';
