@@ -17,7 +17,13 @@ export function processorIn(place: string | undefined): JsonObject | undefined {
 
 /** How a kind of tower was given its images when it was published. */
 export function defaultProcessor({ kind, resolution: side }: VisionTowerConfig): JsonObject {
-  const common = { do_resize: true, resample: 3, do_rescale: true, rescale_factor: 1 / 255, do_normalize: true };
+  const common = {
+    do_resize: true,
+    resample: 3,
+    do_rescale: true,
+    rescale_factor: 1 / 255,
+    do_normalize: true,
+  };
   if (kind === 'siglip')
     return {
       image_processor_type: 'SiglipImageProcessor',

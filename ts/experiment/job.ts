@@ -27,7 +27,8 @@ export interface Job<Batch> {
     model: string;
     parameters: number;
     activeParameters: number;
-    flopsPerToken: number;
+    /** Absent where it depends on the images between the tokens. */
+    flopsPerToken?: number;
   };
   /** Writes the model and what belongs to it into a checkpoint folder, and reads the model back. */
   saveModel(folder: string): void | Promise<void>;

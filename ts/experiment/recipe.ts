@@ -7,11 +7,17 @@ import { explainIssues } from '../storage/schema-errors.ts';
 import { checkLanguageRecipe, type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
 import { merged } from './overrides.ts';
 import { importUserModule } from './user-modules.ts';
+import {
+  checkVisionLanguageRecipe,
+  type VisionLanguageRecipe,
+  type VisionLanguageRecipeInput,
+  visionLanguageRecipeSchema,
+} from './vision-language-recipe.ts';
 
 /** Any kind of recipe, every default written out. */
-export type AnyRecipe = Recipe;
+export type AnyRecipe = Recipe | VisionLanguageRecipe;
 /** Any kind of recipe as one writes it. */
-export type AnyRecipeInput = RecipeInput;
+export type AnyRecipeInput = RecipeInput | VisionLanguageRecipeInput;
 
 /**
  * {@link loadRecipe} after importing the files that the recipe's `imports` names.
@@ -22,7 +28,7 @@ export async function openRecipe(
   changes: Record<string, unknown> = {},
 ): Promise<AnyRecipe> {
   await importModulesOf(merged(typeof source === 'string' ? readRecipe(source) : source, changes));
-  return loadRecipe(source, changes);
+  return loadAnyRecipe(source, changes);
 }
 
 /** Imports what a recipe that nobody has checked yet names in `imports`. */
@@ -31,21 +37,43 @@ export async function importModulesOf({ imports }: Record<string, unknown>): Pro
   for (const file of z.array(z.string()).safeParse(imports).data ?? []) await importUserModule(file);
 }
 
+/** What each kind of recipe is checked by. */
+const schemas = { language: recipeSchema, 'vision-language': visionLanguageRecipeSchema };
+
 /**
  * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out. A file may be laid over another:
  * `extends: base.yaml`, relative to itself.
  * @throws ERR_LIBMOE_FILE when there is no such file, ERR_LIBMOE_RECIPE naming every wrong key, the nearest known key beside an unknown one
  */
-export function loadRecipe(source: string | RecipeInput, changes: Record<string, unknown> = {}): Recipe {
+export function loadAnyRecipe(
+  source: string | AnyRecipeInput,
+  changes: Record<string, unknown> = {},
+): AnyRecipe {
   const where = typeof source === 'string' ? source : 'the recipe';
   const tree = merged(typeof source === 'string' ? readRecipe(source) : source, changes);
-  const parsed = recipeSchema.safeParse(tree);
-  if (!parsed.success)
-    fail('ERR_LIBMOE_RECIPE', `${where}: ${explainIssues(recipeSchema, parsed.error.issues, tree)}`);
-  const recipe = parsed.data;
+  const { kind = 'language' } = tree;
   const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: ${message}`);
-  checkLanguageRecipe(recipe, refuse);
+  if (kind === 'pipeline')
+    refuse('this is a pipeline of several recipes, not one: see "libmoe train --help"');
+  if (kind !== 'language' && kind !== 'vision-language')
+    return refuse(`kind must be one of ${Object.keys(schemas).join(', ')}, got ${JSON.stringify(kind)}`);
+  const schema = schemas[kind];
+  const parsed = schema.safeParse(tree);
+  if (!parsed.success) return refuse(explainIssues(schema, parsed.error.issues, tree));
+  const recipe = parsed.data;
+  if (recipe.kind === 'language') checkLanguageRecipe(recipe, refuse);
+  else checkVisionLanguageRecipe(recipe, refuse);
   return recipe;
+}
+
+/** {@link loadAnyRecipe} for the recipe of a language model. @throws ERR_LIBMOE_RECIPE for another kind too */
+export function loadRecipe(source: string | RecipeInput, changes: Record<string, unknown> = {}): Recipe {
+  const recipe = loadAnyRecipe(source, changes);
+  if (recipe.kind === 'language') return recipe;
+  return fail(
+    'ERR_LIBMOE_RECIPE',
+    `${String(source)}: expected the recipe of a language model, got ${recipe.kind}`,
+  );
 }
 
 /** A recipe file's tree, laid over the one that it extends. @throws as {@link readYaml} */
@@ -74,5 +102,5 @@ export function readYaml(file: string, kind = 'recipe'): Record<string, unknown>
 }
 
 /** The recipe as YAML, every default written out: what a run folder keeps. */
-export const recipeText = (recipe: Recipe): string =>
+export const recipeText = (recipe: AnyRecipe): string =>
   stringify(recipe, { lineWidth: 0, aliasDuplicateObjects: false });

@@ -27,6 +27,7 @@ import { languageJob } from './language-job.ts';
 import { checkRanks, joinRanks } from './ranks.ts';
 import { type AnyRecipe, type AnyRecipeInput, openRecipe, recipeText } from './recipe.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
+import { visionLanguageJob } from './vision-language-job.ts';
 
 /** Where and how {@link runRecipe} carries out a recipe. */
 export interface RunOptions {
@@ -59,7 +60,8 @@ export interface RunResult {
   seconds: number;
   parameters: number;
   activeParameters: number;
-  flops: number;
+  /** Absent for models that see images: what they take depends on these. */
+  flops?: number;
   /** Absent when training was stopped early, and on other ranks than 0. */
   evaluation?: Results;
   /** The model's folder: `<out>/checkpoints/step-…`. */
@@ -107,7 +109,9 @@ async function runAsked(
   try {
     const setting: JobSetting = { out, log, signal, strategy, checkpoint: standing?.checkpoint?.path };
     const parts = { recipe, out, log, options, surroundings, strategy };
-    return await trainAndEvaluate({ ...parts, job: await languageJob(recipe, setting) });
+    return recipe.kind === 'language'
+      ? await trainAndEvaluate({ ...parts, job: await languageJob(recipe, setting) })
+      : await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) });
   } finally {
     await leave();
   }
@@ -191,7 +195,7 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
     seconds: secondsIn(path.join(out, 'metrics.jsonl')),
     parameters,
     activeParameters,
-    flops: flopsPerToken * summary.tokens,
+    ...(flopsPerToken !== undefined && { flops: flopsPerToken * summary.tokens }),
     ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
   };
   await strategy.onFirstRank(async () => {
@@ -202,7 +206,7 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
         parameters,
         activeParameters,
         tokens: summary.tokens,
-        flops: result.flops,
+        ...(result.flops !== undefined && { flops: result.flops }),
         seconds: Number(result.seconds.toFixed(3)),
       }),
     );

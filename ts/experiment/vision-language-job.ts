@@ -1,4 +1,3 @@
-import { copyFileSync, existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import {
   type Conversations,
@@ -32,7 +31,7 @@ export async function visionLanguageJob(
   recipe: VisionLanguageRecipe,
   setting: JobSetting,
 ): Promise<Job<VisionLanguageBatch>> {
-  const { out, checkpoint, strategy, log } = setting;
+  const { checkpoint, strategy, log } = setting;
   // All have looked at the folder; one fills it.
   await strategy.reduceCounts([0]);
   let opened: Opened | undefined;
@@ -70,7 +69,8 @@ export async function visionLanguageJob(
       loader,
       batches: visionLanguageBatches,
       steps,
-      checkpointEvery: checkpointEvery < 1 ? Math.max(1, Math.ceil(checkpointEvery * steps)) : checkpointEvery,
+      checkpointEvery:
+        checkpointEvery < 1 ? Math.max(1, Math.ceil(checkpointEvery * steps)) : checkpointEvery,
       resolved: resolvedVisionLanguageRecipe(recipe, made.language.config.vocabularySize),
       facts: { ...describeParts(made), parameters },
       saveModel(folder) {
@@ -217,7 +217,10 @@ function loaderOf(
   });
 }
 
-function stepsOf({ training: { steps, epochs = 1 } }: VisionLanguageRecipe, loader: VisionLanguageLoader): number {
+function stepsOf(
+  { training: { steps, epochs = 1 } }: VisionLanguageRecipe,
+  loader: VisionLanguageLoader,
+): number {
   return steps ?? Math.max(1, Math.round(epochs * loader.batchesPerEpoch!));
 }
 
@@ -228,5 +231,7 @@ function freeze(model: VisionLanguage, trained: readonly string[], log: (line: s
   for (const name of rest) parameters.get(name)!.requiresGrad = false;
   if (rest.length === 0) return;
   const count = [...matched].reduce((sum, name) => sum + parameters.get(name)!.size, 0);
-  log(`trained: ${count.toLocaleString('en')} parameters (${trained.join(', ')}); the others stay as they are`);
+  log(
+    `trained: ${count.toLocaleString('en')} parameters (${trained.join(', ')}); the others stay as they are`,
+  );
 }
