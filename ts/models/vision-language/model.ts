@@ -88,7 +88,7 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
 
   /**
    * What the language model sees of images.
-   * @param pixels `[images, 3, side, side]`, normalised
+   * @param pixels `[images, 3, side, side]`, normalised, f32
    * @param counted of each image whether routers and losses are to count it; default: all
    * @returns `[images · tokensPerImage, dModel]` in the dtype of the language model
    * @throws ERR_LIBMOE_SHAPE for images of another size
@@ -107,7 +107,7 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
       const inner = (part: Module): ForwardContext =>
         learns(part) ? given : given.with({ training: false });
       try {
-        const features = vision.forward(as(pixels, dtypeOf(vision)), inner(vision), counted && { counted });
+        const features = vision.forward(pixels, inner(vision), counted && { counted });
         const own = inner(projector);
         const rows = own.part(() =>
           projector.forward(as(features, dtypeOf(projector) ?? features.dtype), own, counted),
@@ -178,7 +178,8 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
     const { at, from } = rowsOfImages(batch, images, { imageTokenId, tokensPerImage, mayBeCut });
     const rows = images && images.count > 0 ? this.#rowsOf(images, context) : this.#presence(context);
     const ids = this.knownIds(batch.ids);
-    return { ...batch, ids, ...(rows && at.length > 0 && { inserted: { rows, at, from } }) };
+    // Rows that no token takes are handed over too: backward then walks, and frees, all that was kept for them.
+    return { ...batch, ids, ...(rows && { inserted: { rows, at, from } }) };
   }
 
   #rowsOf({ pixels, count, side, starts }: BatchImages, context: ForwardContext): Tensor {
@@ -196,10 +197,10 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
    * Of several ranks every one must have the losses and records of every MoE layer: one without an image sends a zero image that counts nowhere
    * through the mixtures of tower and projector.
    */
-  #presence(context: ForwardContext): undefined {
-    if (context.ranks <= 1 || !(hasMoe(this.vision) || hasMoe(this.projector))) return;
+  #presence(context: ForwardContext): Tensor | undefined {
+    if (context.ranks <= 1 || !(hasMoe(this.vision) || hasMoe(this.projector))) return undefined;
     const { imageSize } = this.vision;
-    this.imageFeatures(zeros([1, 3, imageSize, imageSize], { device: this.device }), context, [false]);
+    return this.imageFeatures(zeros([1, 3, imageSize, imageSize], { device: this.device }), context, [false]);
   }
 }
 

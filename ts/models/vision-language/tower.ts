@@ -13,7 +13,7 @@ export interface ImageTower extends Module {
   /** Recompute each layer during backward instead of keeping its intermediate results. */
   activationCheckpointing?: boolean;
   /**
-   * @param pixels `[images, 3, imageSize, imageSize]` in the dtype of the tower
+   * @param pixels `[images, 3, imageSize, imageSize]`, f32 or the dtype of the tower
    * Losses of its layers are means over them: see ForwardContext.part().
    * @param options `counted`: of each image whether routers and losses are to count it; default: all
    * @returns `[images · tokensPerImage, featureWidth]`
