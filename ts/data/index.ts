@@ -16,6 +16,21 @@ export {
 } from './chat-template.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export type { TextDocuments } from './corpus-files.ts';
+export {
+  type DecodedImage,
+  decodeImage,
+  type ImageCounts,
+  type ImageDecodeOptions,
+  type ImageFailure,
+  ImagePool,
+  type ImagePoolOptions,
+  type ImageProcessor,
+  type ImageProcessorOptions,
+  type ImageSource,
+  imageProcessor,
+  type LoadedImage,
+  type ProcessedImage,
+} from './images/index.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';
 export type { Normalization } from './sentence-normalization.ts';
