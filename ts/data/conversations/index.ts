@@ -7,6 +7,7 @@ export {
   openConversations,
 } from './conversations.ts';
 export type { ImageSource, ImageTiles, LoadedImage } from './image-source.ts';
+export { jinjaTemplate } from './jinja-template.ts';
 export type { VisionLanguageLoaderOptions } from './loader-options.ts';
 export type { SampleOrder } from './order.ts';
 export {
@@ -20,7 +21,6 @@ export type { Tally } from './tally.ts';
 export {
   type ConversationTemplate,
   conversationTemplate,
-  jinjaTemplate,
   type RoundMarks,
   type Segment,
   type TemplateName,

@@ -1,5 +1,4 @@
 import { fail } from '../../native/index.ts';
-import { applyChatTemplate, type ChatMessage, type ChatTemplate } from '../chat-template.ts';
 import { type Conversation, imageMark } from './conversation.ts';
 
 /** A stretch of the text that a model reads. */
@@ -168,36 +167,4 @@ function plainSegments({ turns, images }: Conversation): Segment[] | string {
     { text: imageMark.repeat(images.length), learned: false },
     { text: `${turns[1]!.text}\n`, learned: true },
   ];
-}
-
-/**
- * The chat template of a checkpoint. What it writes for an answer beyond the prompt before it is learned; it must not change what it wrote
- * for earlier turns.
- */
-export function jinjaTemplate(template: ChatTemplate, name = 'jinja'): ConversationTemplate {
-  const write = (messages: ChatMessage[], addGenerationPrompt: boolean) =>
-    applyChatTemplate(messages, template, { addGenerationPrompt });
-  return {
-    name,
-    writesBos: true,
-    render({ turns }) {
-      const messages = turns.map(({ role, text }) => ({ role, content: text }));
-      const segments: Segment[] = [];
-      let written = '';
-      for (const [i, { role }] of messages.entries()) {
-        if (role !== 'assistant') continue;
-        const whole = write(messages.slice(0, i + 1), false);
-        const prompts = [true, false].map((asks) => write(messages.slice(0, i), asks));
-        const prompt = prompts.find((each) => whole.startsWith(each));
-        if (prompt === undefined || !prompt.startsWith(written))
-          return `the chat template writes earlier turns differently when turn ${i + 1} follows, so answers cannot be told from questions`;
-        segments.push(
-          { text: prompt.slice(written.length), learned: false },
-          { text: whole.slice(prompt.length), learned: true },
-        );
-        written = whole;
-      }
-      return segments;
-    },
-  };
 }
