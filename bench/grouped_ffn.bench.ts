@@ -33,7 +33,7 @@ function layerCase(shape: Shape, dtype: Dtype, part: Part, train: boolean, routi
     peer: {
       script: 'moe_layer.py',
       request: { ...shape, ...expertWeights(shape), balanceCoefficient, dtype, part, pass, routing },
-      gpuModes: ['grouped_mm', 'triton', 'sort_loop', 'dense', 'products', 'compiled'],
+      gpuModes: ['grouped_mm', 'triton', 'sort_loop', 'dense', 'products', 'grouped_mm_compiled'],
     },
     ...restricted(shape),
   };

@@ -145,7 +145,7 @@ def triton(x, choices, weights, up, down, case):
     return experts(x, choices, weights, up, down, lambda h: activated(h, case), by_expert(choices, case["experts"]))
 
 
-def compiled(x, choices, weights, up, down, case):
+def grouped_mm_compiled(x, choices, weights, up, down, case):
     """grouped_mm, through torch.compile."""
     if "compiled" not in case:
         torch._dynamo.reset()
@@ -180,7 +180,7 @@ def products(case):
     return Work(run, None, "products")
 
 
-GPU_METHODS = {"sort_loop": sort_loop, "grouped_mm": grouped_mm, "compiled": compiled, "triton": triton, "by_hand": by_hand, "dense": dense}
+GPU_METHODS = {"sort_loop": sort_loop, "grouped_mm": grouped_mm, "grouped_mm_compiled": grouped_mm_compiled, "triton": triton, "by_hand": by_hand, "dense": dense}
 METHODS = (sort_loop, index_add, grouped_mm, padded, by_hand)
 
 

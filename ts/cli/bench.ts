@@ -63,7 +63,7 @@ export function benchCommand(): Command {
     )
     .option(
       '--modes <list>',
-      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory), by default the first and the last; on a GPU its ways to compute the same, of experts grouped_mm, triton, sort_loop, compiled, and dense and products (no routing: the ceilings), by default all that a case has",
+      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory), by default the first and the last; on a GPU its ways to compute the same, of experts grouped_mm, triton, sort_loop, grouped_mm_compiled, and dense and products (no routing: the ceilings), by default all that a case has",
     )
     .option('--seconds <n>', 'begin no case later than this; those left out are listed')
     .option('--out <file>', 'write the results as JSON')
