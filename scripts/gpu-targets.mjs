@@ -36,7 +36,9 @@ function productSeconds(profile) {
 }
 
 /** One row per target and layer: { target, layer, value, required, met, note }; `met` undefined: no figure, or nothing is required. */
-export function targets(results) {
+export function targets(all) {
+  // The emulated device's times mean nothing.
+  const results = all.filter((r) => !r.device?.emulated);
   const device = results.find((r) => r.device)?.device;
   const native = device?.computeCapability === '9.0' ? 90 : 80;
   const cases = (kernels) =>

@@ -6,7 +6,7 @@ import { type LanguageModel, moeLayersOf, parameterReport } from '../models/lang
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
-import { type DeviceName, onDevice } from '../tensor/index.ts';
+import { onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
@@ -26,7 +26,7 @@ import { type Environment, environment, recordEnvironment } from './environment.
 import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
 import { makeModel } from './model.ts';
 import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
-import { checkRanks, joinRanks } from './ranks.ts';
+import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
 import { openRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
 import { resolvedRecipe } from './resolve.ts';
 import { routingLogger, routingProbe } from './routing-log.ts';
@@ -90,7 +90,7 @@ export async function runRecipe(
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
   const asked = await openRecipe(source, overrides);
-  return onDevice(asked.device as DeviceName, () => runAsked(source, asked, options));
+  return onDevice(deviceOfRank(asked.device), () => runAsked(source, asked, options));
 }
 
 async function runAsked(
