@@ -4,7 +4,7 @@ import type { Results, Task } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
-import { type DeviceName, onDevice } from '../tensor/index.ts';
+import { onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
@@ -24,7 +24,7 @@ import { type Environment, environment, recordEnvironment } from './environment.
 import { headlines } from './evaluation.ts';
 import type { Job, JobSetting } from './job.ts';
 import { languageJob } from './language-job.ts';
-import { checkRanks, joinRanks } from './ranks.ts';
+import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
 import { type AnyRecipe, type AnyRecipeInput, openRecipe, recipeText } from './recipe.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
 import { visionLanguageJob } from './vision-language-job.ts';
@@ -88,7 +88,7 @@ export async function runRecipe(
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
   const asked = await openRecipe(source, overrides);
-  return onDevice(asked.device as DeviceName, () => runAsked(source, asked, options));
+  return onDevice(deviceOfRank(asked.device), () => runAsked(source, asked, options));
 }
 
 async function runAsked(
