@@ -1,7 +1,7 @@
 import { fail } from '../native/index.ts';
 import { record } from '../tensor/autograd.ts';
 import { divide, maximum } from '../tensor/elementwise.ts';
-import { keep, noGrad, scope, type Tensor } from '../tensor/index.ts';
+import { keep, noGrad, scope, Tensor } from '../tensor/index.ts';
 import type { Coefficient } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
 
@@ -9,7 +9,8 @@ import type { RoutingRecord } from './record.ts';
 export type RoutingLoss = {
   /** 'balance', 'routerZ', or a name of the router's own. */
   name: string;
-  coefficient: Coefficient;
+  /** A tensor of one element, without gradient, is one that the router moves on the device. */
+  coefficient: Coefficient | Tensor;
 } & (
   | {
       /** A scalar. */
@@ -39,7 +40,10 @@ export interface AuxiliaryLoss {
   name: string;
   /** Name of the layer. */
   layer: string;
-  coefficient: number;
+  /** Where there is a `coefficientTensor`, asking for this waits for the device. */
+  readonly coefficient: number;
+  /** One element: a coefficient that the router moves on the device. */
+  readonly coefficientTensor?: Tensor;
   /** A scalar, f32 (f64 for f64). */
   value: Tensor;
   /** Of how many things the value is the mean on this rank, where the router said so. */
@@ -54,7 +58,7 @@ export type SumOverRanks = (tensors: readonly Tensor[]) => Promise<readonly Tens
 interface DeferredLoss extends Statistics {
   name: string;
   layer: string;
-  coefficient: number;
+  coefficient: number | Tensor;
   share?: Tensor | 'whole';
 }
 
@@ -80,6 +84,8 @@ export class Collection {
     }
     for (const { parts } of this.deferred) for (const t of parts) t.dispose();
     for (const { share } of [...this.losses, ...this.deferred]) if (share !== 'whole') share?.dispose();
+    for (const { coefficientTensor } of this.losses) coefficientTensor?.dispose();
+    for (const { coefficient } of this.deferred) if (coefficient instanceof Tensor) coefficient.dispose();
     for (const record of this.records) record.dispose();
     for (const t of this.choices) t.dispose();
     this.remember(undefined);
@@ -91,7 +97,12 @@ export class Collection {
     const before =
       add && this.deferred.find((d) => d.name === loss.name && d.layer === loss.layer && d.add !== undefined);
     if (!add || !before) {
-      this.deferred.push({ ...loss, parts: loss.parts.map((t) => keep(t)) });
+      const { coefficient } = loss;
+      this.deferred.push({
+        ...loss,
+        coefficient: coefficient instanceof Tensor ? keep(coefficient) : coefficient,
+        parts: loss.parts.map((t) => keep(t)),
+      });
       return;
     }
     if (before.parts.some((t, i) => t.shape.join() !== loss.parts[i]?.shape.join())) {
@@ -139,7 +150,7 @@ export class Collection {
   /** Every loss, those of statistics taken now. */
   finished(): AuxiliaryLoss[] {
     const finished = this.deferred.map(({ name, layer, coefficient, parts, finish, share }) => {
-      return { name, layer, coefficient, value: finish(parts), ...(share && { share }) };
+      return withCoefficient({ name, layer, value: finish(parts), ...(share && { share }) }, coefficient);
     });
     return [...this.losses, ...finished];
   }
@@ -148,6 +159,17 @@ export class Collection {
     if (this.previous && !this.previous.borrowed) this.previous.logits.dispose();
     this.previous = previous;
   }
+}
+
+/** The loss with a coefficient from the host or the device. */
+export function withCoefficient(
+  loss: Omit<AuxiliaryLoss, 'coefficient' | 'coefficientTensor'>,
+  coefficient: number | Tensor,
+): AuxiliaryLoss {
+  if (typeof coefficient === 'number') return { ...loss, coefficient };
+  const own = { ...loss, coefficientTensor: coefficient };
+  // Not enumerable: a scope that looks for tensors in what it returns is not to wait for the device.
+  return Object.defineProperty(own, 'coefficient', { get: () => coefficient.item() }) as AuxiliaryLoss;
 }
 
 /**
