@@ -84,11 +84,19 @@ export class Collection {
     }
     for (const { parts } of this.deferred) for (const t of parts) t.dispose();
     for (const { share } of [...this.losses, ...this.deferred]) if (share !== 'whole') share?.dispose();
-    for (const { coefficientTensor } of this.losses) coefficientTensor?.dispose();
-    for (const { coefficient } of this.deferred) if (coefficient instanceof Tensor) coefficient.dispose();
+    for (const coefficient of this.coefficients()) coefficient.dispose();
     for (const record of this.records) record.dispose();
     for (const t of this.choices) t.dispose();
     this.remember(undefined);
+  }
+
+  /** Coefficients that are on the device. */
+  coefficients(): Tensor[] {
+    const all = [
+      ...this.losses.map((loss) => loss.coefficientTensor),
+      ...this.deferred.map((d) => d.coefficient),
+    ];
+    return all.filter((coefficient) => coefficient instanceof Tensor);
   }
 
   /** Takes in the statistics of a loss, adding them to those of earlier calls of its layer if the loss says how. */
