@@ -5,12 +5,12 @@ import { type LayerOptions, Linear, newParameter } from '../../nn/linear.ts';
 import { Module } from '../../nn/module.ts';
 import { LayerNorm } from '../../nn/norm.ts';
 import { add, cast } from '../../tensor/elementwise.ts';
+import { interpolate, unfold } from '../../tensor/image.ts';
 import { type DeviceName, type Dtype, record, scope, type Tensor, tensor, view } from '../../tensor/index.ts';
 import { mean } from '../../tensor/reduction.ts';
 import { cat, expand, permute, reshape, slice } from '../../tensor/shape.ts';
 import type { NewModelOptions } from '../language/model.ts';
 import { AttentionPool } from './attention-pool.ts';
-import { bicubic } from './bicubic.ts';
 import { VisionBlock } from './block.ts';
 import {
   depthOf,
@@ -23,7 +23,7 @@ import {
   visionMoeLayersOf,
 } from './config.ts';
 import { drawTowerValues } from './initial-values.ts';
-import { mergedTiles, patchesOf, tilesOf } from './patches.ts';
+import { mergedTiles, tilesOf } from './tiles.ts';
 
 /** What a tower is told of a batch of images. */
 export interface ImagesOptions {
@@ -144,7 +144,7 @@ export class VisionTower extends Module {
     const { selectFeature, dModel } = this.config;
     const side = this.imageSize * scale;
     // In full precision, as LibMoE enlarges them.
-    const tiles = scale === 1 ? pixels : tilesOf(bicubic(pixels, side, side), scale);
+    const tiles = scale === 1 ? pixels : tilesOf(enlarged(pixels, side), scale);
     const each = scale * scale;
     const hidden = this.#hidden(tiles, context, { counted: counted?.flatMap((c) => Array(each).fill(c)) });
     const count = tiles.shape[0]!;
@@ -208,7 +208,7 @@ export class VisionTower extends Module {
   #embed(pixels: Tensor): Tensor {
     const { patchSize, dModel } = this.config;
     const images = pixels.shape[0]!;
-    const patches = this.patchEmbedding.forward(patchesOf(cast(pixels, this.dtype), patchSize));
+    const patches = this.patchEmbedding.forward(unfold(cast(pixels, this.dtype), patchSize));
     const perImage = reshape(patches, [images, gridOf(this.config, this.imageSize) ** 2, dModel]);
     const { classEmbedding } = this;
     const all = classEmbedding
@@ -228,11 +228,15 @@ export class VisionTower extends Module {
     if (from === to) return weight;
     const first = this.classEmbedding ? 1 : 0;
     const grid = reshape(slice(weight, 0, first), [1, from, from, dModel]);
-    const resized = bicubic(permute(grid, [0, 3, 1, 2]), to, to);
+    const resized = enlarged(permute(grid, [0, 3, 1, 2]), to);
     const rows = reshape(permute(resized, [0, 2, 3, 1]), [to * to, dModel]);
     return first === 0 ? rows : cat([slice(weight, 0, 0, 1), rows], 0);
   }
 }
+
+/** `[n, channels, side, side]`, as Hugging Face and LibMoE resize positions and images. */
+const enlarged = (x: Tensor, side: number): Tensor =>
+  interpolate(x, { height: side, width: side, mode: 'bicubic' });
 
 /** `features`, whose backward pass also frees what `unused` kept for one of its own. */
 function walkedWith(features: Tensor, unused: Tensor): Tensor {

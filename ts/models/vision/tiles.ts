@@ -1,22 +1,6 @@
 import type { Tensor } from '../../tensor/index.ts';
 import { mean } from '../../tensor/reduction.ts';
-import { permute, reshape, slice } from '../../tensor/shape.ts';
-
-/**
- * The patches of images, left to right and top to bottom; what is left over at the right and the bottom is cut off, as by a convolution.
- * @param pixels `[images, channels, height, width]`
- * @returns `[images · patches, channels · size · size]`, the order of a convolution's weight
- */
-export function patchesOf(pixels: Tensor, size: number): Tensor {
-  const [images = 0, channels = 0, height = 0, width = 0] = pixels.shape;
-  const rows = Math.floor(height / size);
-  const columns = Math.floor(width / size);
-  let whole = pixels;
-  if (rows * size < height) whole = slice(whole, 2, 0, rows * size);
-  if (columns * size < width) whole = slice(whole, 3, 0, columns * size);
-  const cut = reshape(whole, [images, channels, rows, size, columns, size]);
-  return reshape(permute(cut, [0, 2, 4, 1, 3, 5]), [images * rows * columns, channels * size * size]);
-}
+import { permute, reshape } from '../../tensor/shape.ts';
 
 /**
  * Images cut into scale × scale tiles, row by row.
