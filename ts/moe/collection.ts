@@ -30,6 +30,8 @@ export interface Statistics {
   add?: ((a: Tensor, b: Tensor) => Tensor) | undefined;
   /** Add up over all ranks too: the loss is one of the global batch. Every rank must have parts of the same shapes. */
   global?: boolean | undefined;
+  /** The loss is this layer's part of a mean over layers already. */
+  overLayers?: boolean | undefined;
   /** For a loss that is not global, from the sums of `parts`: of how many tokens, sequences, … it is the mean; a scalar. */
   units?: ((sums: readonly Tensor[]) => Tensor) | undefined;
 }
@@ -160,7 +162,7 @@ export class Collection {
     }
     for (const loss of own) {
       const times = calls.get(`${loss.name} ${loss.layer}`)!;
-      loss.coefficient /= layers.get(loss.name)!.size;
+      if (!('overLayers' in loss && loss.overLayers)) loss.coefficient /= layers.get(loss.name)!.size;
       if (times === 1) continue;
       if ('finish' in loss) {
         const { finish } = loss;

@@ -96,7 +96,9 @@ class ReluRouter extends ScoringRouter {
       return scale(divide(sum(multiply(sums!, load)), tokens), 1 / layers);
     };
     const coefficient = this.sparsityWeight.item();
-    return [{ name: 'sparsity', coefficient, parts: [open, ...parts], global: true, finish }];
+    return [
+      { name: 'sparsity', coefficient, parts: [open, ...parts], global: true, overLayers: true, finish },
+    ];
   }
 
   /** The losses of every router, of the softmax of the logits, if asked for. */
