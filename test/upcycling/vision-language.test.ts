@@ -11,7 +11,7 @@ import {
 import { ForwardContext, routerDefinition, routerNames } from '../../ts/moe/index.ts';
 import { memory, noGrad, scope } from '../../ts/tensor/index.ts';
 import {
-  upcycleVisionLanguage,
+  upcycleVisionLanguageWithReport,
   type VisionLanguageUpcycleOptions,
 } from '../../ts/upcycling/vision-language.ts';
 import { someIds, tinyConfig } from '../models/tiny.ts';
@@ -63,7 +63,7 @@ const routers = routerNames().filter((name) => !routerDefinition(name).byTokenId
 describe('upcycling of tower and projector', () => {
   it.each(routers)('%s computes what the dense model does, or the report says why not', (name) => {
     using dense = tiny();
-    const { model, report } = upcycleVisionLanguage(dense, { experts: 4, topK: 2, router: name, seed: 3 });
+    const { model, report } = upcycleVisionLanguageWithReport(dense, { experts: 4, topK: 2, router: name, seed: 3 });
     using upcycled = model;
     const difference = worst(logits(dense), logits(upcycled));
     if (report.unlikeDense.length === 0) expect(difference).toBeLessThan(1e-5);
@@ -81,7 +81,7 @@ describe('upcycling of tower and projector', () => {
   it('starts at the dense logits for the methods of LibMoE whose weights sum to 1', () => {
     using dense = tiny();
     for (const router of ['smoe', 'sigmoid', 'xmoe', 'shared-v2', 'shared-v3']) {
-      const { model, report } = upcycleVisionLanguage(dense, { experts: 4, topK: 2, router });
+      const { model, report } = upcycleVisionLanguageWithReport(dense, { experts: 4, topK: 2, router });
       expect(report.unlikeDense, router).toEqual([]);
       expect(worst(logits(dense), logits(model)), router).toBeLessThan(1e-5);
       if (router.startsWith('shared')) expect(model.projector.moe!.sharedMix).toBe('half');
@@ -92,7 +92,7 @@ describe('upcycling of tower and projector', () => {
   it('also of the language model, of LLaVA checkpoints, and of a projector with pixel shuffle', async () => {
     using llava = await loadVisionLanguageModel(join(golden, 'siglip-llama'));
     const parts = ['vision', 'projector', 'language'] as const;
-    const { model, report } = upcycleVisionLanguage(llava, { experts: 3, topK: 2, parts, layers: 'every:2' });
+    const { model, report } = upcycleVisionLanguageWithReport(llava, { experts: 3, topK: 2, parts, layers: 'every:2' });
     using all = model;
     const starts = Int32Array.of(1);
     const pixels = Float32Array.from({ length: 3 * 42 * 42 }, (_, i) => Math.sin(i * 0.11));
@@ -111,7 +111,7 @@ describe('upcycling of tower and projector', () => {
     ]);
     expect(all.language.family).toBe('LlamaForCausalLM');
     using shuffled = tiny({ pixelShuffle: 2 });
-    const again = upcycleVisionLanguage(shuffled, {
+    const again = upcycleVisionLanguageWithReport(shuffled, {
       experts: 3,
       topK: 2,
       parts: ['projector'],
@@ -129,7 +129,7 @@ describe('upcycling of tower and projector', () => {
   it('draws experts from scratch when asked, and says what is lost', () => {
     using dense = tiny();
     const asked: VisionLanguageUpcycleOptions = { experts: 4, topK: 2, fromScratch: true, seed: 1 };
-    const { model, report } = upcycleVisionLanguage(dense, asked);
+    const { model, report } = upcycleVisionLanguageWithReport(dense, asked);
     using scratch = model;
     expect(report.leftOut).toContain('vision.blocks.0.moe.experts.up');
     expect(report.leftOut).toContain('projector.moe.experts.down');
@@ -146,7 +146,7 @@ describe('upcycling of tower and projector', () => {
 
   it('adds noise to experts of either width, and draws routers of the parts apart', () => {
     using dense = tiny();
-    const { model, report } = upcycleVisionLanguage(dense, {
+    const { model, report } = upcycleVisionLanguageWithReport(dense, {
       experts: 4,
       topK: 2,
       expertNoise: { reinitialise: 0.5, keepFirst: true },
@@ -175,12 +175,12 @@ describe('upcycling of tower and projector', () => {
   it('refuses what cannot be upcycled, and leaves nothing behind', () => {
     using dense = tiny();
     using linear = tiny({ type: 'linear' });
-    const { model } = upcycleVisionLanguage(dense, { experts: 2, topK: 1, parts: ['projector'] });
+    const { model } = upcycleVisionLanguageWithReport(dense, { experts: 2, topK: 1, parts: ['projector'] });
     using mixed = model;
     const before = memory().tensors;
     const refused = (from: typeof dense, more: object, message: RegExp): void => {
       const asked = { experts: 4, topK: 2, ...more } as VisionLanguageUpcycleOptions;
-      expect(() => upcycleVisionLanguage(from, asked)).toThrow(message);
+      expect(() => upcycleVisionLanguageWithReport(from, asked)).toThrow(message);
     };
     refused(linear, {}, /ERR_LIBMOE_CONFIG.*the projector is "linear"/);
     refused(mixed, {}, /ERR_LIBMOE_CONFIG.*projector already is a mixture/);

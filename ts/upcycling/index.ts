@@ -8,7 +8,7 @@ export {
   type UpcycledPart,
   upcycledParts,
   upcycledVisionLanguageConfig,
-  upcycleVisionLanguage,
+  upcycleVisionLanguageWithReport,
   type VisionLanguageUpcycleOptions,
   type VisionLanguageUpcycleReport,
 } from './vision-language.ts';

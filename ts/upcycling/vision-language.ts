@@ -33,13 +33,13 @@ export const upcycledParts = ['vision', 'projector', 'language'] as const;
 /** One of {@link upcycledParts}. */
 export type UpcycledPart = (typeof upcycledParts)[number];
 
-/** Options of {@link upcycleVisionLanguage}: those of a language model, for every part that is upcycled. `layers` says nothing of the projector. */
+/** Options of {@link upcycleVisionLanguageWithReport}: those of a language model, for every part that is upcycled. `layers` says nothing of the projector. */
 export interface VisionLanguageUpcycleOptions extends UpcycleOptions {
   /** Which parts become mixtures of experts; default tower and projector, as in LibMoE. */
   parts?: readonly UpcycledPart[];
 }
 
-/** What {@link upcycleVisionLanguage} did; names are those of the whole model. */
+/** What {@link upcycleVisionLanguageWithReport} did; names are those of the whole model. */
 export interface VisionLanguageUpcycleReport extends Omit<UpcycleReport, 'layers' | 'expertNoise'> {
   parts: UpcycledPart[];
   /** Indices of the layers that became MoE layers, by part. */
@@ -160,7 +160,7 @@ function* mixtures(model: VisionLanguageModel, part: UpcycledPart): Generator<[s
  * dense one does; the report says where it does not. The dense model stays as it is.
  * @throws ERR_LIBMOE_CONFIG for parts that are mixtures already or cannot become one, and options under which dense weights would be lost
  */
-export function upcycleVisionLanguage(
+export function upcycleVisionLanguageWithReport(
   dense: VisionLanguageModel<VisionTower>,
   options: VisionLanguageUpcycleOptions,
 ): { model: VisionLanguageModel<VisionTower>; report: VisionLanguageUpcycleReport } {
