@@ -22,4 +22,5 @@ export {
   towerTensors,
 } from './file-tensors.ts';
 export { visionConfigOf, visionJson } from './hugging-face.ts';
+export { type TowerParameterReport, towerParameterReport } from './parameters.ts';
 export { type ImagesOptions, newVisionTower, VisionTower } from './tower.ts';
