@@ -31,6 +31,8 @@ export interface Statistics {
   add?: ((a: Tensor, b: Tensor) => Tensor) | undefined;
   /** Add up over all ranks too: the loss is one of the global batch. Every rank must have parts of the same shapes. */
   global?: boolean | undefined;
+  /** The loss is this layer's part of a mean over layers already. */
+  overLayers?: boolean | undefined;
   /** For a loss that is not global, from the sums of `parts`: of how many tokens, sequences, … it is the mean; a scalar. */
   units?: ((sums: readonly Tensor[]) => Tensor) | undefined;
 }
@@ -181,7 +183,7 @@ export class Collection {
       calls.get(`${name} ${layer}`)!;
     for (const loss of this.deferred.slice(deferred)) {
       const times = timesOf(loss);
-      loss.coefficient = part(loss.coefficient, shareOf(loss));
+      if (!loss.overLayers) loss.coefficient = part(loss.coefficient, shareOf(loss));
       if (times === 1) continue;
       const { finish } = loss;
       loss.finish = (sums) => scale(finish(sums), 1 / times);

@@ -6,7 +6,7 @@ Each folder holds config.json + model.safetensors as transformers saves a small 
   gradient.<name>  of the mean square of the last hidden state, for some parameters (matrices: the first 8 rows)
   resized.<side>   the last hidden state of images of another size, positions interpolated
   scales           S² features at scales 1, 3, written here from its description: torch's interpolate, tiles one by one
-The pixels are made by pixels(), which the test repeats. contrastive.safetensors holds SigLIP's loss and its gradients.
+The pixels are those of pixels.py, which the test repeats. contrastive.safetensors holds SigLIP's loss and its gradients.
 """
 import json
 import pathlib
@@ -14,16 +14,12 @@ import pathlib
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipModel, SiglipConfig, SiglipVisionConfig, SiglipVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
+
+from pixels import STEP, pixels
 
 HERE = pathlib.Path(__file__).parent
 torch.set_num_threads(1)
-STEP = 17
-
-
-def pixels(images, side):
-    i = torch.arange(images * 3 * side * side, dtype=torch.int64)
-    return (((i * 7919 + i // 97 * 31) % 1009).double() / 504.0 - 1).float().reshape(images, 3, side, side)
 
 
 def randomised(model, seed):

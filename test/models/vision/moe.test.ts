@@ -124,6 +124,17 @@ describe('the losses of a tower', () => {
     expect(losses).toHaveLength(8);
   });
 
+  it('are divided once where the router takes the mean over layers itself', async () => {
+    const first = async (layers: 'all' | number[]) => {
+      using tower = tinyTower({ ...tinySiglip, moe: { ...tinyExperts, layers, router: { name: 'remoe' } } });
+      using x = somePixels(2, 12);
+      return (await pass(tower, x)).losses.find(({ name }) => name === 'sparsity')!;
+    };
+    const [one, all] = [await first([0]), await first('all')];
+    expect(all.coefficient).toBe(one.coefficient);
+    expect(all.coefficient).toBeGreaterThan(0);
+  });
+
   it('see no image that does not count', async () => {
     using tower = tinyTower({ ...tinySiglip, scales: [1, 2], moe });
     using three = somePixels(3, 12);

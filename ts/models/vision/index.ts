@@ -5,6 +5,7 @@ export {
   type TowerChanges,
 } from './checkpoint.ts';
 export {
+  depthOf,
   resolveVisionTowerConfig,
   tokensPerImageOf,
   type VisionTowerConfig,
@@ -21,4 +22,5 @@ export {
   towerTensors,
 } from './file-tensors.ts';
 export { visionConfigOf, visionJson } from './hugging-face.ts';
+export { type TowerParameterReport, towerParameterReport } from './parameters.ts';
 export { type ImagesOptions, newVisionTower, VisionTower } from './tower.ts';

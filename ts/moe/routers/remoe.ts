@@ -107,7 +107,9 @@ class ReluRouter extends ScoringRouter {
     };
     // As it is now: the buffer changes in place.
     const coefficient = noGrad(() => scale(this.sparsityWeight, 1));
-    return [{ name: 'sparsity', coefficient, parts: [open, ...parts], global: true, finish }];
+    return [
+      { name: 'sparsity', coefficient, parts: [open, ...parts], global: true, overLayers: true, finish },
+    ];
   }
 
   /** The losses of every router, of the softmax of the logits, if asked for. */
