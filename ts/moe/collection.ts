@@ -1,6 +1,6 @@
 import { fail } from '../native/index.ts';
 import { record } from '../tensor/autograd.ts';
-import { divide, maximum } from '../tensor/elementwise.ts';
+import { cast, divide, maximum, scale } from '../tensor/elementwise.ts';
 import { keep, noGrad, scope, Tensor } from '../tensor/index.ts';
 import type { Coefficient } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
@@ -41,9 +41,9 @@ export interface AuxiliaryLoss {
   /** Name of the layer. */
   layer: string;
   /** Where there is a `coefficientTensor`, asking for this waits for the device. */
-  readonly coefficient: number;
+  coefficient: number;
   /** One element: a coefficient that the router moves on the device. */
-  readonly coefficientTensor?: Tensor;
+  coefficientTensor?: Tensor;
   /** A scalar, f32 (f64 for f64). */
   value: Tensor;
   /** Of how many things the value is the mean on this rank, where the router said so. */
@@ -163,10 +163,50 @@ export class Collection {
     return [...this.losses, ...finished];
   }
 
+  /** Calls from now on add nothing to the statistics of earlier ones. */
+  seal(): void {
+    for (const loss of this.deferred) loss.add = undefined;
+  }
+
+  /** Makes the losses from these places on the means that {@link ForwardContext.part} says. */
+  average(losses: number, deferred: number): void {
+    const own = [...this.losses.slice(losses), ...this.deferred.slice(deferred)];
+    const layers = new Map<string, Set<string>>();
+    const calls = new Map<string, number>();
+    for (const { name, layer } of own) {
+      layers.set(name, (layers.get(name) ?? new Set()).add(layer));
+      calls.set(`${name} ${layer}`, (calls.get(`${name} ${layer}`) ?? 0) + 1);
+    }
+    for (const loss of own) {
+      const times = calls.get(`${loss.name} ${loss.layer}`)!;
+      const parts = layers.get(loss.name)!.size;
+      if ('finish' in loss) loss.coefficient = dividedBy(loss.coefficient, parts);
+      else if (loss.coefficientTensor) loss.coefficientTensor = dividedBy(loss.coefficientTensor, parts);
+      else loss.coefficient /= parts;
+      if (times === 1) continue;
+      if ('finish' in loss) {
+        const { finish } = loss;
+        loss.finish = (sums) => scale(finish(sums), 1 / times);
+      } else {
+        const { value } = loss;
+        loss.value = keep(scale(value, 1 / times));
+        value.dispose();
+      }
+    }
+  }
+
   remember(previous: Collection['previous']): void {
     if (this.previous && !this.previous.borrowed) this.previous.logits.dispose();
     this.previous = previous;
   }
+}
+
+/** A coefficient over a number, in f64; a tensor takes the place of the one given. */
+function dividedBy<C extends number | Tensor>(coefficient: C, parts: number): C {
+  if (!(coefficient instanceof Tensor)) return ((coefficient as number) / parts) as C;
+  const part = noGrad(() => scope(() => keep(divide(cast(coefficient, 'f64'), parts))));
+  coefficient.dispose();
+  return part as Tensor as C;
 }
 
 /** The loss with a coefficient from the host or the device. */
@@ -177,7 +217,9 @@ export function withCoefficient(
   if (typeof coefficient === 'number') return { ...loss, coefficient };
   const own = { ...loss, coefficientTensor: coefficient };
   // Not enumerable: a scope that looks for tensors in what it returns is not to wait for the device.
-  return Object.defineProperty(own, 'coefficient', { get: () => coefficient.item() }) as AuxiliaryLoss;
+  return Object.defineProperty(own, 'coefficient', {
+    get: () => own.coefficientTensor.item(),
+  }) as AuxiliaryLoss;
 }
 
 /**

@@ -49,6 +49,8 @@ export interface ForwardOptions {
   tokenIds?: Tensor | undefined;
   /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
   trace?: boolean;
+  /** How many ranks run this pass: of several each must have the same losses and records. Default 1. */
+  ranks?: number | undefined;
   /** Sees the output of every layer of a model by the layer's name, in order: to find where a NaN begins. */
   onLayer?: ((name: string, output: Tensor) => void) | undefined;
 }
@@ -66,6 +68,7 @@ export class ForwardContext {
   readonly sequenceOffsets: Tensor | undefined;
   readonly tokenIds: Tensor | undefined;
   readonly trace: boolean;
+  readonly ranks: number;
   /** Sees the output of every layer of the model. */
   readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
   readonly #options: ForwardOptions;
@@ -82,12 +85,30 @@ export class ForwardContext {
     this.sequenceOffsets = options.sequenceOffsets;
     this.tokenIds = options.tokenIds;
     this.trace = options.trace ?? false;
+    this.ranks = options.ranks ?? 1;
     this.onLayer = options.onLayer;
   }
 
   /** The same pass for other tokens (another tower, a packed batch): collects into the same place. */
-  with(changes: Pick<ForwardOptions, 'tokenMask' | 'sequenceOffsets' | 'tokenIds'>): ForwardContext {
+  with(
+    changes: Pick<ForwardOptions, 'training' | 'tokenMask' | 'sequenceOffsets' | 'tokenIds'>,
+  ): ForwardContext {
     return new ForwardContext({ ...this.#options, ...changes }, this.#collection);
+  }
+
+  /**
+   * Runs a part of the model whose losses are means: over its layers (the coefficients are divided by their number), and in each over its calls.
+   * Its first router is handed no logits from before it, and the next layer outside none of its.
+   */
+  part<T>(run: () => T): T {
+    const all = this.#collection;
+    const losses = all.losses.length;
+    const deferred = all.deferred.length;
+    all.remember(undefined);
+    const result = run();
+    all.remember(undefined);
+    all.average(losses, deferred);
+    return result;
   }
 
   /** The same pass collecting into another place: see checkpointed(). */

@@ -82,7 +82,8 @@ export async function microStep<Batch>(
       let total = weight.own === 1 ? crossEntropy : scale(crossEntropy, weight.own);
       for (const term of terms) total = add(total, weighted(term, weight));
       beforeBackward();
-      total.backward();
+      // Where only a part is trained that this batch does not need (text, and the way of images), nothing is to be learned of it.
+      if (total.requiresGrad) total.backward();
       return terms;
     });
     return { weight, crossEntropy, terms };

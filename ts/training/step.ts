@@ -37,17 +37,22 @@ export interface StepPlace {
   totalSteps: number;
   seed: number;
   rank: number;
+  /** How many there are; default 1. */
+  ranks?: number;
 }
 
 /** What the forward pass of a micro-batch is told. */
-export function passOptions({ step, totalSteps, seed, rank }: StepPlace, microBatch: number): ForwardOptions {
+export function passOptions(
+  { step, totalSteps, seed, rank, ranks = 1 }: StepPlace,
+  microBatch: number,
+): ForwardOptions {
   // Neither micro-batches nor ranks may draw the same random numbers.
   const place = [
     ...(rank === 0 ? [] : [`rank/${rank}`]),
     ...(microBatch === 0 ? [] : [`micro-batch/${microBatch}`]),
   ];
   const own = place.length === 0 ? seed : streamOf([seed, ...place].join('/'));
-  return { training: true, step, totalSteps, seed: own };
+  return { training: true, step, totalSteps, seed: own, ...(ranks > 1 && { ranks }) };
 }
 
 /** The micro-batches of a step on this rank, and what all ranks count in them. */
