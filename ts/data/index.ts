@@ -14,6 +14,7 @@ export {
   type ChatTemplate,
   loadChatTemplate,
 } from './chat-template.ts';
+export * from './conversations/index.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export type { TextDocuments } from './corpus-files.ts';
 export {
@@ -52,3 +53,4 @@ export {
   type Tokenizer,
   tokenizerFromJson,
 } from './tokenizer.ts';
+export type { BatchImages, VisionLanguageBatch } from './vision-batch.ts';

@@ -159,7 +159,10 @@ export type ExpertModule = Module & {
   forward(x: Tensor): Tensor;
 };
 
-/** Any modules as experts: one call each on its own tokens. Waits for the device to learn how many there are. */
+/**
+ * Any modules as experts: one call each on its own tokens. Their numbers size the tensors that the modules get, so every forward pass waits for
+ * the device to learn them; packed {@link Experts} do not.
+ */
 export class ModuleExperts extends Module implements ExpertSet {
   readonly modules: ExpertModule[];
 

@@ -1,3 +1,20 @@
+export {
+  isVisionLanguageCheckpoint,
+  loadAnyModel,
+  loadVisionLanguageModel,
+  readVisionLanguageConfig,
+  readVisionLanguageWeights,
+  saveVisionLanguageModel,
+  writeVisionLanguageFiles,
+} from './checkpoint.ts';
+export {
+  configOf,
+  newVisionLanguageModel,
+  resolveVisionLanguageConfig,
+  type VisionLanguageConfig,
+  type VisionLanguageOptions,
+  visionLanguageConfigSchema,
+} from './config.ts';
 export { generateWithImages, type ImagePrompt } from './generate.ts';
 export {
   type BatchImages,
