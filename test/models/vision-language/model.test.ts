@@ -272,8 +272,8 @@ describe('a vision-language model', () => {
     // As LibMoE an image may end with its sequence.
     const cut = rowsOfImages(
       { ids: Int32Array.of(1, 49, 49), sequenceOffsets: Int32Array.of(0, 3) },
-      { starts: Int32Array.of(1), count: 1 },
-      { imageTokenId: 49, tokensPerImage: 4, mayBeCut: true },
+      { starts: Int32Array.of(1), count: 1, rows: Int32Array.of(2) },
+      { imageTokenId: 49, tokensPerImage: 4 },
     );
     expect([...cut.at, ...cut.from]).toEqual([1, 2, 0, 1]);
   });

@@ -52,7 +52,7 @@ function gaussianRule(
 
 /** A model as its routers see it: their places and options. */
 export interface RoutedModel {
-  readonly config: { readonly layers: number; readonly moe?: MoeConfig | undefined };
+  readonly config: { readonly layers: number; readonly moe?: Pick<MoeConfig, 'router'> | undefined };
   readonly blocks: readonly { readonly moe?: MoeLayer }[];
 }
 

@@ -8,14 +8,14 @@ export interface BatchImages {
   side: number;
   /** The first row in `ids` of each image, `[count]`; it owns `tokensPerImage` rows from there. −1: none (the zero image of a text). */
   starts: Int32Array;
+  /** Rows that each image really has, `[count]`, where it was cut as LibMoE does. Absent: all of them. */
+  rows?: Int32Array;
 }
 
 /** What the places of images in a batch depend on. */
 export interface ImagePlace {
   imageTokenId: number;
   tokensPerImage: number;
-  /** An image may end with its sequence, before all of its rows are there, as LibMoE cuts. */
-  mayBeCut?: boolean;
 }
 
 /**
@@ -24,8 +24,8 @@ export interface ImagePlace {
  */
 export function rowsOfImages(
   { ids, sequenceOffsets: offsets }: { ids: Int32Array; sequenceOffsets: Int32Array },
-  images: Pick<BatchImages, 'starts' | 'count'> | undefined,
-  { imageTokenId, tokensPerImage, mayBeCut = false }: ImagePlace,
+  images: Pick<BatchImages, 'starts' | 'count' | 'rows'> | undefined,
+  { imageTokenId, tokensPerImage }: ImagePlace,
 ): { at: Int32Array; from: Int32Array } {
   const wrong = (message: string): never => fail('ERR_LIBMOE_DATA', message);
   const placeholders = ids.reduce((sum, id) => sum + (id === imageTokenId ? 1 : 0), 0);
@@ -42,7 +42,7 @@ export function rowsOfImages(
         `image ${image} starts at token ${start}; its rows must lie in ${free}…${ids.length - 1}, in order`,
       );
     const end = offsets.find((offset) => offset > start)!;
-    const rows = mayBeCut ? Math.min(tokensPerImage, end - start) : tokensPerImage;
+    const rows = images?.rows?.[image] ?? tokensPerImage;
     if (start + rows > end)
       wrong(
         `image ${image} needs ${rows} rows from token ${start} on, but its sequence ends at ${end}: cut sequences before images, not in them`,

@@ -20,7 +20,7 @@ export type VisionLanguageInput = Omit<TokenBatch, 'targets'> & {
 export interface JoinOptions {
   /** The token whose places the rows of images take. */
   imageTokenId: number;
-  /** `libmoe`: zero images of texts count in auxiliary losses, and an image may be cut where its sequence ends. Default `fixed`. */
+  /** `libmoe`: zero images of texts count in auxiliary losses. Default `fixed`. */
   compat?: 'fixed' | 'libmoe';
 }
 
@@ -174,8 +174,7 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
     context: ForwardContext,
   ): Omit<VisionLanguageInput, 'images'> & { inserted?: InsertedRows } {
     const { imageTokenId, tokensPerImage } = this;
-    const mayBeCut = this.compat === 'libmoe';
-    const { at, from } = rowsOfImages(batch, images, { imageTokenId, tokensPerImage, mayBeCut });
+    const { at, from } = rowsOfImages(batch, images, { imageTokenId, tokensPerImage });
     const rows = images && images.count > 0 ? this.#rowsOf(images, context) : this.#presence(context);
     const ids = this.knownIds(batch.ids);
     // Rows that no token takes are handed over too: backward then walks, and frees, all that was kept for them.

@@ -1,12 +1,14 @@
 import { z } from 'zod';
+import { routerDefinition } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { activationNames } from '../../nn/feed-forward.ts';
 import { explainIssues } from '../../storage/schema-errors.ts';
 import { moeSchema } from '../language/config.ts';
+import { withFlavour } from '../vision/config.ts';
 
 /** The mixture of experts in a projector: as in a language model, but there is one layer, and its experts have the form of `mlp2x_gelu`. */
 export const projectorMoeSchema = moeSchema.omit({ layers: true, expert: true, shared: true }).extend({
-  router: z.looseObject({ name: z.string() }).default({ name: 'smoe', flavour: 'vision-language' }),
+  router: z.looseObject({ name: z.string() }).default({ name: 'smoe' }),
   /** A further expert of the same form that sees every token. */
   shared: z.boolean().optional(),
 });
@@ -43,8 +45,12 @@ export function resolveProjectorConfig(options: unknown): ProjectorConfig {
   if (type !== 'moe' && moe) wrong(`moe goes with type "moe", not "${type}"`);
   if (moe && moe.topK > moe.experts)
     wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
+  if (moe && routerDefinition(moe.router.name).byTokenId)
+    wrong(
+      `router "${moe.router.name}" goes by the ids of tokens, which rows of images have not: choose another`,
+    );
   if (moe?.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
-  return parsed.data;
+  return moe ? { ...parsed.data, moe: { ...moe, router: withFlavour(moe.router) } } : parsed.data;
 }
 
 /** Linear layers of a projector without experts. */

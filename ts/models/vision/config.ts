@@ -124,7 +124,7 @@ function completeMoe(given: NonNullable<Parsed['moe']>, config: VisionTowerConfi
 }
 
 /** A router that knows LibMoE's two flavours has that of vision-language layers here. */
-function withFlavour(router: MoeConfig['router']): MoeConfig['router'] {
+export function withFlavour(router: MoeConfig['router']): MoeConfig['router'] {
   const { options } = routerDefinition(router.name);
   const flavoured = options instanceof z.ZodObject && 'flavour' in options.shape;
   return flavoured ? { flavour: 'vision-language', ...router } : router;

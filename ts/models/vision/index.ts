@@ -5,6 +5,7 @@ export {
   type TowerChanges,
 } from './checkpoint.ts';
 export {
+  depthOf,
   resolveVisionTowerConfig,
   tokensPerImageOf,
   type VisionTowerConfig,

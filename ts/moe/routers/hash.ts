@@ -68,6 +68,7 @@ class HashRouter extends Router {
 
 registerRouter('hash', {
   summary: 'experts by token id (control)',
+  byTokenId: true,
   options,
   create: ({ seed }, place) => new HashRouter(seed, place),
 });
