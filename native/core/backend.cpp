@@ -23,7 +23,9 @@ const Backend& backend_of(Device device) {
 #ifdef LIBMOE_HAS_CUDA
   if (device.kind == DeviceKind::cuda && size_t(device.index) < cuda.devices.size()) return cuda_backend();
 #endif
-  fail("ERR_LIBMOE_DEVICE", "there is no cuda:" + std::to_string(device.index) + "; this process sees " + std::to_string(cuda.devices.size()) + " (CUDA_VISIBLE_DEVICES limits them)");
+  std::string left_out;
+  for (const CudaLeftOut& card : cuda.left_out) left_out += "; left out is " + card.name + " (CUDA device " + std::to_string(card.ordinal) + "): " + card.why;
+  fail("ERR_LIBMOE_DEVICE", "there is no cuda:" + std::to_string(device.index) + "; this process sees " + std::to_string(cuda.devices.size()) + " (CUDA_VISIBLE_DEVICES limits them)" + left_out);
 }
 
 }  // namespace libmoe
