@@ -1,7 +1,8 @@
 // A worker thread that enqueues many operations which may fault on the device, and says whether all their results were right.
 import { parentPort, workerData } from 'node:worker_threads';
 
-const { embedding, scope, tensor } = await import(new URL('tensor/index.js', workerData.dist));
+const { scope, tensor } = await import(new URL('tensor/index.js', workerData.dist));
+const { embedding } = await import(new URL('tensor/embedding.js', workerData.dist));
 const { rounds, salt } = workerData;
 const right = scope(() => {
   const table = tensor(

@@ -15,7 +15,7 @@ const worker = pathToFileURL(path.join(import.meta.dirname, 'device-worker.mjs')
 function run(program: string, environment: Record<string, string> = {}) {
   const text = `
     const at = (file) => new URL(file, ${JSON.stringify(dist)});
-    const { devices, empty, embedding, memory, resetPeakMemory, scope, synchronise, tensor, trimMemory } = await import(at('tensor/index.js'));
+    const { devices, empty, memory, resetPeakMemory, scope, synchronise, tensor, trimMemory } = await import(at('tensor/index.js'));
     const { native } = await import(at('native/index.js'));
     const on = (device) => tensor([1, 2, 3], [3], { device }).toArray().join();
     const attempt = (work) => { try { return work(); } catch (error) { return String(error); } };
@@ -162,7 +162,7 @@ describe.skipIf(!emulated)('several threads on one device', () => {
       `const { Worker } = await import('node:worker_threads');
        const { gatherRows } = await import(at('tensor/shape.js'));
        const start = (salt) => new Promise((resolve, reject) => {
-         const w = new Worker(new URL(${JSON.stringify(worker)}), { execArgv: [], workerData: { dist: ${JSON.stringify(dist)}, rounds: 4000, salt } });
+         const w = new Worker(new URL(${JSON.stringify(worker)}), { execArgv: [], workerData: { dist: ${JSON.stringify(dist)}, rounds: 3000, salt } });
          w.once('message', resolve);
          w.once('error', reject);
        });
