@@ -16,7 +16,7 @@ namespace {
 void wait(Whole& w) {
   auto* key = reinterpret_cast<unsigned long long*>(w.staging);
   check(cudaMemcpyAsync(key, w.fault, 8, cudaMemcpyDeviceToHost, w.compute), "reading the fault word");
-  check(cudaStreamSynchronize(w.compute), "waiting for the device");
+  drain(w);
   throw_fault(w, *key);
 }
 
@@ -124,6 +124,11 @@ Backend make() {
 }  // namespace cuda
 
 int64_t cuda_pooled_bytes(Device device) { return cuda::pooled_bytes(device); }
+
+int64_t cuda_waits(Device device) {
+  const cuda::Whole* w = cuda::started(device);
+  return w ? w->waits.load() : 0;
+}
 
 const Backend& cuda_backend() {
   static const Backend* backend = new Backend(cuda::make());

@@ -11,7 +11,7 @@ namespace {
 std::string mebibytes(size_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; }
 
 void trim_pool(Whole& w) {
-  check(cudaStreamSynchronize(w.compute), "waiting for the device");
+  drain(w);
   check(cudaMemPoolTrimTo(w.pool, 0), "trimming the memory pool");
 }
 

@@ -87,6 +87,11 @@ Whole::~Whole() {
   cudaGetLastError();
 }
 
+void drain(Whole& w) {
+  ++w.waits;
+  check(cudaStreamSynchronize(w.compute), "waiting for the device");
+}
+
 Whole& whole(Device device) {
   static thread_local int chosen = -1;
   static thread_local Whole* last = nullptr;

@@ -31,7 +31,7 @@ describe('bench', () => {
       const json = path.join(folder, 'new', 'results.json');
       const lines: string[] = [];
       const log = (line: string) => void lines.push(line);
-      await bench({ filters: ['permutation/plan-4096'], rounds: 2, threads: 2, modes: [], json, log });
+      await bench({ filters: ['permutation/plan-4096'], rounds: 2, threads: 2, json, log });
       const file = JSON.parse(readFileSync(json, 'utf8')) as BenchFile;
       expect(file.machine).toMatchObject({
         threads: 2,

@@ -4,6 +4,7 @@
 //   per device   everything in Whole: its streams, pool and page-locked memory, and the faults. Each mutable part names the mutex that guards it. A fault belongs to the
 //                device: the thread that reads from it next throws it, whichever thread enqueued the operation.
 //   per thread   which device is current, as the CUDA runtime has it: whole() sets it.
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -50,6 +51,8 @@ struct Whole : DeviceState {
   int ordinal = 0;  // CUDA's number of the device; `index` is ours, which leaves out what cannot be used
   cudaMemPool_t pool = nullptr;
 
+  std::atomic<int64_t> waits{0};  // of the host for the compute stream
+
   std::mutex staging_mutex;
   char* staging = nullptr;  // page-locked: the fault key and small downloads
 
@@ -67,6 +70,9 @@ struct Whole : DeviceState {
   std::deque<FaultText> texts;  // of the operations first_text, first_text + 1 …
   unsigned long long first_text = 0, operations = 0;
 };
+
+// Waits until the device has done all that was enqueued on the compute stream.
+void drain(Whole& w);
 
 // The state of a device, made at first use; makes it the calling thread's current device.
 Whole& whole(Device device);

@@ -14,6 +14,8 @@ const CudaStatus& cuda_status() {
   }();
   return status;
 }
+int64_t cuda_waits(Device) { return 0; }
+int64_t cuda_pooled_bytes(Device) { return 0; }
 #endif
 
 const Backend& backend_of(Device device) {

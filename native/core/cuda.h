@@ -34,5 +34,7 @@ const CudaStatus& cuda_status();
 const Backend& cuda_backend();
 // Bytes that the pool of a device keeps for reuse; 0 where it has not been used.
 int64_t cuda_pooled_bytes(Device device);
+// How often the host has waited for a CUDA device; 0 where it has not been used.
+int64_t cuda_waits(Device device);
 
 }  // namespace libmoe

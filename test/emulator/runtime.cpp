@@ -2,6 +2,7 @@
 // found when the block is freed. What a driver does late or rarely is done at once and always: a copy to the device from memory that is not page-locked may wait for the
 // stream, so it is refused. Set by
 //   LIBMOE_EMULATED_ARCH=80|90           what the device is (default 80), or a list such as 70,80,90: several devices
+//   LIBMOE_EMULATED_DEVICES=N            that many of the one kind (default 1)
 //   LIBMOE_EMULATED_MEMORY=BYTES         how much each has
 //   LIBMOE_EMULATED_FAIL=CALL:N:ERROR    the Nth call of that function answers ERROR (a number)
 //   LIBMOE_EMULATED_REPORT=1             prints at exit which devices have a context, and what the host still holds
@@ -61,6 +62,7 @@ const std::vector<int>& architectures() {
     const char* text = std::getenv("LIBMOE_EMULATED_ARCH");
     std::vector<int> found;
     for (const char* at = text && *text ? text : "80"; at; at = std::strchr(at, ',') ? std::strchr(at, ',') + 1 : nullptr) found.push_back(std::atoi(at));
+    if (const char* count = std::getenv("LIBMOE_EMULATED_DEVICES"); count && found.size() == 1) found.resize(size_t(std::atoi(count)), found[0]);
     return found;
   }();
   return list;

@@ -14,8 +14,23 @@ export {
   type ChatTemplate,
   loadChatTemplate,
 } from './chat-template.ts';
+export * from './conversations/index.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export type { TextDocuments } from './corpus-files.ts';
+export {
+  type DecodedImage,
+  decodeImage,
+  type ImageCounts,
+  type ImageDecodeOptions,
+  type ImageFailure,
+  ImagePool,
+  type ImagePoolOptions,
+  type ImageProcessor,
+  type ImageProcessorOptions,
+  imageProcessor,
+  type PooledImage,
+  type ProcessedImage,
+} from './images/index.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';
 export type { Normalization } from './sentence-normalization.ts';
@@ -37,3 +52,4 @@ export {
   type Tokenizer,
   tokenizerFromJson,
 } from './tokenizer.ts';
+export type { BatchImages, VisionLanguageBatch } from './vision-batch.ts';

@@ -10,7 +10,7 @@ export {
 } from './checkpoint.ts';
 export { metricsLogger, tensorboardLogger } from './loggers.ts';
 export { type BatchSource, type Training, type TrainOptions, train } from './loop.ts';
-export { type BatchKind, tokenBatches } from './micro-batches.ts';
+export { type BatchKind, tokenBatches, visionLanguageBatches } from './micro-batches.ts';
 export type { AfterStep, TrainableModel } from './micro-step.ts';
 export {
   adamwOptions,
