@@ -1,3 +1,5 @@
+export { AttentionPool, type AttentionPoolOptions } from './attention-pool.ts';
+export type { VisionBlock } from './block.ts';
 export {
   loadVisionTower,
   readVisionTowerConfig,
@@ -7,6 +9,8 @@ export {
 export {
   depthOf,
   resolveVisionTowerConfig,
+  type TowerActivation,
+  type TowerLayers,
   tokensPerImageOf,
   type VisionTowerConfig,
   type VisionTowerOptions,
