@@ -8,6 +8,8 @@ export * as metrics from './evaluation/index.ts';
 export { evaluate, languageAdapter, registerMetric, registerTask } from './evaluation/index.ts';
 export * from './experiment/index.ts';
 export * from './models/language/index.ts';
+export * from './models/vision/index.ts';
+export * from './models/vision-language/index.ts';
 export * from './moe/index.ts';
 export { codeOf, type ErrorCode, LibmoeError } from './native/index.ts';
 export * as nn from './nn/index.ts';

@@ -9,6 +9,7 @@ export {
   type Pipeline,
   type PipelineOptions,
   type PipelineResult,
+  pipelineSchema,
   runPipeline,
 } from './pipeline.ts';
 export { type Plan, type PlanOptions, planRecipe } from './plan.ts';

@@ -52,7 +52,7 @@ export function uniform(shape: readonly number[], options: UniformOptions): Tens
   return drawn(shape, options, (y, stream) => native().randomUniform(y, options.seed, stream, low, high));
 }
 
-/** [rows, n]: each row as {@link uniform} gives [n] for the stream that `streams` (i32 [rows], on the device of the result) names for it. */
+/** `[rows, n]`; each row as {@link uniform} gives `[n]` for the stream that `streams` (i32 `[rows]`, on the device of the result) names for it. */
 export function uniformRows(
   streams: Tensor,
   n: number,

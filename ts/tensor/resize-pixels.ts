@@ -1,12 +1,13 @@
 import { fail, native } from '../native/index.ts';
 
 /** Order of native/ops/image.h. */
-const filters = ['nearest', 'box', 'bilinear', 'bicubic', 'lanczos'] as const;
+/** Filters that pixels can be resized with, as Pillow names them. */
+export const pixelFilters = ['nearest', 'box', 'bilinear', 'bicubic', 'lanczos'] as const;
 
 const positive = (value: number): boolean => Number.isInteger(value) && value > 0;
 
 /** The filters of {@link resizePixels}, as Pillow names them. */
-export type PixelFilter = (typeof filters)[number];
+export type PixelFilter = (typeof pixelFilters)[number];
 
 /**
  * 8-bit pixels in another size, bit for bit what Pillow's `Image.resize` gives: with antialiasing where the image shrinks, bicubic with a = −0.5.
@@ -19,11 +20,11 @@ export function resizePixels(
   to: { width: number; height: number; filter: PixelFilter },
 ): Uint8Array {
   const { channels = 3 } = from;
-  const filter = filters.indexOf(to.filter);
+  const filter = pixelFilters.indexOf(to.filter);
   if (filter < 0)
     fail(
       'ERR_LIBMOE_ARGUMENT',
-      `resizePixels knows the filters ${filters.join(', ')}, got ${String(to.filter)}`,
+      `resizePixels knows the filters ${pixelFilters.join(', ')}, got ${String(to.filter)}`,
     );
   for (const [name, size] of Object.entries({ width: to.width, height: to.height }))
     if (!positive(size)) fail('ERR_LIBMOE_ARGUMENT', `resizePixels expects a positive ${name}, got ${size}`);

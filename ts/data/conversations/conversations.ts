@@ -22,6 +22,7 @@ export interface Conversations {
   read(index: number): Promise<Conversation>;
   /** File and record number, for messages. */
   nameOf(index: number): string;
+  /** Lets go of the files. */
   close(): Promise<void>;
 }
 

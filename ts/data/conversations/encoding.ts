@@ -2,12 +2,12 @@ import type { Tokenizer } from '../tokenizer.ts';
 import { imageMark } from './conversation.ts';
 import type { Segment } from './templates.ts';
 
-/** Stands in {@link EncodedText.ids} where an image does. */
+/** Stands in `EncodedText.ids` where an image does. */
 export const imageSlot = -1;
 
 /** A conversation as ids, images not yet expanded. */
 export interface EncodedText {
-  /** {@link imageSlot} for an image. */
+  /** −1 (`imageSlot`) for an image. */
   ids: number[];
   /** Whether each is to be predicted. */
   learned: boolean[];

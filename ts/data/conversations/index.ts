@@ -1,5 +1,5 @@
 export type { Batching } from './batch-plan.ts';
-export type { Conversation, ConversationCompat, Turn } from './conversation.ts';
+export { type Conversation, type ConversationCompat, imageMark, type Turn } from './conversation.ts';
 export {
   type ConversationOptions,
   type Conversations,
@@ -17,7 +17,7 @@ export {
   SampleMaker,
   type SampleOptions,
 } from './samples.ts';
-export type { Tally } from './tally.ts';
+export { type Tally, tallyKinds } from './tally.ts';
 export {
   type ConversationTemplate,
   conversationTemplate,

@@ -16,7 +16,7 @@ export interface ConversationTemplate {
   readonly writesBos: boolean;
   /** The text of a conversation, or the reason why this template cannot write it. */
   render(conversation: Conversation): Segment[] | string;
-  /** What {@link libmoeLabels} must know to find the answers as the original does; absent where it has no such template. */
+  /** What the label masking of `compat: 'libmoe'` must know to find the answers as the original does; absent where it has no such template. */
   readonly rounds?: RoundMarks;
 }
 
@@ -36,6 +36,7 @@ export interface RoundMarks {
 
 /** Names of the built-in templates. */
 export const templateNames = ['phi35', 'phi3', 'chatml', 'vicuna', 'llama-2', 'mistral', 'plain'] as const;
+/** One of {@link templateNames}, which are built in. */
 export type TemplateName = (typeof templateNames)[number];
 
 const aliases: Record<string, TemplateName> = { smollm: 'chatml', v1: 'vicuna', llama_2: 'llama-2' };

@@ -113,6 +113,7 @@ export class ImagePool {
     await (await threads)?.destroy();
   }
 
+  /** As {@link ImagePool.close}, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -70,7 +70,7 @@ export function llavaLayout(
   };
 }
 
-/** Under our own names: any model. */
+/** Every model, under our own names. */
 export const ownLayout: FileLayout = {
   fileTensors: (name, shape) => [{ name, shape }],
   ignorable: () => false,
