@@ -63,7 +63,12 @@ const routers = routerNames().filter((name) => !routerDefinition(name).byTokenId
 describe('upcycling of tower and projector', () => {
   it.each(routers)('%s computes what the dense model does, or the report says why not', (name) => {
     using dense = tiny();
-    const { model, report } = upcycleVisionLanguageWithReport(dense, { experts: 4, topK: 2, router: name, seed: 3 });
+    const { model, report } = upcycleVisionLanguageWithReport(dense, {
+      experts: 4,
+      topK: 2,
+      router: name,
+      seed: 3,
+    });
     using upcycled = model;
     const difference = worst(logits(dense), logits(upcycled));
     if (report.unlikeDense.length === 0) expect(difference).toBeLessThan(1e-5);
@@ -92,7 +97,12 @@ describe('upcycling of tower and projector', () => {
   it('also of the language model, of LLaVA checkpoints, and of a projector with pixel shuffle', async () => {
     using llava = await loadVisionLanguageModel(join(golden, 'siglip-llama'));
     const parts = ['vision', 'projector', 'language'] as const;
-    const { model, report } = upcycleVisionLanguageWithReport(llava, { experts: 3, topK: 2, parts, layers: 'every:2' });
+    const { model, report } = upcycleVisionLanguageWithReport(llava, {
+      experts: 3,
+      topK: 2,
+      parts,
+      layers: 'every:2',
+    });
     using all = model;
     const starts = Int32Array.of(1);
     const pixels = Float32Array.from({ length: 3 * 42 * 42 }, (_, i) => Math.sin(i * 0.11));

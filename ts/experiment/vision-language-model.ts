@@ -11,7 +11,7 @@ import {
 } from '../models/vision-language/index.ts';
 import { MoeLayer } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
-import { upcycleVisionLanguage } from '../upcycling/index.ts';
+import { upcycleVisionLanguageWithReport } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { VisionLanguageRecipe } from './vision-language-recipe.ts';
 
@@ -37,7 +37,7 @@ export async function makeVisionLanguageModel(
   const loaded = await loadVisionLanguageModel(resolveCheckpoint(checkpoint), { dtype });
   if (!upcycle) return loaded;
   try {
-    const { model, report } = upcycleVisionLanguage(loaded, upcycle);
+    const { model, report } = upcycleVisionLanguageWithReport(loaded, upcycle);
     log(
       `upcycled: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')} parameters`,
     );

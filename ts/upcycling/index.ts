@@ -11,4 +11,5 @@ export {
   upcycleVisionLanguageWithReport,
   type VisionLanguageUpcycleOptions,
   type VisionLanguageUpcycleReport,
+  vlmUpcycleOptionsSchema,
 } from './vision-language.ts';

@@ -22,9 +22,9 @@ import { addExpertNoise, type NoiseReport } from './expert-noise.ts';
 import {
   type CheckedUpcycleOptions,
   checkedOptions,
-  type UpcycleOptions,
   upcycledConfig,
   upcycledMoe,
+  upcycleOptionsSchema,
 } from './options.ts';
 import { whyUnlikeDense } from './unlike-dense.ts';
 
@@ -33,11 +33,13 @@ export const upcycledParts = ['vision', 'projector', 'language'] as const;
 /** One of {@link upcycledParts}. */
 export type UpcycledPart = (typeof upcycledParts)[number];
 
-/** Options of {@link upcycleVisionLanguageWithReport}: those of a language model, for every part that is upcycled. `layers` says nothing of the projector. */
-export interface VisionLanguageUpcycleOptions extends UpcycleOptions {
-  /** Which parts become mixtures of experts; default tower and projector, as in LibMoE. */
-  parts?: readonly UpcycledPart[];
-}
+/** Options of {@link upcycleVisionLanguageWithReport}: those of a language model, for every part that is upcycled; unknown keys are errors. */
+export const vlmUpcycleOptionsSchema = upcycleOptionsSchema.extend({
+  /** Which parts become mixtures of experts; default tower and projector, as in LibMoE. `layers` says nothing of the projector. */
+  parts: z.array(z.enum(upcycledParts)).min(1).optional(),
+});
+/** What a user writes: defaults may be left out. */
+export type VisionLanguageUpcycleOptions = z.input<typeof vlmUpcycleOptionsSchema>;
 
 /** What {@link upcycleVisionLanguageWithReport} did; names are those of the whole model. */
 export interface VisionLanguageUpcycleReport extends Omit<UpcycleReport, 'layers' | 'expertNoise'> {
