@@ -158,6 +158,17 @@ void resize_pixels(const PixelResize& r) {
     return;
   }
   if (r.filter == PixelFilter::nearest) return pick(r);
+  if (across && down && r.height > 100 * r.width && r.to_height < r.height) {
+    // Pillow shortens such a strip before it makes it wider; the other order rounds differently.
+    std::vector<uint8_t> shorter(size_t(r.width * r.to_height * r.channels));
+    PixelResize first = r, second = r;
+    first.to = shorter.data();
+    first.to_width = r.width;
+    second.from = shorter.data();
+    second.height = r.to_height;
+    resize_pixels(first);
+    return resize_pixels(second);
+  }
   const Taps columns = across ? taps_of(r.filter, r.width, r.to_width) : Taps{}, rows = down ? taps_of(r.filter, r.height, r.to_height) : Taps{};
   // Of the input's rows only those that some output needs.
   const int64_t begin = down ? rows.first.front() : 0, end = down ? rows.first.back() + rows.count.back() : r.height, line = r.to_width * r.channels;

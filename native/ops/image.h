@@ -22,7 +22,8 @@ struct ImageOps {
   // dx [n, c, h, w] from dy [n, c, H, W]: each element gathers its share of dy, ascending, so that no two threads add to one place.
   void (*interpolate_backward)(const TensorView& dy, const TensorView& dx, Interpolation mode);
   // Pillow's Image.resize, bit for bit: filters widened by the reduction (antialiasing), weights in fixed point, first along rows and rounded to 8 bits, then along
-  // columns. On the calling thread alone; host memory, hence null except in the CPU's table.
+  // columns (the other way round for strips of more than 100 times their width that become shorter). On the calling thread alone; host memory, hence null except in
+  // the CPU's table.
   void (*resize_pixels)(const PixelResize& resize);
 };
 

@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, it } from 'vitest';
 import {
   decodeImage,
@@ -111,6 +112,21 @@ describe('ImagePool', () => {
     expect((await late).length).toBe(2);
     await pool.close();
     expect(await codeFrom(() => pool.load(['rgb.jpg']))).toBe('ERR_LIBMOE_STATE');
+  });
+
+  it('leaves no thread behind, and a load that is cut short says so', async () => {
+    const started: Worker[] = [];
+    const note = (worker: Worker) => started.push(worker);
+    process.on('worker', note);
+    const pool = new ImagePool({ processor, folder, workers: 2 });
+    await pool.load(names.slice(0, 4));
+    process.off('worker', note);
+    expect(started.length).toBeGreaterThan(0);
+    expect(started.every((worker) => worker.threadId > 0)).toBe(true);
+    const cut = codeFrom(() => pool.load([...names, ...names, ...names]));
+    await pool.close();
+    expect(await cut).toBe('ERR_LIBMOE_STATE');
+    expect(started.map((worker) => worker.threadId)).toEqual(started.map(() => -1)); // ended
   });
 
   it('refuses an elongated image as broken, naming it', async () => {

@@ -29,7 +29,6 @@ export {
   type ImageProcessorOptions,
   imageProcessor,
   type PooledImage,
-  type ProcessedImage,
 } from './images/index.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';

@@ -1,12 +1,8 @@
 import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { codeOf } from '../../native/index.ts';
+import type { ImageTiles } from '../conversations/image-source.ts';
 import { decodeImage, type ImageDecodeOptions } from './decode.ts';
-import {
-  type ImageProcessor,
-  type ImageProcessorOptions,
-  type ProcessedImage,
-  processorOf,
-} from './processor.ts';
+import { type ImageProcessor, type ImageProcessorOptions, processorOf } from './processor.ts';
 import type { ImageProcessorSettings } from './processor-config.ts';
 
 /** What a worker needs to know once. Everything in it can be sent to another thread. */
@@ -28,7 +24,7 @@ export interface ImageFailure {
 const processors = new Map<string, ImageProcessor>();
 
 /** One image from file to pixels, in the calling thread. Only what is wrong with the file is a value; other errors are thrown. */
-export async function loadImage(path: string, work: ImageWork): Promise<ProcessedImage | ImageFailure> {
+export async function loadImage(path: string, work: ImageWork): Promise<ImageTiles | ImageFailure> {
   const key = JSON.stringify([work.settings, work.processing]);
   let processor = processors.get(key);
   if (!processor) {

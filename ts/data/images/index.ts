@@ -10,5 +10,4 @@ export {
 export type {
   ImageProcessor,
   ImageProcessorOptions,
-  ProcessedImage,
 } from './processor.ts';

@@ -2,14 +2,15 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { Piscina } from 'piscina';
 import { fail } from '../../native/index.ts';
+import type { ImageSource, ImageTiles } from '../conversations/image-source.ts';
 import { restoreCode, workerEntry } from '../worker-threads.ts';
 import { type ImageDecodeOptions, loadSharp } from './decode.ts';
 import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts';
-import { type ImageProcessorOptions, type ProcessedImage, processorOf } from './processor.ts';
+import { type ImageProcessorOptions, processorOf } from './processor.ts';
 import { imageProcessorSettings } from './processor-config.ts';
 
 /** An image, or why there is none. */
-export type PooledImage = ProcessedImage | ImageFailure;
+export type PooledImage = ImageTiles | ImageFailure;
 
 /** Options of {@link ImagePool}. */
 export interface ImagePoolOptions extends ImageProcessorOptions {
@@ -37,7 +38,7 @@ export interface ImageCounts {
  * exception. Sharp decodes on Node's own pool of threads, 4 unless the environment variable UV_THREADPOOL_SIZE says more: set it to the number
  * of workers where that is larger. {@link ImagePool.close} it after use.
  */
-export class ImagePool {
+export class ImagePool implements ImageSource {
   readonly counts: ImageCounts = { loaded: 0, missing: 0, broken: 0 };
   /** Width and height of what comes out, in pixels. */
   readonly side: number;
@@ -108,7 +109,7 @@ export class ImagePool {
   async close(): Promise<void> {
     this.closed = true;
     await Promise.allSettled(this.running);
-    const threads = this.threads;
+    const threads = this.threads?.catch(() => undefined); // `load` has said why they did not start
     this.threads = undefined;
     await (await threads)?.destroy();
   }

@@ -1,16 +1,9 @@
 import { fail } from '../../native/index.ts';
+import type { ImageTiles } from '../conversations/image-source.ts';
 import { anyresTiles } from './anyres.ts';
 import { canvas, paste, resized } from './canvas.ts';
 import type { DecodedImage } from './decode.ts';
 import type { ImageProcessorSettings } from './processor-config.ts';
-
-/** What a vision tower takes. */
-export interface ProcessedImage {
-  /** Normalised, channel first: [tiles, 3, side, side]. */
-  pixels: Float32Array;
-  /** 1, or with `anyres` the whole image and the tiles it was cut into, row by row. */
-  tiles: number;
-}
 
 /** Options of `imageProcessor`. */
 export interface ImageProcessorOptions {
@@ -27,8 +20,11 @@ export interface ImageProcessorOptions {
 /** Makes pixels for a tower out of decoded images; see `imageProcessor`. */
 export interface ImageProcessor {
   readonly side: number;
-  /** Throws ERR_LIBMOE_IMAGE for an image so long and thin that its square could not be held. */
-  process(image: DecodedImage): ProcessedImage;
+  /**
+   * One tile, or with `anyres` the whole image and the tiles it was cut into, row by row. Throws ERR_LIBMOE_IMAGE for an image so long and thin
+   * that its square could not be held.
+   */
+  process(image: DecodedImage): ImageTiles;
   /** What black becomes, by channel: an image of nothing else stands in for one that could not be read. */
   readonly black: readonly [number, number, number];
 }
@@ -56,7 +52,7 @@ export function processorOf(
     if (mode === 'anyres') return anyresTiles(image, gridPinpoints ?? [], { side, whole }, settings.filter);
     return [mode === 'pad' ? padded(image, background) : image];
   };
-  const process = (image: DecodedImage): ProcessedImage => {
+  const process = (image: DecodedImage): ImageTiles => {
     const list = views(image);
     const pixels = new Float32Array(list.length * 3 * side * side);
     for (const [i, view] of list.entries())
