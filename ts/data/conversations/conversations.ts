@@ -22,6 +22,7 @@ export interface Conversations {
   read(index: number): Promise<Conversation>;
   /** File and record number, for messages. */
   nameOf(index: number): string;
+  /** Closes the files; they are opened again when something is read. */
   close(): Promise<void>;
 }
 
