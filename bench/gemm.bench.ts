@@ -10,6 +10,8 @@ interface Shape {
   k: number;
   /** As the operands are stored: 'nt' is linear, 'nn' its input gradient, 'tn' its weight gradient. */
   form: 'nt' | 'nn' | 'tn';
+  /** Too large for a processor. */
+  gpuOnly?: true;
 }
 
 const shapes: Shape[] = [
@@ -21,11 +23,12 @@ const shapes: Shape[] = [
   { name: 'C512-up', m: 496, n: 128, k: 512, form: 'nt' },
   { name: 'input-gradient', m: 1024, n: 512, k: 2048, form: 'nn' },
   { name: 'weight-gradient', m: 2048, n: 512, k: 1024, form: 'tn' },
+  { name: 'square-8192', m: 8192, n: 8192, k: 8192, form: 'nt', gpuOnly: true },
   { name: 'one-row', m: 1, n: 4096, k: 4096, form: 'nt' },
   { name: 'eight-rows', m: 8, n: 4096, k: 4096, form: 'nt' },
 ];
 
-function gemmCase({ name, m, n, k, form }: Shape, dtype: Dtype): BenchCase {
+function gemmCase({ name, m, n, k, form, gpuOnly }: Shape, dtype: Dtype): BenchCase {
   const left = { shape: form === 'tn' ? [k, m] : [m, k], seed: 1 };
   const right = { shape: form === 'nt' ? [n, k] : [k, n], seed: 2 };
   return {
@@ -48,9 +51,10 @@ function gemmCase({ name, m, n, k, form }: Shape, dtype: Dtype): BenchCase {
       };
     },
     peer: { script: 'gemm.py', request: { left, right, form, dtype } },
+    ...(gpuOnly && { gpuOnly }),
   };
 }
 
 export const cases: BenchCase[] = (['f32', 'bf16'] as const).flatMap((dtype) =>
-  shapes.map((shape) => gemmCase(shape, dtype)),
+  shapes.filter((shape) => dtype === 'bf16' || !shape.gpuOnly).map((shape) => gemmCase(shape, dtype)),
 );

@@ -9,6 +9,21 @@ export function mixed(index: number, seed: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
+/**
+ * Numbers repeat after so many, the largest prime below 2²²: the inputs of a large layer are made in a moment, and no two rows of a matrix are
+ * alike. The same in inputs.py.
+ */
+export const period = 4194301;
+
+/** `size` elements, the first {@link period} of them made by `value`. */
+export function repeated<A extends Float32Array | Int32Array>(data: A, value: (index: number) => number): A {
+  const first = Math.min(data.length, period);
+  for (let i = 0; i < first; i += 1) data[i] = value(i);
+  for (let at = first; at < data.length; at += first)
+    data.copyWithin(at, 0, Math.min(first, data.length - at));
+  return data;
+}
+
 /** What an input is made of. */
 export interface InputSpec {
   shape: readonly number[];
@@ -31,12 +46,11 @@ export function input(spec: InputSpec, dtype: Dtype, train = false): Tensor {
   const size = shape.reduce((a, b) => a * b, 1);
   if (below !== undefined)
     return tensor(
-      Int32Array.from({ length: size }, (_, i) => mixed(i, seed) % below),
+      repeated(new Int32Array(size), (i) => mixed(i, seed) % below),
       shape,
     );
-  const data = new Float32Array(size);
   const factor = 1.7 * scale;
-  for (let i = 0; i < size; i += 1) data[i] = ((mixed(i, seed) / 2 ** 32) * 2 - 1) * factor;
+  const data = repeated(new Float32Array(size), (i) => ((mixed(i, seed) / 2 ** 32) * 2 - 1) * factor);
   return tensor(data, shape, { dtype: spec.dtype ?? dtype, requiresGrad: train && spec.grad === true });
 }
 

@@ -4,9 +4,14 @@ import type { BenchCase } from './case.ts';
 import type { InputSpec } from './inputs.ts';
 import { bytesOf, opCase } from './op-case.ts';
 
-const [rows, width, epsilon] = [4096, 1024, 1e-5];
+const [width, epsilon] = [1024, 1e-5];
 
-function norm(kind: 'rmsNorm' | 'layerNorm', dtype: Dtype, pass: 'forward' | 'train'): BenchCase {
+function norm(
+  kind: 'rmsNorm' | 'layerNorm',
+  dtype: Dtype,
+  pass: 'forward' | 'train',
+  rows = 4096,
+): BenchCase {
   const vector = { shape: [width], grad: true };
   const inputs: Record<string, InputSpec> = {
     x: { shape: [rows, width], seed: 1, grad: true },
@@ -34,5 +39,8 @@ export const cases: BenchCase[] = (['f32', 'bf16'] as const).flatMap((dtype) =>
   (['rmsNorm', 'layerNorm'] as const).flatMap((kind) => [
     norm(kind, dtype, 'forward'),
     norm(kind, dtype, 'train'),
+    // Larger than a GPU's L2 cache.
+    { ...norm(kind, dtype, 'forward', 131072), gpuOnly: true },
+    { ...norm(kind, dtype, 'train', 131072), gpuOnly: true },
   ]),
 );

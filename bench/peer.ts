@@ -11,10 +11,14 @@ export interface PeerFacts {
   method?: string;
 }
 
+/** Seconds that a peer may take for an answer; Triton and torch.compile compile in the first. */
+const patience = 240;
+
 /**
  * The PyTorch side of a comparison: a Python process that answers one JSON line per request, kept alive so that its caches stay as warm as ours.
  * `{"setup": request}` prepares a case and answers `{"ready": true, …PeerFacts}` or `{"error": text}`; `{"results": true}` answers
- * `{"results": {name: numbers} | null}`; `{"run": n}` times n calls and answers `{"seconds": s}`; `{"memory": true}` answers `{"bytes": b}`.
+ * `{"results": {name: numbers} | null}`; `{"run": n}` times n calls and answers `{"seconds": s}`; `{"memory": true}` answers `{"bytes": b}`, `{"saved": true}` answers
+ * `{"bytes": b | null}`, `{"forget": true}` lets go of the case and answers `{}`.
  */
 export class Peer {
   readonly #child: ChildProcess;
@@ -22,13 +26,15 @@ export class Peer {
   readonly #reader: Interface;
 
   constructor(python: string, script: string, mode: string, threads: number, device = 'cpu') {
+    // What chooses our kernels must not reach PyTorch: cuBLAS has no PTX to be forced to.
+    const { CUDA_FORCE_PTX_JIT: _, ...env } = process.env;
     this.#child = spawn(
       python,
       [
         path.join(import.meta.dirname, 'peers', script),
         ...['--mode', mode, '--threads', String(threads), '--device', device],
       ],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
+      { stdio: ['pipe', 'pipe', 'inherit'], env },
     );
     this.#child.on('error', () => {}); // the missing answer reports it
     this.#reader = createInterface({ input: this.#child.stdout! });
@@ -37,11 +43,23 @@ export class Peer {
 
   async #ask(request: unknown): Promise<Record<string, unknown>> {
     this.#child.stdin!.write(`${JSON.stringify(request)}\n`);
-    const { value, done } = await this.#lines.next();
+    const { value, done } = await this.#answer();
     if (done) throw new Error('the peer ended without an answer; does that Python import torch?');
     const answer = JSON.parse(value) as Record<string, unknown>;
     if (typeof answer.error === 'string') throw new Error(answer.error);
     return answer;
+  }
+
+  async #answer(): Promise<IteratorResult<string>> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer for ${patience} s`)), patience * 1e3);
+    });
+    try {
+      return await Promise.race([this.#lines.next(), late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async setup(request: unknown): Promise<PeerFacts> {
@@ -67,6 +85,17 @@ export class Peer {
   /** Bytes by which one call raises the resident memory of the peer. */
   async memory(): Promise<number> {
     return Number((await this.#ask({ memory: true })).bytes);
+  }
+
+  /** Bytes that the peer's forward pass keeps for backward, where its script says so. */
+  async saved(): Promise<number | undefined> {
+    const { bytes } = await this.#ask({ saved: true });
+    return typeof bytes === 'number' ? bytes : undefined;
+  }
+
+  /** Lets go of the case's tensors. */
+  async forget(): Promise<void> {
+    await this.#ask({ forget: true });
   }
 
   end(): void {

@@ -1,5 +1,6 @@
 // The device itself: discovery, memory in stream order, transfers, faults. Byte floor of a copy within the device: each byte read once and written once.
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -74,6 +75,7 @@ struct Whole : DeviceState {
   char* ring = nullptr;                // page-locked: kSlots of kSlot bytes, used in turn
   cudaEvent_t slot_free[kSlots] = {};  // when the device has fetched a slot's bytes
   uint64_t uploads = 0;
+  std::atomic<int64_t> waits{0};       // of the host for the compute stream
   std::mutex mutex, communication_mutex, ring_mutex;  // of the staging memory; of `order` and the tickets; of the ring
   std::map<uint64_t, cudaEvent_t> tickets;
   uint64_t last_ticket = 0;
@@ -134,10 +136,16 @@ Whole& whole(Device device) {
   return *last;
 }
 
+// Until the device has done all that was enqueued on the compute stream.
+void drain(Whole& w) {
+  ++w.waits;
+  check(cudaStreamSynchronize(w.compute), "waiting for the device");
+}
+
 void wait(Whole& w) {
   auto* key = reinterpret_cast<unsigned long long*>(w.staging);
   check(cudaMemcpyAsync(key, w.fault, 8, cudaMemcpyDeviceToHost, w.compute), "reading the fault word");
-  check(cudaStreamSynchronize(w.compute), "waiting for the device");
+  drain(w);
   throw_fault(w, *key);
 }
 
@@ -219,7 +227,7 @@ Backend make() {
   b.trim = [] {
     for (int i = 0; i < int(cuda_status().devices.size()); ++i) {
       Whole& w = whole({DeviceKind::cuda, i});
-      check(cudaStreamSynchronize(w.compute), "waiting for the device");
+      drain(w);
       check(cudaMemPoolTrimTo(w.pool, 0), "trimming the memory pool");
     }
   };
@@ -284,7 +292,7 @@ void* allocate(Device device, size_t bytes) {
   cudaError_t error = cudaMallocAsync(&p, size, w.compute);
   if (error == cudaErrorMemoryAllocation) {  // blocks of other sizes may lie unused in the pool
     cudaGetLastError();
-    check(cudaStreamSynchronize(w.compute), "waiting for the device");
+    drain(w);
     check(cudaMemPoolTrimTo(w.pool, 0), "trimming the memory pool");
     error = cudaMallocAsync(&p, size, w.compute);
   }
@@ -339,6 +347,8 @@ const CudaStatus& cuda_status() {
   static const CudaStatus* status = new CudaStatus(cuda::look());
   return *status;
 }
+
+int64_t cuda_waits(int device) { return cuda::whole({DeviceKind::cuda, device}).waits; }
 
 const Backend& cuda_backend() {
   static const Backend* backend = new Backend(cuda::make());

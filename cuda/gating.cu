@@ -13,7 +13,7 @@ namespace libmoe::cuda {
 void gating_backward(const GatingInputs& in, const GatingOptions& o, const TensorView& experts, const TensorView& weights, const GatingGradients& gradients, const TensorView& dlogits);
 void noisy(const NoisyInputs& in, const TensorView& logits, const TensorView& load, const TensorView& rivals);
 void noisy_backward(const NoisyInputs& in, const TensorView& logits, const TensorView& rivals, const TensorView& dlogits, const TensorView& dload, const TensorView& dscores);
-void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+void expert_lists(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most);
 void take(const TensorView& values, const TensorView& experts, const TensorView& out);
 void take_backward(const TensorView& experts, const TensorView& dout, const TensorView& dvalues);
 

@@ -6,7 +6,7 @@
 
 namespace libmoe::cuda {
 
-void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+void expert_lists(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most);
 void take(const TensorView& values, const TensorView& experts, const TensorView& out);
 void take_backward(const TensorView& experts, const TensorView& dout, const TensorView& dvalues);
 
@@ -38,11 +38,11 @@ __global__ void __launch_bounds__(256) column_keys_kernel(const A* scores, const
   }
 }
 
-template <class K> __global__ void __launch_bounds__(kSelectThreads) column_threshold_kernel(const K* keys, int64_t tokens, int64_t each, Threshold<K>* thresholds) {
+template <class K> __global__ void __launch_bounds__(kSelectThreads) column_threshold_kernel(const K* keys, int64_t tokens, const int32_t* each, Threshold<K>* thresholds) {
   const K* column = keys + blockIdx.x * tokens;
   // Ascending order of the complement is descending order of the keys; masked tokens have key 0 and come last.
   const auto digits = [&](int64_t i) { return K(~column[i]); };
-  const Selected<K> s = radix_select<K>(tokens, each, 8 * sizeof(K), digits);
+  const Selected<K> s = radix_select<K>(tokens, min(tokens, int64_t(max(1, *each))), 8 * sizeof(K), digits);
   if (threadIdx.x == 0) thresholds[blockIdx.x] = {K(~s.key), s.last};
 }
 
@@ -112,31 +112,32 @@ template <class A> __global__ void __launch_bounds__(256) take_backward_kernel(i
   }
 }
 
-template <class A> void lists_typed(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most) {
+template <class A> void lists_typed(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most) {
   using Key = SortKey<A>;
   DeviceState& state = state_of(scores.device);
   const int64_t tokens = scores.shape[0], n = scores.shape[1];
   const FaultSlot bad = fault_slot(state, {"ERR_LIBMOE_NOT_FINITE", "a row of logits", 1, 0, "token"});
-  const Scratch thresholds(state, each > 0 ? size_t(n) * sizeof(Threshold<Key>) : 0);
+  const Scratch thresholds(state, each ? size_t(n) * sizeof(Threshold<Key>) : 0);
   launch(state, one_kernel, 1, 1, 0, most.as<int32_t>());
   if (tokens == 0) return;
-  if (each > 0) {
+  if (each) {
     const Scratch keys(state, size_t(tokens * n) * sizeof(Key));
     launch(state, column_keys_kernel<A>, dim3(grid_for(state, tokens, 32, 8), unsigned(blocks_for(n, 32))), 256, 0, static_cast<const A*>(scores.as<A>()), static_cast<const bool*>(mask.as<bool>()),
            tokens, n, keys.as<Key>());
-    launch(state, column_threshold_kernel<Key>, unsigned(n), kSelectThreads, 0, static_cast<const Key*>(keys.as<Key>()), tokens, std::min(each, tokens), thresholds.as<Threshold<Key>>());
+    launch(state, column_threshold_kernel<Key>, unsigned(n), kSelectThreads, 0, static_cast<const Key*>(keys.as<Key>()), tokens, static_cast<const int32_t*>(each.as<int32_t>()),
+           thresholds.as<Threshold<Key>>());
   }
   with_few_rows<A>(n, [&]<int W, int N>() {
     const unsigned blocks = grid_for(state, tokens, kRowThreads / W, N > 0 ? 16 : 2);
     const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, 1));
     launch(state, lists_kernel<A, W, N>, blocks, kRowThreads, 0, static_cast<const A*>(scores.as<A>()), static_cast<const bool*>(mask.as<bool>()), tokens, int(n),
-           static_cast<const Threshold<Key>*>(each > 0 ? thresholds.as<Threshold<Key>>() : nullptr), experts.as<int32_t>(), most.as<int32_t>(), memory.as<Key>(), bad);
+           static_cast<const Threshold<Key>*>(each ? thresholds.as<Threshold<Key>>() : nullptr), experts.as<int32_t>(), most.as<int32_t>(), memory.as<Key>(), bad);
   });
 }
 
 }  // namespace
 
-void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most) {
+void expert_lists(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most) {
   with_wide(scores.dtype, [&]<class A>() { lists_typed<A>(scores, mask, each, experts, most); });
 }
 

@@ -77,6 +77,32 @@ void uniform(const TensorView& y, RandomSource source, double low, double high) 
   });
 }
 
+// A thread per counter of a row: 4 bytes of the stream's number read, a few elements written.
+template <class T>
+__global__ void __launch_bounds__(kThreads) uniform_rows_kernel(int64_t rows, int64_t n, int64_t counters, uint64_t seed, const int32_t* streams, Uniform<T> f, T* y) {
+  constexpr int N = kElements<Accumulator<T>>;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < rows * counters; i += int64_t(gridDim.x) * kThreads) {
+    const int64_t r = i / counters, first = i % counters * N;
+    T out[N];
+    f(words_of({seed, uint64_t(int64_t(streams[r]))}, uint64_t(i % counters)), out);
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+      if (first + j < n) y[r * n + first + j] = out[j];
+  }
+}
+
+void uniform_rows(const TensorView& y, const TensorView& streams, uint64_t seed, double low, double high) {
+  const DeviceState& state = state_of(y.device);
+  const int64_t rows = y.shape[0], n = y.shape[1];
+  with_float(y.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const A top = A(high);
+    const int64_t counters = blocks_for(n, kElements<A>);
+    launch(state, uniform_rows_kernel<T>, grid_for(state, rows * counters, kThreads, 16), kThreads, 0, rows, n, counters, seed, static_cast<const int32_t*>(streams.as<int32_t>()),
+           Uniform<T>{A(low), A(high - low), top, std::nextafter(top, A(low)), low < high}, y.as<T>());
+  });
+}
+
 __device__ inline void turn(float t, float& s, float& c) { sincospif(2.0f * t, &s, &c); }
 __device__ inline void turn(double t, double& s, double& c) { sincospi(2.0 * t, &s, &c); }
 
@@ -205,6 +231,6 @@ void permutation(const TensorView& y, RandomSource source) {
 }  // namespace
 
 extern const RandomOps random_ops;
-const RandomOps random_ops = {uniform, normal, truncated_normal, bernoulli, permutation};
+const RandomOps random_ops = {uniform, uniform_rows, normal, truncated_normal, bernoulli, permutation};
 
 }  // namespace libmoe::cuda

@@ -9,6 +9,7 @@ extern const EmbeddingOps embedding_ops;
 extern const GatingOps gating_ops;
 extern const GemmOps gemm_ops;
 extern const GroupedFfnOps grouped_ffn_ops;
+extern const ImageOps image_ops;
 extern const LossOps loss_ops;
 extern const NormOps norm_ops;
 extern const OptimizerOps optimizer_ops;
@@ -26,6 +27,7 @@ void fill(Backend& b) {
   b.gating = &gating_ops;
   b.gemm = &gemm_ops;
   b.grouped_ffn = &grouped_ffn_ops;
+  b.image = &image_ops;
   b.loss = &loss_ops;
   b.norm = &norm_ops;
   b.optimizer = &optimizer_ops;

@@ -115,7 +115,7 @@ export function recorded(ledger, result, log, root = here) {
     // What ran was another version: its claim, if any, stays what it was.
     if (then?.sha256 !== now.sha256 || then.depends !== now.depends) continue;
     const passed = result.runs
-      .filter((run) => ranIn(run, source) && testsOf(source, root).every((t) => run.files[t] === 'passed'))
+      .filter((run) => ranIn(run, source) && passes(run, source, root))
       .map((run) => run.name);
     if (passed.length === 0) continue;
     const earlier = files[source];
@@ -134,6 +134,13 @@ export function recorded(ledger, result, log, root = here) {
     };
   }
   return { files: sorted(files) };
+}
+
+/** All tests of its family passed; of what serves all families, none failed, though some may have had nothing to say on this card. */
+function passes(run, source, root) {
+  const outcomes = testsOf(source, root).map((test) => run.files[test]);
+  const others = familyOf(source, root) ? [] : ['skipped'];
+  return outcomes.includes('passed') && outcomes.every((o) => o === 'passed' || others.includes(o));
 }
 
 /** The kernels of one generation run only where that generation was chosen. */

@@ -20,7 +20,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const folder = path.resolve(process.argv[2] ?? path.join(root, '.verify'));
-const most = 64e6;
+// 64 MiB may travel, the repository with its history of results included.
+const most = 56e6;
 const run = (command, args, options = {}) =>
   execFileSync(command, args, {
     stdio: ['ignore', 'pipe', 2],
@@ -64,7 +65,7 @@ function packages() {
   return [...found].sort();
 }
 
-/** Node 22 from its npm package: it needs nothing but libc. */
+/** Node 22 from its npm package: it needs nothing but libc. LIBMOE_VERIFY_NODE names one that is here, packed (.xz) or not. */
 function nodeBinary(scratch) {
   const known = process.env.LIBMOE_VERIFY_NODE;
   if (known) return known;
@@ -111,13 +112,28 @@ try {
   cpSync(binary, library);
   run('strip', ['--strip-unneeded', library]);
 
+  // Compiled here where there is nvcc, so that no time is spent on it there.
+  const peaks = path.join(scratch, 'tree/peaks');
+  const generations = ['arch=compute_80,code=[sm_80,compute_80]', 'arch=compute_90a,code=sm_90a'].flatMap(
+    (generation) => ['-gencode', generation],
+  );
+  const flags = ['-std=c++20', '-O3', '--expt-relaxed-constexpr', '-I.', '-Inative', ...generations];
+  try {
+    run('nvcc', [...flags, 'bench/peaks/peaks.cu', '-o', peaks], { cwd: root });
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+    console.log('no nvcc here: the peaks are compiled on the other machine');
+  }
+
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const threads = ['-T2', '-6'];
-  writeFileSync(
-    path.join(folder, 'node.xz'),
-    run('xz', ['-c', ...threads, nodeBinary(scratch)], { encoding: 'buffer' }),
-  );
+  // LIBMOE_VERIFY_LEVEL=0 packs in a moment, to try the stages out; what comes of it is larger.
+  const level = process.env.LIBMOE_VERIFY_LEVEL ?? '6';
+  const threads = ['-T2', `-${level}`];
+  const packedNode = path.join(folder, 'node.xz');
+  const node = nodeBinary(scratch);
+  if (node.endsWith('.xz')) cpSync(node, packedNode);
+  else writeFileSync(packedNode, run('xz', ['-c', ...threads, node], { encoding: 'buffer' }));
   run('tar', ['-cf', path.join(scratch, 'pack.tar'), '-C', path.join(scratch, 'tree'), '.']);
   writeFileSync(
     path.join(folder, 'pack.tar.xz'),
@@ -130,7 +146,8 @@ try {
   writeFileSync(path.join(folder, 'packed'), `${hash}\n`);
   const bytes = readdirSync(folder).reduce((sum, name) => sum + statSync(path.join(folder, name)).size, 0);
   console.log(`${folder}: ${(bytes / 1e6).toFixed(1)} MB of commit ${commit}`);
-  if (bytes > most) fail(`ERR_LIBMOE_BUILD: more than the ${most / 1e6} MB that may be carried`);
+  if (level === '6' && bytes > most)
+    fail(`ERR_LIBMOE_BUILD: more than the ${most / 1e6} MB that may be carried`);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

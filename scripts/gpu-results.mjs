@@ -2,8 +2,9 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fingerprint, sources } from './gpu-ledger.mjs';
+import { kernelTimes } from './gpu-targets.mjs';
 
-const [folder, stage, native] = process.argv.slice(2);
+const [folder, stage, native, kernels] = process.argv.slice(2);
 const root = process.cwd();
 const json = (file) => JSON.parse(readFileSync(path.join(folder, file), 'utf8'));
 const names = readdirSync(folder);
@@ -11,14 +12,14 @@ const names = readdirSync(folder);
 const { cuda } = json('inspect.json');
 const { commit } = JSON.parse(readFileSync('pack.json', 'utf8'));
 
-/** 'passed' only where every test of the file ran and passed. */
+/** 'passed' only where tests of the file ran and none failed, 'skipped' where none had anything to say here. */
 function outcomes(report) {
   return Object.fromEntries(
     report.testResults.map((file) => {
       const states = file.assertionResults.map((test) => test.status);
       const ran = states.filter((state) => state === 'passed' || state === 'failed').length;
-      const passed = file.status === 'passed' && ran > 0 && !states.includes('failed');
-      return [path.relative(root, file.name), passed ? 'passed' : 'failed'];
+      const sound = file.status === 'passed' && !states.includes('failed');
+      return [path.relative(root, file.name), !sound ? 'failed' : ran > 0 ? 'passed' : 'skipped'];
     }),
   );
 }
@@ -59,6 +60,16 @@ const notes = ['unavailable.txt', 'not-run.txt']
   .filter((name) => names.includes(name))
   .flatMap((name) => readFileSync(path.join(folder, name), 'utf8').trim().split('\n'));
 
+/** Kernel times by case. */
+const profiles = Object.fromEntries(
+  names
+    .filter((name) => /^profile-.*\.csv$/.test(name))
+    .map((name) => [
+      name.slice('profile-'.length, -'.csv'.length).replaceAll('@', '/'),
+      kernelTimes(readFileSync(path.join(folder, name), 'utf8')),
+    ]),
+);
+
 const device = cuda.devices[0];
 const result = {
   stage,
@@ -67,14 +78,18 @@ const result = {
   device: { ...device, driver: cuda.driver ?? `CUDA ${cuda.driverCuda}`, runtime: cuda.runtime },
   notes,
   runs,
+  kernels: Number(kernels),
   ...(names.includes('bench.json') && { bench: json('bench.json') }),
+  ...(names.includes('peaks.json') && { peaks: json('peaks.json') }),
+  ...(Object.keys(profiles).length > 0 && { profiles }),
   sources: Object.fromEntries(sources(root).map((source) => [source, fingerprint(source, root)])),
 };
 writeFileSync(path.join(folder, 'result.json'), `${JSON.stringify(result, null, 2)}\n`);
 for (const run of runs) {
-  const failed = Object.entries(run.files).filter(([, outcome]) => outcome !== 'passed');
-  console.log(
-    `${run.name}: ${Object.keys(run.files).length - failed.length} files passed, ${failed.length} not`,
-    ...failed.map(([file]) => file),
+  const of = (which) =>
+    Object.entries(run.files).flatMap(([file, outcome]) => (outcome === which ? [file] : []));
+  const said = ['skipped', 'failed'].flatMap((which) =>
+    of(which).length > 0 ? [`${which}: ${of(which).join(', ')}`] : [],
   );
+  console.log(`${run.name}: ${of('passed').length} files passed`, ...said);
 }

@@ -5,10 +5,17 @@ import math
 
 import torch
 import torch.nn.functional as F
-from inputs import DTYPES, mixed, on_device, sampled, tensor
+from inputs import DTYPES, mixed, on_device, repeated, sampled, tensor
 from protocol import ON_GPU, Work, args, seconds as timed, serve
 
 ACTIVATIONS = {"relu": F.relu, "silu": F.silu}
+
+
+def counted(flat, experts):
+    """How many slots each expert has; on a GPU without waiting for it, as bincount does."""
+    if ON_GPU:
+        return torch.histc(flat.float(), bins=experts, min=0, max=experts - 1).to(torch.int64)
+    return torch.bincount(flat, minlength=experts)
 
 
 def by_expert(choices, experts):
@@ -17,7 +24,7 @@ def by_expert(choices, experts):
     order = torch.argsort(flat, stable=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(order.numel())
-    return order, place, torch.bincount(flat, minlength=experts)
+    return order, place, counted(flat, experts)
 
 
 def activated(h, case):
@@ -138,6 +145,14 @@ def triton(x, choices, weights, up, down, case):
     return experts(x, choices, weights, up, down, lambda h: activated(h, case), by_expert(choices, case["experts"]))
 
 
+def grouped_mm_compiled(x, choices, weights, up, down, case):
+    """grouped_mm, through torch.compile."""
+    if "compiled" not in case:
+        torch._dynamo.reset()
+        case["compiled"] = torch.compile(lambda *t: grouped_mm(*t, {k: case[k] for k in ("experts", "topK", "gated", "activation")}), dynamic=False)
+    return case["compiled"](x, choices, weights, up, down)
+
+
 def dense(x, choices, weights, up, down, case):
     """Not a layer: the same operations on one expert's weights by cuBLAS, rows in place. The ceiling, not compared."""
     if "dense" not in case:  # one expert's weights, so that no gradient of the whole stack is filled
@@ -147,16 +162,35 @@ def dense(x, choices, weights, up, down, case):
     return F.linear(activated(F.linear(rows, a), case), b).view(*choices.shape, -1).sum(1)
 
 
-GPU_METHODS = {"sort_loop": sort_loop, "grouped_mm": grouped_mm, "triton": triton, "dense": dense}
+def products(case):
+    """Not a layer: nothing but the products at equal operations, each one call of cuBLAS into memory that is there. The strict ceiling, not compared."""
+    d, slots, f, train = case["d"], case["tokens"] * case["topK"], case["f"], case["pass"] == "train"
+    hidden = 2 * f if case["gated"] else f
+    shapes = {"x": [slots, d], "up": [hidden, d], "h": [slots, f], "down": [d, f], "dz": [slots, hidden], "dy": [slots, d]}
+    t = {name: tensor({"shape": shape, "seed": 10 + i}, case["dtype"]) for i, (name, shape) in enumerate(shapes.items())}
+    pairs = [(t["x"], t["up"].t()), (t["h"], t["down"].t())]
+    if train:
+        pairs += [(t["dz"], t["up"]), (t["dz"].t(), t["x"]), (t["dy"], t["down"]), (t["dy"].t(), t["h"])]
+    outputs = [a.new_empty(a.shape[0], b.shape[1]) for a, b in pairs]
+
+    def run():
+        for (a, b), out in zip(pairs, outputs):
+            torch.mm(a, b, out=out)
+
+    return Work(run, None, "products")
+
+
+SETTINGS = ("default", "medium", "tuned")
+GPU_METHODS = {"sort_loop": sort_loop, "grouped_mm": grouped_mm, "grouped_mm_compiled": grouped_mm_compiled, "triton": triton, "by_hand": by_hand, "dense": dense}
 METHODS = (sort_loop, index_add, grouped_mm, padded, by_hand)
 
 
 def tokens_and_router(case, train):
     """See bench/grouped_ffn.bench.ts: exact logits, so that both sides choose alike."""
     tokens, d, experts, dtype = case["tokens"], case["d"], case["experts"], DTYPES[case["dtype"]]
-    x = torch.from_numpy((mixed(tokens * d, 1) % 219).astype("float32")).view(tokens, d).sub_(109).div_(64)
+    x = repeated(torch.from_numpy((mixed(tokens * d, 1) % 219).astype("float32")), tokens * d).view(tokens, d).sub_(109).div_(64)
     x[:, :2] = 1
-    router = torch.from_numpy((mixed(experts * d, 2) % 7).astype("float32")).view(experts, d).sub_(3).div_(64)
+    router = repeated(torch.from_numpy((mixed(experts * d, 2) % 7).astype("float32")), experts * d).view(experts, d).sub_(3).div_(64)
     for e in range(experts):
         router[e, 0] = math.floor(-math.log(e + 1) * 32 + 0.5) / 32 if case["routing"] == "zipf" else 0
         router[e, 1] = e * 2.0**-20
@@ -164,7 +198,11 @@ def tokens_and_router(case, train):
 
 
 def make(case):
-    train, experts, k = case["pass"] == "train", case["experts"], case["topK"]
+    if args.mode == "products":
+        return products(case)
+    # "saved": the forward pass of training, for what it keeps.
+    train, experts, k = case["pass"] != "forward", case["experts"], case["topK"]
+    whole = case["pass"] == "train"
     x, router = tokens_and_router(case, train)
     up, down = (tensor({**case[name], "grad": True}, case["dtype"], train) for name in ("up", "down"))
     start = tensor({"shape": list(x.shape), "seed": 5}, case["dtype"]) if train else None
@@ -172,16 +210,17 @@ def make(case):
     def route():
         p = F.softmax(F.linear(x.float(), router.float()), -1)
         weights, choices = p.topk(k, -1)
-        share = torch.bincount(choices.reshape(-1), minlength=experts) / choices.numel()
+        share = counted(choices.reshape(-1), experts) / choices.numel()
         return choices, weights / weights.sum(-1, keepdim=True), experts * (share * p.mean(0)).sum()
 
     with torch.no_grad():
         given = route()
+    given[1].requires_grad_(train)
 
-    def call(method):
+    def call(method, backward=whole):
         choices, weights, balance = route() if case["part"] == "layer" else given
         out = method(x, choices, weights, up, down, case)
-        if train:
+        if backward:
             torch.autograd.backward([out, case["balanceCoefficient"] * balance], [start, None])
         return out
 
@@ -195,7 +234,8 @@ def make(case):
         with torch.no_grad():
             for weight in (up, down, router):
                 weight.view(-1)[:1].mul_(1)
-        call(method)
+        out = call(method)
+        del out
         for leaf in leaves.values():
             leaf.grad = None
 
@@ -211,13 +251,21 @@ def make(case):
                 leaf.grad = None
         return found
 
-    if ON_GPU:  # every way is a peer of its own
+    def work():
+        forward = None if whole or not train else lambda: call(best)
+        compared = best is not dense and forward is None
+        return Work(lambda: run(best), results if compared else None, best.__name__, forward, (up, down, router))
+
+    if ON_GPU or args.mode not in SETTINGS:  # every way is a peer of its own
         if args.mode not in GPU_METHODS:
-            raise ValueError(f"on a GPU the modes are {', '.join(GPU_METHODS)}, got {args.mode}")
+            raise ValueError(f"the ways are {', '.join([*GPU_METHODS, 'products'])}, got {args.mode}")
         best = GPU_METHODS[args.mode]
         for _ in range(3):
             run(best)
-        return Work(lambda: run(best), None if best is dense else results, best.__name__)
+        return work()
+    if "method" in case:  # the case is about one way
+        best = GPU_METHODS[case["method"]]
+        return work()
 
     taken = {}
     for method in METHODS:
@@ -229,7 +277,7 @@ def make(case):
     taken = {m: min(first, seconds(m)) for m, first in taken.items() if first <= limit}
     best = min(taken, key=taken.get)
 
-    return Work(lambda: run(best), results, best.__name__)
+    return work()
 
 
 serve(make)

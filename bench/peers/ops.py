@@ -88,6 +88,14 @@ def argmax(t, o, dtype):
     return (t["x"].argmax(-1),)
 
 
+def interpolate(t, o, dtype):
+    return (F.interpolate(t["x"], size=o["size"], mode=o["mode"], **({} if o["mode"] == "area" else {"align_corners": False})),)
+
+
+def unfold(t, o, dtype):
+    return (F.unfold(t["x"], o["patch"], stride=o["patch"]).transpose(1, 2).flatten(0, 1).contiguous(),)
+
+
 def rotary(t, o, dtype):
     cos, sin = t["cos"].to(t["x"].dtype).unsqueeze(1), t["sin"].to(t["x"].dtype).unsqueeze(1)
     a, b = t["x"].chunk(2, -1)

@@ -4,14 +4,15 @@ A script defines make(request) -> Work, or a callable where there is nothing to 
 """
 import argparse
 import ctypes
+import gc
 import json
 import os
 import sys
 import time
 
 parser = argparse.ArgumentParser()
-# On the CPU a setting of PyTorch; on a GPU one of the ways of moe_layer.py.
-parser.add_argument("--mode", default="default", choices=["default", "medium", "tuned", "sort_loop", "grouped_mm", "triton", "dense"])
+# On the CPU a setting of PyTorch; on a GPU one of the ways of the script, "torch" where there is one only. The ways may be tried on the CPU too.
+parser.add_argument("--mode", default="default")
 parser.add_argument("--device", default="cpu")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
@@ -29,7 +30,7 @@ ON_GPU = args.device != "cpu"
 if ON_GPU:
     # Inputs are made on the host and copied by inputs.tensor; what the methods make is made on the GPU.
     torch.set_default_device(args.device)
-elif args.mode != "default":
+elif args.mode in ("medium", "tuned"):
     torch.set_float32_matmul_precision("medium")
 
 
@@ -50,10 +51,29 @@ def _growth(run):
 
 
 class Work:
-    """run() is what is timed; results() -> {name: [numbers]}, thinned by inputs.sampled; method: which way of several was the fastest."""
+    """run() is what is timed; results() -> {name: [numbers]}, thinned by inputs.sampled; method: which way of several was the fastest;
+    forward() -> outputs with a graph, and parameters, whose storage is not counted in what the graph keeps."""
 
-    def __init__(self, run, results=None, method=None):
-        self.run, self.results, self.method = run, results, method
+    def __init__(self, run, results=None, method=None, forward=None, parameters=()):
+        self.run, self.results, self.method, self.forward, self.parameters = run, results, method, forward, parameters
+
+
+def saved_bytes(forward, parameters):
+    """Bytes of the distinct storages that the graph of forward() keeps for backward, those of parameters left out."""
+    known = {p.untyped_storage().data_ptr() for p in parameters}
+    kept = {}
+
+    def pack(t):
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = (storage.nbytes(), t)  # the tensor is held, so that its address is not used again
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        outputs = forward()
+    total = sum(size for size, _ in kept.values())
+    del outputs
+    return total
 
 
 def seconds(run, count):
@@ -77,7 +97,13 @@ def serve(make):
     for line in sys.stdin:
         message = json.loads(line)
         try:
-            if "setup" in message:
+            if "forget" in message:
+                work = made = None
+                gc.collect()
+                if ON_GPU:
+                    torch.cuda.empty_cache()
+                answer = {}
+            elif "setup" in message:
                 made = make(message["setup"])
                 work = made if isinstance(made, Work) else Work(made)
                 answer = {"ready": True, "torch": torch.__version__, "capability": torch.cuda.get_device_name() if ON_GPU else torch.backends.cpu.get_cpu_capability()}
@@ -85,6 +111,8 @@ def serve(make):
                     answer["method"] = work.method
             elif "results" in message:
                 answer = {"results": work.results() if work.results else None}
+            elif "saved" in message:
+                answer = {"bytes": saved_bytes(work.forward, work.parameters) if work.forward else None}
             elif "memory" in message:
                 answer = {"bytes": _growth(work.run)}
             else:

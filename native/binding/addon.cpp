@@ -13,6 +13,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   bind_gating(exports);
   bind_gemm(exports);
   bind_grouped_ffn(exports);
+  bind_image(exports);
   bind_loss(exports);
   bind_norm(exports);
   bind_optimizer(exports);

@@ -12,6 +12,7 @@ void bind_embedding(Napi::Object exports);
 void bind_gating(Napi::Object exports);
 void bind_gemm(Napi::Object exports);
 void bind_grouped_ffn(Napi::Object exports);
+void bind_image(Napi::Object exports);
 void bind_loss(Napi::Object exports);
 void bind_norm(Napi::Object exports);
 void bind_optimizer(Napi::Object exports);

@@ -114,11 +114,11 @@ void noisy_backward(Call& call) {
   call.family(&Backend::gating).noisy_backward(in, logits, rivals, dlogits, dload, dscores);
 }
 
-// expertLists(scores, mask?, each, experts, most)
+// expertLists(scores, mask?, each?, experts, most)
 void lists(Call& call) {
   Dim tokens("tokens"), count("experts"), one("one", 1);
   const TensorView scores = call.tensor("scores", kWide, {&tokens, &count}), mask = call.optional("mask", kBool, {&tokens});
-  const int64_t each = call.integer("each", 0, std::max<int64_t>(1, tokens));
+  const TensorView each = call.optional("each", kI32, {&one});
   const TensorView experts = call.tensor("experts", kI32, {&tokens, &count}), most = call.tensor("most", kI32, {&one});
   call.family(&Backend::gating).lists(scores, mask, each, experts, most);
 }

@@ -25,6 +25,16 @@ void uniform(Call& call) {
   ops(call).uniform(y, source, low, high);
 }
 
+// randomUniformRows(y, streams, seed, low, high)
+void uniform_rows(Call& call) {
+  Dim rows("rows"), n("numbers");
+  const TensorView y = call.tensor("y", kFloats, {&rows, &n}), streams = call.tensor("streams", kI32, {&rows});
+  const uint64_t seed = uint64_t(call.integer("seed", 0, kExact - 1));
+  const double low = call.number("low"), high = call.number("high");
+  call.require(low <= high && high - low < 1e38, "ERR_LIBMOE_ARGUMENT", "low must not exceed high, and both must be finite");
+  ops(call).uniform_rows(y, streams, seed, low, high);
+}
+
 // randomNormal(y, seed, stream, mean, deviation)
 void normal(Call& call) {
   const TensorView y = call.tensor("y", kFloats);
@@ -65,6 +75,7 @@ void permutation(Call& call) {
 
 void bind_random(Napi::Object exports) {
   expose(exports, "randomUniform", uniform);
+  expose(exports, "randomUniformRows", uniform_rows);
   expose(exports, "randomNormal", normal);
   expose(exports, "randomTruncatedNormal", truncated_normal);
   expose(exports, "randomBernoulli", bernoulli);

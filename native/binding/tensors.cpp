@@ -111,15 +111,17 @@ void clear(Call& call) {
   call.backend().clear(t.device, t.data, t.bytes());
 }
 
-// memory(deviceKind, deviceIndex) -> {handles, storages, bytes, peakBytes, pooledBytes}
+// memory(deviceKind, deviceIndex) -> {handles, storages, bytes, peakBytes, pooledBytes, waits}
 Napi::Value memory(Call& call) {
-  const MemoryCounters& c = memory_counters(device_from(call));
+  const Device device = device_from(call);
+  const MemoryCounters& c = memory_counters(device);
   Napi::Object o = Napi::Object::New(call.env());
   o["handles"] = Napi::Number::New(call.env(), double(handles_of(call.env()).live()));
   o["storages"] = Napi::Number::New(call.env(), double(c.storages.load()));
   o["bytes"] = Napi::Number::New(call.env(), double(c.bytes.load()));
   o["peakBytes"] = Napi::Number::New(call.env(), double(c.peak_bytes.load()));
   o["pooledBytes"] = Napi::Number::New(call.env(), double(c.pooled_bytes.load()));
+  o["waits"] = Napi::Number::New(call.env(), device.kind == DeviceKind::cuda && size_t(device.index) < cuda_status().devices.size() ? double(cuda_waits(device.index)) : 0.0);
   return o;
 }
 

@@ -16,6 +16,7 @@ struct EmbeddingOps;
 struct GatingOps;
 struct GemmOps;
 struct GroupedFfnOps;
+struct ImageOps;
 struct LossOps;
 struct NormOps;
 struct OptimizerOps;
@@ -66,6 +67,7 @@ struct Backend {
   const GatingOps* gating = nullptr;
   const GemmOps* gemm = nullptr;
   const GroupedFfnOps* grouped_ffn = nullptr;
+  const ImageOps* image = nullptr;
   const LossOps* loss = nullptr;
   const NormOps* norm = nullptr;
   const OptimizerOps* optimizer = nullptr;

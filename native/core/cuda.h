@@ -24,5 +24,7 @@ struct CudaStatus {
 const CudaStatus& cuda_status();
 // The table of all CUDA devices; called only when cuda_status() has some.
 const Backend& cuda_backend();
+// How often the host has waited for a CUDA device. Called only when cuda_status() has it.
+int64_t cuda_waits(int device);
 
 }  // namespace libmoe

@@ -7,7 +7,7 @@
 
 namespace libmoe::cpu::LIBMOE_ISA {
 
-void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+void expert_lists(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most);
 void take(const TensorView& values, const TensorView& experts, const TensorView& out);
 void take_backward(const TensorView& experts, const TensorView& dout, const TensorView& dvalues);
 
@@ -29,7 +29,7 @@ template <class A> void choose_tokens(const A* x, int64_t n, const int32_t* here
   });
 }
 
-template <class A> void lists_typed(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most) {
+template <class A> void lists_typed(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most) {
   const int64_t tokens = scores.shape[0], n = scores.shape[1];
   const A* x = scores.as<A>();
   const bool* counted = mask.as<bool>();
@@ -46,9 +46,9 @@ template <class A> void lists_typed(const TensorView& scores, const TensorView& 
     here[present++] = int32_t(t);
   }
   uint8_t* taken = scratch_of<uint8_t>(2, tokens * n);
-  if (each > 0) {
+  if (each) {
     std::fill(taken, taken + tokens * n, uint8_t(0));
-    choose_tokens(x, n, here, present, each, taken);
+    choose_tokens(x, n, here, present, std::max<int64_t>(1, each.as<int32_t>()[0]), taken);
   }
   std::atomic<int32_t> longest{1};
   parallel_ranges(tokens, kTokenPiece, [&](int64_t begin, int64_t end) {
@@ -57,7 +57,7 @@ template <class A> void lists_typed(const TensorView& scores, const TensorView& 
       int32_t* list = experts.as<int32_t>() + t * n;
       int32_t have = 0;
       for (int64_t i = 0; i < n && (!counted || counted[t]); ++i) {
-        if (each > 0 ? !taken[t * n + i] : !(row[i] > A(0))) continue;
+        if (each ? !taken[t * n + i] : !(row[i] > A(0))) continue;
         int32_t at = have++;
         for (; at > 0 && row[i] > row[list[at - 1]]; --at) list[at] = list[at - 1];
         list[at] = int32_t(i);
@@ -72,7 +72,7 @@ template <class A> void lists_typed(const TensorView& scores, const TensorView& 
 
 }  // namespace
 
-void expert_lists(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most) {
+void expert_lists(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most) {
   with_wide(scores.dtype, [&]<class A>() { lists_typed<A>(scores, mask, each, experts, most); });
 }
 

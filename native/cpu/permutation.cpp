@@ -100,7 +100,7 @@ void plan(const TensorView& experts_view, const TensorView& capacity, const Tens
       all += n;
     }
     const int32_t wanted = all - begin[e];
-    dropped[e] = limit ? std::max(0, wanted - limit[e]) : 0;
+    dropped[e] = limit ? std::max(0, wanted - std::max(0, limit[e])) : 0;
     kept += wanted - dropped[e];
     overfull |= dropped[e] > 0;
   }

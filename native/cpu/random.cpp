@@ -16,20 +16,22 @@ namespace {
 constexpr int64_t kBlock = 256;         // elements
 constexpr int64_t kPiece = 64 * kBlock;  // elements per thread item
 
-// Calls body(first element, count, words) for each block. f32: element i of the block has the word words[i]; f64: the words words[2i] and words[2i + 1].
-template <int WordsPerElement, class F> void each_block(int64_t n, RandomSource source, F&& body) {
-  parallel_ranges(n, kPiece, [&](int64_t begin, int64_t end) {
-    alignas(64) uint32_t words[kBlock * WordsPerElement];
-    for (int64_t first = begin; first < end; first += kBlock) {
-      constexpr int64_t kCounters = kBlock * WordsPerElement / 4;
-      const uint64_t counter = uint64_t(first) * WordsPerElement / 4;
-      for (int64_t c = 0; c < kCounters; ++c) {
-        const auto four = philox(source.seed, source.stream, counter + uint64_t(c));
-        for (int k = 0; k < 4; ++k) words[c * 4 + k] = four[size_t(k)];
-      }
-      body(first, int(std::min(kBlock, end - first)), words);
+// Calls body(first element, count, words) for each block of the elements begin .. end, begin a multiple of kBlock. f32: element i of the block has the word
+// words[i]; f64: the words words[2i] and words[2i + 1]. Words of up to a whole number of pairs are there.
+template <int WordsPerElement, class F> void blocks_between(int64_t begin, int64_t end, RandomSource source, F&& body) {
+  alignas(64) uint32_t words[kBlock * WordsPerElement] = {};
+  for (int64_t first = begin; first < end; first += kBlock) {
+    const int64_t count = std::min(kBlock, end - first), counters = (count * WordsPerElement + 3) / 4;
+    const uint64_t counter = uint64_t(first) * WordsPerElement / 4;
+    for (int64_t c = 0; c < counters; ++c) {
+      const auto four = philox(source.seed, source.stream, counter + uint64_t(c));
+      for (int k = 0; k < 4; ++k) words[c * 4 + k] = four[size_t(k)];
     }
-  });
+    body(first, int(count), words);
+  }
+}
+template <int WordsPerElement, class F> void each_block(int64_t n, RandomSource source, F&& body) {
+  parallel_ranges(n, kPiece, [&](int64_t begin, int64_t end) { blocks_between<WordsPerElement>(begin, end, source, body); });
 }
 
 template <class A> constexpr int kWords = sizeof(A) == 4 ? 1 : 2;
@@ -66,17 +68,33 @@ template <class T> void turn(Vec<T> t, Vec<T>& sine, Vec<T>& cosine) {
   cosine = select<T>(((q + 1) & 2) != 0, -cc, cc);
 }
 
+template <class T> struct Uniform {
+  using A = Accumulator<T>;
+  const A low, width, top, last;  // last: the largest value below high, which rounding of low + width u must not reach
+  Uniform(double l, double h) : low(A(l)), width(A(h - l)), top(A(h)), last(l < h ? std::nextafter(top, low) : top) {}
+  void operator()(int count, const uint32_t* words, T* y) const {
+    for (int i = 0; i < count; ++i) {
+      const A v = low + width * unit(words, i, A());
+      y[i] = T(low < top && v >= top ? last : v);
+    }
+  }
+};
+
 void uniform(const TensorView& y, RandomSource source, double low, double high) {
   with_float(y.dtype, [&]<class T>() {
-    using A = Accumulator<T>;
-    const A l = A(low), width = A(high - low), top = A(high);
-    // The largest value below high: rounding of low + width u must not reach it.
-    const A last = low < high ? std::nextafter(top, l) : top;
-    each_block<kWords<A>>(y.elements(), source, [&](int64_t first, int count, const uint32_t* words) {
-      for (int i = 0; i < count; ++i) {
-        const A v = l + width * unit(words, i, A());
-        y.as<T>()[first + i] = T(low < high && v >= top ? last : v);
-      }
+    const Uniform<T> fill(low, high);
+    each_block<kWords<Accumulator<T>>>(y.elements(), source, [&](int64_t first, int count, const uint32_t* words) { fill(count, words, y.as<T>() + first); });
+  });
+}
+
+void uniform_rows(const TensorView& y, const TensorView& streams, uint64_t seed, double low, double high) {
+  const int64_t rows = y.shape[0], n = y.shape[1];
+  with_float(y.dtype, [&]<class T>() {
+    const Uniform<T> fill(low, high);
+    parallel_ranges(rows, std::max<int64_t>(1, kPiece / std::max<int64_t>(1, n)), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        blocks_between<kWords<Accumulator<T>>>(0, n, {seed, uint64_t(streams.as<int32_t>()[r])},
+                                               [&](int64_t first, int count, const uint32_t* words) { fill(count, words, y.as<T>() + r * n + first); });
     });
   });
 }
@@ -176,6 +194,6 @@ void permutation(const TensorView& y, RandomSource source) {
 }  // namespace
 
 extern const RandomOps random_ops;
-const RandomOps random_ops = {uniform, normal, truncated_normal, bernoulli, permutation};
+const RandomOps random_ops = {uniform, uniform_rows, normal, truncated_normal, bernoulli, permutation};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

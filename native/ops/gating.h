@@ -77,9 +77,9 @@ struct GatingOps {
                          const TensorView& dscores);
 
   // Experts of every token where their number differs, i32 [T, E], the highest score first, ties to the lower index, then -1; most i32 [1]: of the
-  // token that has most, at least 1. each = 0: all experts with a positive score. each > 0: every expert takes the `each` tokens with its highest
-  // scores, ties to the lower token (expert choice). Masked tokens have none. Throws ERR_LIBMOE_NOT_FINITE naming the first token with NaN or +inf.
-  void (*lists)(const TensorView& scores, const TensorView& mask, int64_t each, const TensorView& experts, const TensorView& most);
+  // token that has most, at least 1. Without `each` all experts with a positive score; with it, i32 [1], at least 1, every expert takes the `each` tokens
+  // with its highest scores, ties to the lower token (expert choice). Masked tokens have none. Throws ERR_LIBMOE_NOT_FINITE naming the first token with NaN or +inf.
+  void (*lists)(const TensorView& scores, const TensorView& mask, const TensorView& each, const TensorView& experts, const TensorView& most);
 
   // out[t, j] = values[t, experts[t, j]], 0 for -1. values [T, E], experts i32 [T, k]; dvalues overwritten, an expert named twice adds up.
   void (*take)(const TensorView& values, const TensorView& experts, const TensorView& out);

@@ -19,7 +19,7 @@ struct PermutationOptions {
 };
 
 struct PermutationOps {
-  // experts i32 [T, k], in [-1, E); -1 is no expert. capacity i32 [E] or absent (nothing is dropped). weights f32 or f64 [T, k], needed by
+  // experts i32 [T, k], in [-1, E); -1 is no expert. capacity i32 [E], below 0 as 0, or absent (nothing is dropped). weights f32 or f64 [T, k], needed by
   // probability and batch_prioritised only.
   // rows i32 [T * k]: kept slots sorted by (expert, slot), then -1. offsets i32 [E + 1]: expert e owns rows offsets[e] .. offsets[e + 1].
   // inverse i32 [T, k]: the row of a slot, or -1. dropped i32 [E]: slots beyond the capacity.

@@ -12,6 +12,8 @@ struct RandomSource {
 struct RandomOps {
   // low + (high - low) u, u uniform in [0, 1); f32 and f64 results stay below high when low < high. f32, bf16, f64.
   void (*uniform)(const TensorView& y, RandomSource source, double low, double high);
+  // The same with a stream for each row: y [rows, n], streams i32 [rows]; a row has the bits that `uniform` gives a tensor of its size.
+  void (*uniform_rows)(const TensorView& y, const TensorView& streams, uint64_t seed, double low, double high);
   // Normal by Box-Muller. f32 reaches 6.7 standard deviations, f64 8.5.
   void (*normal)(const TensorView& y, RandomSource source, double mean, double deviation);
   // Normal of standard deviation `deviation` conditioned on |y| <= bound * deviation, 0 < bound, through the inverse distribution function.

@@ -73,7 +73,10 @@ function listening(): { folder: string; said(): Said[] } {
   return { folder, said };
 }
 
-/** Ranks started one by one, as torchrun does, with the stand-in for NCCL. `env` may differ by rank. Ranks that are stopped for good are ended. */
+/**
+ * Ranks started one by one, as torchrun does, with the stand-in for NCCL, or with what `env` says of LIBMOE_NCCL. `env` may differ by rank. Ranks that are
+ * stopped for good are ended.
+ */
 export async function ncclRanks(
   size: number,
   scenario: string,
@@ -81,7 +84,8 @@ export async function ncclRanks(
   started: readonly number[] = Array.from({ length: size }, (_, rank) => rank),
 ): Promise<(Said & Ended)[]> {
   const port = String(await freePort());
-  const library = standInNccl();
+  const own = started.every((rank) => 'LIBMOE_NCCL' in env(rank));
+  const library = own ? undefined : standInNccl();
   const { folder, said } = listening();
   const ranks = started.map((rank) =>
     start(process.execPath, [script, scenario], {

@@ -1,5 +1,6 @@
 // The host side of the emulated device. Memory comes poisoned with NaN patterns between two guard zones; a kernel that wrote outside its memory is
-// found when the block is freed. LIBMOE_EMULATED_ARCH=80|90 says what the device is (default 80), LIBMOE_EMULATED_MEMORY how many bytes it has.
+// found when the block is freed. LIBMOE_EMULATED_ARCH=80|90 says what the device is (default 80), LIBMOE_EMULATED_MEMORY how many bytes it has,
+// LIBMOE_EMULATED_DEVICES how many such devices there are (default 1).
 #include "cuda_runtime.h"
 
 #include <chrono>
@@ -39,6 +40,13 @@ int architecture() {
   }();
   return value;
 }
+int devices() {
+  static const int count = [] {
+    const char* text = std::getenv("LIBMOE_EMULATED_DEVICES");
+    return text ? std::atoi(text) : 1;
+  }();
+  return count;
+}
 cudaError_t set(cudaError_t e) {
   if (e != cudaSuccess) last_error = e;
   return e;
@@ -53,12 +61,12 @@ cudaError_t emulator::launched(const char* fault) {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = devices();
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : set(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) { return device >= 0 && device < devices() ? cudaSuccess : set(cudaErrorInvalidDevice); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
-  if (device != 0) return set(cudaErrorInvalidDevice);
+  if (device < 0 || device >= devices()) return set(cudaErrorInvalidDevice);
   *p = {};
   std::snprintf(p->name, sizeof p->name, "emulated sm_%d", architecture());
   p->totalGlobalMem = capacity();

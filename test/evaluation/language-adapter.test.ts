@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { unitsOf } from '../../ts/evaluation/batching.ts';
+import { evalTokenizer } from '../../ts/evaluation/eval-tokenizer.ts';
 import {
   evaluate,
   heldOutTextTask,
@@ -9,7 +10,7 @@ import {
   type TokenScore,
   wordOrderTask,
 } from '../../ts/evaluation/index.ts';
-import { evalTokenizer, languageAdapter } from '../../ts/evaluation/language-adapter.ts';
+import { languageAdapter } from '../../ts/evaluation/language-adapter.ts';
 import { LanguageModel } from '../../ts/models/language/model.ts';
 import { packSequences } from '../../ts/models/language/packed-batch.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';

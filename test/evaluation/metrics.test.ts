@@ -22,6 +22,7 @@ function scored(
       choices,
       gold: more.gold ?? [0],
       target: 0,
+      images: [],
     },
     sums,
     greedy: more.greedy ?? sums.map(() => false),

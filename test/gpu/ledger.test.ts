@@ -108,6 +108,20 @@ describe('the ledger', () => {
     });
   });
 
+  it('takes a file that had nothing to say for what serves all families, not for its own', () => {
+    checkout((folder) => {
+      const run = (norm: string) => ({
+        name: 'tests',
+        kernels: 90,
+        files: { 'test/ops/gemm.test.ts': 'passed', 'test/ops/norm.test.ts': norm },
+      });
+      const passed = (norm: string) =>
+        Object.keys(recorded(empty, ran(folder, { runs: [run(norm)] }), 'log.json', folder).files);
+      expect(passed('skipped')).toEqual(['cuda/core/tile.h', 'cuda/gemm.cu', 'cuda/sm90/gemm_tiles.cu']);
+      expect(passed('failed')).toEqual(['cuda/gemm.cu', 'cuda/sm90/gemm_tiles.cu']);
+    });
+  });
+
   it('calls a source stale once it, what it includes or a flag has changed', () => {
     checkout((folder) => {
       const ledger = recorded(empty, ran(folder), 'log.json', folder);

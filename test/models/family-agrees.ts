@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { fileTensorsOf } from '../../ts/models/language/file-tensors.ts';
+import { fileTensorsOf, layoutOf } from '../../ts/models/language/file-tensors.ts';
 import {
   countParameters,
   KvCache,
@@ -59,8 +59,7 @@ export const familyAgrees = (name: string): void => {
       expect(Math.abs(loss.item() - value('loss').item())).toBeLessThan(1e-5);
       loss.backward();
       const gradients = fileTensorsOf(
-        architecture,
-        model.config,
+        layoutOf(architecture, model.config),
         [...model.namedParameters()].map(([key, parameter]) => [key, parameter.grad!] as const),
       );
       const wanted = [...expected.keys()].filter((key) => key.startsWith('gradient.'));

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { maskedCapacityOf } from '../../ts/moe/dispatch/capacity.ts';
 import {
   type AssignmentRouting,
   capacityOf,
@@ -442,5 +443,27 @@ describe('capacityOf', () => {
     expect(capacityOf(1.1, 2, 100, 20)).toBe(11);
     expect(capacityOf(0.01, 1, 4, 4)).toBe(1);
     expect(() => capacityOf(0, 1, 4, 4)).toThrow(/capacityFactor/);
+  });
+
+  it('is the same for the tokens that a mask leaves, reckoned on the device', () => {
+    const tokens = 40;
+    for (const [factor, topK, experts] of [
+      [1.25, 2, 4],
+      [1.1, 1, 1],
+      [1.1, 2, 20],
+      [0.01, 1, 4],
+      [9, 3, 7],
+      [1, 2, 3],
+    ] as const)
+      for (const left of [0, 1, 10, 39, 40])
+        scope(() => {
+          const list = Array.from({ length: tokens }, (_, t) => ((t * 7) % tokens < left ? 1 : 0));
+          const mask = tensor(list, [tokens], { dtype: 'bool' });
+          expect(maskedCapacityOf(factor, topK, mask, experts).toArray(), `${factor} ${left}`).toEqual([
+            capacityOf(factor, topK, Math.max(1, left), experts),
+          ]);
+        });
+    using one = tensor([1], [1], { dtype: 'bool' });
+    expect(() => maskedCapacityOf(0, 1, one, 4)).toThrow(/capacityFactor/);
   });
 });

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
 import * as ops from '../../ts/tensor/elementwise.ts';
 import { type Dtype, full, noGrad, scope, type Tensor, tensor } from '../../ts/tensor/index.ts';
+import { cat } from '../../ts/tensor/shape.ts';
 import { gradientCheck } from './gradient-check.ts';
 import { distance, sample, values, withThreads } from './values.ts';
 
@@ -198,6 +199,16 @@ function caught(fn: () => unknown): unknown {
   }
   return undefined;
 }
+
+it('a gradient has the shape of its operand, also where only axes of size 1 are missing', () => {
+  const inputs = [
+    sample([1, 3, 2], 1, 'f64', true),
+    sample([1, 2], 2, 'f64', true),
+    sample([2, 2], 3, 'f64', true),
+  ];
+  gradientCheck((x, y, z) => ops.add(x!, cat([y!, z!], 0)), inputs);
+  for (const t of inputs) t.dispose();
+});
 
 describe('maximum and minimum', () => {
   it('let a NaN win on either side and share the gradient of a tie', () => {

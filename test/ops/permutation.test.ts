@@ -43,11 +43,12 @@ const cases: fc.Arbitrary<Case> = fc
     }),
   );
 
-function run(c: Case, policy: DropPolicy, seed = 0) {
+function run(c: Case, policy: DropPolicy, seed = 0, onDevice = false) {
   return scope(() => {
+    const { capacity } = c;
     const plan = dispatchPlan(tensor(Int32Array.from(c.ids), [c.tokens, c.k]), {
       experts: c.experts,
-      capacity: c.capacity,
+      capacity: onDevice ? tensor(Int32Array.from([capacity ?? []].flat())) : capacity,
       dropPolicy: policy,
       order: c.order,
       weights: tensor(c.weights, [c.tokens, c.k]),
@@ -97,6 +98,7 @@ describe('dispatchPlan', () => {
       fc.property(cases, (c) => {
         const r = run(c, policy);
         const chosen = c.ids.filter((id) => id >= 0).length;
+        if (c.capacity !== undefined) expect(run(c, policy, 0, true)).toEqual(r);
         expect(r.kept).toBe(r.offsets.at(-1));
         expect(r.kept + r.dropped.reduce((a, b) => a + b, 0)).toBe(chosen);
         expect(r.rows.slice(r.kept).every((slot) => slot === -1)).toBe(true);

@@ -1,7 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { codeOf } from '../../ts/native/index.ts';
-import { type Dtype, scope } from '../../ts/tensor/index.ts';
-import { bernoulli, randn, randomPermutation, truncatedNormal, uniform } from '../../ts/tensor/random.ts';
+import { type Dtype, scope, tensor } from '../../ts/tensor/index.ts';
+import {
+  bernoulli,
+  randn,
+  randomPermutation,
+  truncatedNormal,
+  uniform,
+  uniformRows,
+} from '../../ts/tensor/random.ts';
 import { withThreads } from './values.ts';
 
 const caught = (fn: () => unknown): unknown => {
@@ -64,6 +71,35 @@ describe('uniform', () => {
       const x = uniform([100_000], { seed: 3, low: 1, high: 1 + 2 ** -22 }).toArray();
       expect(new Set(x).size).toBe(2);
       expect(x.every((v) => v < 1 + 2 ** -22)).toBe(true);
+    });
+  });
+});
+
+describe('uniformRows', () => {
+  it('gives each row what uniform gives for its stream', () => {
+    const ids = [7, 0, 31000, 7, 2 ** 31 - 1, 3];
+    for (const dtype of ['f32', 'f64', 'bf16'] as const)
+      for (const n of [1, 3, 8, 66, 300])
+        scope(() => {
+          const streams = tensor(Int32Array.from(ids));
+          const seed = 2 ** 40 + 3;
+          const got = uniformRows(streams, n, { seed, dtype, low: -1, high: 2 });
+          expect(got.shape).toEqual([ids.length, n]);
+          const each = ids.map((stream) => uniform([n], { seed, stream, dtype, low: -1, high: 2 }).toArray());
+          expect(got.toArray()).toEqual(each.flat());
+        });
+  });
+
+  it('takes no rows, and the number of a masked token', () => {
+    scope(() => {
+      expect(uniformRows(tensor(Int32Array.from([])), 4, { seed: 1 }).shape).toEqual([0, 4]);
+      expect(
+        uniformRows(tensor(Int32Array.from([-1])), 4, { seed: 1 })
+          .toArray()
+          .every(Number.isFinite),
+      ).toBe(true);
+      const wide = tensor([1, 2]);
+      expect(codeOf(caught(() => uniformRows(wide, 4, { seed: 1 })))).toBe('ERR_LIBMOE_DTYPE');
     });
   });
 });

@@ -17,7 +17,8 @@ interface Runner {
     threads: number;
     device?: DeviceName;
     python?: string;
-    modes: string[];
+    modes?: readonly string[] | undefined;
+    seconds?: number | undefined;
     json?: string;
     log(line: string): void;
   }): Promise<unknown>;
@@ -62,8 +63,9 @@ export function benchCommand(): Command {
     )
     .option(
       '--modes <list>',
-      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory); on a GPU its ways to compute the experts: sort_loop, grouped_mm, triton, dense (no routing: the ceiling). Default: default,tuned, or all four",
+      "PyTorch's settings: default, medium (float32 through oneDNN), tuned (medium and an allocator that keeps its memory), by default the first and the last; on a GPU its ways to compute the same, of experts grouped_mm, triton, sort_loop, grouped_mm_compiled, and dense and products (no routing: the ceilings), by default all that a case has",
     )
+    .option('--seconds <n>', 'begin no case later than this; those left out are listed')
     .option('--out <file>', 'write the results as JSON')
     .option('--compare', 'the two arguments are result files: show them side by side')
     .option('--json', 'print one JSON object')
@@ -80,6 +82,7 @@ export function benchCommand(): Command {
           device: string;
           peers?: string | true;
           modes?: string;
+          seconds?: string;
           out?: string;
           compare?: boolean;
           json?: boolean;
@@ -114,9 +117,8 @@ export function benchCommand(): Command {
           threads: o.threads ? whole('--threads', o.threads) : threads(),
           ...(python && { python }),
           device: deviceOf(o.device),
-          modes: (
-            o.modes ?? (o.device === 'cpu' ? 'default,tuned' : 'sort_loop,grouped_mm,triton,dense')
-          ).split(','),
+          modes: o.modes?.split(','),
+          ...(o.seconds && { seconds: whole('--seconds', o.seconds) }),
           ...(o.out && { json: o.out }),
           log: o.json ? log : (line) => console.log(line),
         });

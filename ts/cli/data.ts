@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
+import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
 import { type ShowOptions, showConversations } from './show-conversations.ts';
@@ -21,6 +22,11 @@ export function dataCommand(): Command {
       const { openRecipe, prepareData } = await import('../experiment/index.ts');
       const { standingRun } = await import('../experiment/standing.ts');
       const loaded = await openRecipe(recipe);
+      if (loaded.kind !== 'language')
+        fail(
+          'ERR_LIBMOE_RECIPE',
+          `${recipe}: "data prepare" is for texts; the conversations and images of a ${loaded.kind} recipe are read as training goes on`,
+        );
       const out = path.resolve(o.out ?? path.join('runs', loaded.name));
       const checkpoint = standingRun(out, loaded, true)?.checkpoint?.path;
       const { tokenizer, tokenizerFolder, dataset } = await interruptible((signal) =>

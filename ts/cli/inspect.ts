@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { arch, cpus, platform, totalmem } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
@@ -50,6 +50,7 @@ interface Inspection {
       kernels: 'sm_80' | 'sm_90a';
       emulated: boolean;
     }[];
+    /** Never used: dense products have kernels here too. */
     cublasLt: Part;
   };
   /** What connects ranks: NCCL on CUDA, MPI on the CPU. */
@@ -86,23 +87,6 @@ function cpuFeatures(): string[] {
 
 const cudaVersion = (v: number) => (v > 0 ? `${Math.floor(v / 1000)}.${(v % 1000) / 10}` : null);
 
-function cublasLt(): Part {
-  const folders = [
-    ...(process.env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean),
-    '/usr/local/cuda/lib64',
-    '/usr/lib/x86_64-linux-gnu',
-    '/usr/lib64',
-  ];
-  const files = folders.flatMap((folder) =>
-    [13, 12].map((major) => path.join(folder, `libcublasLt.so.${major}`)),
-  );
-  const file = files.find((f) => existsSync(f));
-  return {
-    available: file !== undefined,
-    reason: `${file ? `${file} is there, but not` : 'not found, and not'} needed: every shape has a kernel of ours`,
-  };
-}
-
 function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
   const gpus = status?.devices ?? [];
   return {
@@ -125,7 +109,10 @@ function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
       kernels: d.major === 9 && d.minor === 0 && process.env.LIBMOE_GPU_ARCH !== '80' ? 'sm_90a' : 'sm_80',
       emulated: d.emulated,
     })),
-    cublasLt: cublasLt(),
+    cublasLt: {
+      available: false,
+      reason: 'not used: every product has a kernel of this library (docs/gpu.md)',
+    },
   };
 }
 
@@ -206,7 +193,7 @@ export function inspectCommand(): Command {
           `  cuda:${n}`,
           `${d.name}, ${d.computeCapability}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB, ${d.kernels} kernels`,
         ]),
-        ['cuBLASLt', i.cuda.cublasLt.reason ?? 'available'],
+        ['cuBLASLt', i.cuda.cublasLt.reason ?? ''],
         ['NCCL', i.nccl.reason ?? `${i.nccl.version} in ${i.nccl.path}`],
         ['MPI', i.mpi.reason ?? `${i.mpi.version} through ${i.mpi.path}`],
       ];

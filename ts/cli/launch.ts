@@ -39,19 +39,31 @@ More: docs/distributed.md, docs/training.md`;
 /** Commands of libmoe that make sense on several ranks. */
 const short = ['train', 'run', 'inspect'];
 
-/** The program of a rank: the commands of libmoe are this very installation. */
-function programOf(command: readonly string[]): string[] {
-  const [first = '', ...rest] = command;
-  const own = [process.execPath, ...process.execArgv, process.argv[1]!];
-  if (first === 'libmoe') return [...own, ...rest];
-  return short.includes(first) ? [...own, ...command] : [...command];
+/** The device that a command names by itself. */
+const named = (command: readonly string[]): string | undefined =>
+  /(?:--device[ =]|\bdevice=)(cpu|cuda)\b/.exec(command.join(' '))?.[1];
+
+/**
+ * The program of a rank: the commands of libmoe are this very installation. Training on CUDA is told so, whatever its recipe says: each rank then takes the
+ * GPU of its number.
+ */
+function programOf(command: readonly string[], device: 'cpu' | 'cuda'): string[] {
+  const mine = command[0] === 'libmoe' ? command.slice(1) : short.includes(command[0]!) ? command : undefined;
+  if (!mine) return [...command];
+  const trains = mine[0] === 'train' && device === 'cuda' && !named(command);
+  return [
+    process.execPath,
+    ...process.execArgv,
+    process.argv[1]!,
+    ...mine,
+    ...(trains ? ['--device', 'cuda:0'] : []),
+  ];
 }
 
 /** CUDA where there is a GPU, unless the command itself says that it is for the CPU. */
 function deviceFor(command: readonly string[], asked: string | undefined): 'cpu' | 'cuda' {
   if (asked !== undefined) return oneOf('--device', asked, ['cpu', 'cuda']) as 'cpu' | 'cuda';
-  const words = command.join(' ');
-  if (/(--device[ =]|\bdevice=)cpu\b/.test(words)) return 'cpu';
+  if (named(command) === 'cpu') return 'cpu';
   return devices().some((name) => name.startsWith('cuda')) ? 'cuda' : 'cpu';
 }
 
@@ -120,7 +132,7 @@ export function launchCommand(): Command {
           `--nproc ${ranks} needs as many GPUs, this machine has ${gpus} (libmoe inspect says why): lower it, or give --device cpu`,
         );
       const started = performance.now();
-      const { end, asked } = await attend(programOf(command), ranks, device, o.json ?? false);
+      const { end, asked } = await attend(programOf(command, device), ranks, device, o.json ?? false);
       const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
       report(end, asked);
       if (o.json) printJson({ ranks, device, exitCode: end.code, failed: end.failed ?? null, seconds });

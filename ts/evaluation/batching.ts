@@ -41,9 +41,9 @@ export function unitsOf(
 ): Unit[] {
   const byContext = new Map<string, number[]>();
   for (const [i, request] of requests.entries()) {
-    const { context, continuation } = request;
+    const { context, continuation, images = [] } = request;
     if (context.length + continuation.length - 1 > maxLength || !share(request)) continue;
-    const key = context.join(' ');
+    const key = [...context, ...images.map(({ sha256 }) => sha256)].join(' ');
     const group = byContext.get(key);
     if (group === undefined) byContext.set(key, [i]);
     else group.push(i);

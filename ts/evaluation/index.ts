@@ -6,7 +6,8 @@ export {
   verdict,
 } from './compare.ts';
 export { type Dataset, type DatasetContext, datasetNames, readRows, registerDataset } from './dataset.ts';
-export { evalTokenizer, type LanguageAdapterOptions, languageAdapter } from './language-adapter.ts';
+export { evalTokenizer } from './eval-tokenizer.ts';
+export { languageAdapter } from './language-adapter.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
   type Metric,
@@ -19,7 +20,16 @@ export {
   scorerModes,
 } from './metrics.ts';
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
-export type { EmitScore, EvalModel, EvalTokenizer, ScoreOptions, TokenRequest, TokenScore } from './model.ts';
+export type {
+  EmitScore,
+  EvalModel,
+  EvalTokenizer,
+  RequestImage,
+  ScoreOptions,
+  TokenRequest,
+  TokenScore,
+} from './model.ts';
+export type { LanguageAdapterOptions } from './network-adapter.ts';
 export type { Question, TextPair } from './question.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';

@@ -11,8 +11,10 @@ const keyVersion = 1;
  * misses and an unchanged one hits under any name; the model's fingerprint is, so no model gets another's answers.
  */
 export function requestKey(fingerprint: string, request: TokenRequest): string {
+  const { kind, context, continuation, images = [] } = request;
+  const seen = images.length > 0 ? [images.map(({ sha256 }) => sha256)] : [];
   return createHash('sha256')
-    .update(JSON.stringify([keyVersion, fingerprint, request.kind, request.context, request.continuation]))
+    .update(JSON.stringify([keyVersion, fingerprint, kind, context, continuation, ...seen]))
     .digest('hex');
 }
 

@@ -12,6 +12,13 @@ export interface EvalTokenizer {
   readonly addsBos: boolean;
 }
 
+/** An image of a request. */
+export interface RequestImage {
+  file: string;
+  /** Of the file's bytes: what stands for it in cache keys. */
+  sha256: string;
+}
+
 /** One sum of log-probabilities that is wanted: `Σ_k log p(continuation_k | context, continuation_<k)`. */
 export interface TokenRequest {
   kind: 'loglikelihood' | 'loglikelihood_rolling';
@@ -19,6 +26,8 @@ export interface TokenRequest {
   context: readonly number[];
   /** At least one token. */
   continuation: readonly number[];
+  /** Images of the context, one per placeholder token in it, in their order. */
+  images?: readonly RequestImage[];
 }
 
 /** The answer to a {@link TokenRequest}. */
@@ -47,6 +56,13 @@ export interface EvalModel {
   readonly tokenizer: EvalTokenizer;
   /** The most tokens the network takes at once. */
   readonly maxLength: number;
+  /** Text that stands for an image in a prompt; absent: the model sees none. Its tokenizer makes one token of it. */
+  readonly imagePlaceholder?: string;
+  /**
+   * A question and its answer as a turn of the conversations that the model was trained on; of the answer all is scored that the model has to say,
+   * what ends it included. Absent: texts go to the model as they are.
+   */
+  encodeTurn?(question: string, answer: string): Pick<TokenRequest, 'context' | 'continuation'>;
   /** Facts for the results file, e.g. parameters, dtype, device. */
   readonly facts?: Readonly<Record<string, string | number | boolean>>;
   /** Hash of weights, config, tokenizer and adapter version: part of every cache key, so two models never share answers. */

@@ -21,7 +21,11 @@ export interface Question {
   /** As samples files show it. */
   target: string | number | (string | number)[];
   group?: string;
+  /** Image files as the document names them. */
+  images: string[];
 }
+
+type Asked = Omit<Question, 'docId' | 'doc' | 'group' | 'images'>;
 
 /** Turns rows into questions after the fields of a task file. Columns win over templates, as in lm-eval. */
 export class QuestionMaker {
@@ -37,7 +41,13 @@ export class QuestionMaker {
     try {
       const question = this.task.output_type === 'multiple_choice' ? this.choose(doc) : this.single(doc);
       const by = this.task.group_by;
-      return { docId, doc, ...question, ...(by === undefined ? {} : { group: String(this.field(by, doc)) }) };
+      return {
+        docId,
+        doc,
+        ...question,
+        images: this.images(doc),
+        ...(by === undefined ? {} : { group: String(this.field(by, doc)) }),
+      };
     } catch (cause) {
       return fail(
         'ERR_LIBMOE_DATA',
@@ -58,7 +68,7 @@ export class QuestionMaker {
     return template(doc);
   }
 
-  private single(doc: Row): Omit<Question, 'docId' | 'doc' | 'group'> {
+  private single(doc: Row): Asked {
     const { task } = this;
     const target = this.text('doc_to_target', doc);
     if (task.output_type === 'loglikelihood_rolling')
@@ -72,6 +82,19 @@ export class QuestionMaker {
     };
   }
 
+  private images(doc: Row): string[] {
+    const source = this.task.doc_to_visual;
+    if (source === undefined) return [];
+    const value = this.field(source, doc);
+    const files = Array.isArray(value) ? value : [value];
+    if (!files.every((file) => typeof file === 'string' && file !== ''))
+      return fail(
+        'ERR_LIBMOE_DATA',
+        `doc_to_visual must give an image file or a list of them, got ${JSON.stringify(value)}`,
+      );
+    return files as string[];
+  }
+
   private text(key: 'doc_to_text' | 'doc_to_target', doc: Row): string {
     const source = this.task[key];
     const value = typeof source === 'number' ? source : this.field(source, doc);
@@ -80,7 +103,7 @@ export class QuestionMaker {
     return fail('ERR_LIBMOE_DATA', `${key} must give text, got ${JSON.stringify(value)}`);
   }
 
-  private choose(doc: Row): Omit<Question, 'docId' | 'doc' | 'group'> {
+  private choose(doc: Row): Asked {
     const { task } = this;
     const choices = this.choices(doc);
     const rawText =

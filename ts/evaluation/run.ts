@@ -6,9 +6,11 @@ import { loadDocuments } from './dataset.ts';
 import { requestKey, ScoreJournal } from './journal.ts';
 import { languageAdapter } from './language-adapter.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
-import type { EvalModel, EvalTokenizer, TokenRequest, TokenScore } from './model.ts';
-import { QuestionMaker } from './question.ts';
-import { encodePair } from './requests.ts';
+import './yes-no-metrics.ts';
+import type { EvalModel, EvalTokenizer, RequestImage, TokenRequest, TokenScore } from './model.ts';
+import { QuestionMaker, type TextPair } from './question.ts';
+import { RequestImages, withPlaceholders } from './request-images.ts';
+import { type EncodedPair, encodePair } from './requests.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
 import { type PreparedTask, scoreTask, taskMetrics } from './scoring.ts';
 import type { Task } from './task.ts';
@@ -67,8 +69,9 @@ export async function* evaluate(
   for (const task of tasks) taskMetrics(task);
 
   const prepared: PreparedTask[] = [];
+  const images = new RequestImages(options.dataFolder);
   for (const task of tasks) {
-    prepared.push(await prepare(task, model, options));
+    prepared.push(await prepare(task, model, images, options));
     yield { stage: 'prepare', task: task.task, done: prepared.length, total: tasks.length, fromJournal: 0 };
   }
 
@@ -136,7 +139,14 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
     );
 }
 
-async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): Promise<PreparedTask> {
+async function prepare(
+  task: Task,
+  model: EvalModel,
+  images: RequestImages,
+  options: EvaluateOptions,
+): Promise<PreparedTask> {
+  if (task.doc_to_visual !== undefined && model.imagePlaceholder === undefined)
+    fail('ERR_LIBMOE_UNSUPPORTED', `task ${task.task} shows images, and ${model.name} sees none`);
   const { rows, sha256 } = await loadDocuments(task, options.dataFolder);
   const { limit = rows.length } = options;
   const count = Math.min(rows.length, limit < 1 ? Math.ceil(limit * rows.length) : limit);
@@ -146,7 +156,8 @@ async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): 
   for (let docId = 0; docId < count; docId++) {
     const question = maker.make(rows[docId]!, docId);
     try {
-      encoded.push(question.pairs.map((pair) => encodePair(pair, task, model.tokenizer)));
+      const seen = await images.of(task, question.images);
+      encoded.push(question.pairs.map((pair) => asked(pair, seen, task, model)));
     } catch (cause) {
       const { message, code } = cause as Error & { code?: 'ERR_LIBMOE_DATA' };
       fail(
@@ -159,6 +170,29 @@ async function prepare(task: Task, model: EvalModel, options: EvaluateOptions): 
     if (docId % 256 === 255) await new Promise((resolve) => setImmediate(resolve));
   }
   return { task, questions, encoded, original: rows.length, sha256 };
+}
+
+/** A pair as the model is asked: with a placeholder for each image, and as a turn of a conversation where it knows those. */
+function asked(pair: TextPair, images: readonly RequestImage[], task: Task, model: EvalModel): EncodedPair {
+  const { imagePlaceholder, tokenizer } = model;
+  const context = imagePlaceholder
+    ? withPlaceholders(pair.context, images.length, imagePlaceholder)
+    : pair.context;
+  const rolling = task.output_type === 'loglikelihood_rolling';
+  const encoded: EncodedPair =
+    rolling || !model.encodeTurn
+      ? encodePair({ ...pair, context }, task, tokenizer)
+      : {
+          // What stands before an answer is the template's to say.
+          request: {
+            kind: 'loglikelihood',
+            ...model.encodeTurn(context, pair.continuation.slice(task.target_delimiter.length)),
+          },
+          boundaryMerged: false,
+          bosAdded: false,
+          templateHasBos: false,
+        };
+  return images.length === 0 ? encoded : { ...encoded, request: { ...encoded.request, images } };
 }
 
 /** Has the model answer what is open, keeps every answer at once, and yields how many are done. */

@@ -44,6 +44,10 @@ export const taskSchema = z.strictObject({
   output_type: z.enum(outputTypes),
   doc_to_text: z.union([z.string(), z.int()]).default(''),
   doc_to_target: z.union([z.string(), z.int()]),
+  /** The image or images of a document: a column or template that gives a file name or a list of them. */
+  doc_to_visual: z.string().optional(),
+  /** Folder that image files are relative to, itself found as data files are. Default: that of the task. */
+  image_folder: z.string().optional(),
   doc_to_choice: z.union([z.string(), z.array(z.string()), z.record(z.string(), z.string())]).optional(),
   description: z.string().default(''),
   target_delimiter: z.string().default(' '),

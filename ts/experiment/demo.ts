@@ -111,7 +111,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
         parameters: run.parameters,
         activeParameters: run.activeParameters,
         tokens: run.training.tokens,
-        flops: run.flops,
+        flops: run.flops ?? Number.NaN,
         seconds: run.seconds,
         bitsPerByte: tasks['held-out'] ?? Number.NaN,
         tasks,

@@ -1,10 +1,17 @@
 import { mkdirSync } from 'node:fs';
 import type { Tokenizer } from '../data/index.ts';
-import { evaluate, heldOutTextTask, type Results, type Task, wordOrderTask } from '../evaluation/index.ts';
+import {
+  type EvalProgress,
+  evaluate,
+  heldOutTextTask,
+  type Results,
+  type Task,
+  wordOrderTask,
+} from '../evaluation/index.ts';
 import { languageAdapter } from '../evaluation/language-adapter.ts';
 import type { LanguageModel } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 import { collect } from './sources.ts';
 
 /** The first characters of a text, up to a space. */
@@ -68,6 +75,14 @@ export async function evaluateInto(
     ...(recipe.evaluation.limit && { limit: recipe.evaluation.limit }),
     ...(signal && { signal }),
   });
+  return finished(steps, signal);
+}
+
+/** The results of an evaluation, when it is done. @throws ERR_LIBMOE_STOPPED when the signal was aborted */
+export async function finished(
+  steps: AsyncGenerator<EvalProgress, Results>,
+  signal?: AbortSignal,
+): Promise<Results> {
   try {
     for (;;) {
       const step = await steps.next();

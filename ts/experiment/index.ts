@@ -1,11 +1,28 @@
 export { resolveCheckpoint } from './checkpoint-path.ts';
 export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo.ts';
 export { headlines } from './evaluation.ts';
+export { type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
 export { merged, parseOverrides } from './overrides.ts';
+export {
+  isPipeline,
+  loadPipeline,
+  type Pipeline,
+  type PipelineOptions,
+  type PipelineResult,
+  runPipeline,
+} from './pipeline.ts';
 export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
 export type { PlannedMemory } from './plan-memory.ts';
-export { copyTokenizer, type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
-export { loadRecipe, openRecipe, type Recipe, type RecipeInput, recipeSchema, recipeText } from './recipe.ts';
+export { type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
+export { copyTokenizer } from './prepare-tokenizer.ts';
+export {
+  type AnyRecipe,
+  type AnyRecipeInput,
+  loadAnyRecipe,
+  loadRecipe,
+  openRecipe,
+  recipeText,
+} from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
 export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
 export {
@@ -20,3 +37,8 @@ export {
 export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
 export { importUserModule } from './user-modules.ts';
+export {
+  type VisionLanguageRecipe,
+  type VisionLanguageRecipeInput,
+  visionLanguageRecipeSchema,
+} from './vision-language-recipe.ts';

@@ -4,7 +4,7 @@ import { LanguageModel, loadModel, takeOnly } from '../models/language/index.ts'
 import { fail } from '../native/index.ts';
 import { upcycleWithReport } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 
 /**
  * The model of a recipe: a new one, a checkpoint's, or an upcycled one. A run that goes on has everything in its own checkpoint: the model is made

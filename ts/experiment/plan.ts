@@ -9,10 +9,11 @@ import { fail } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import { upcycledConfig } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
+import type { Recipe, RecipeInput } from './language-recipe.ts';
 import { graphicsCard, type PlanDevice, thisMachine } from './plan-devices.ts';
 import { type MemorySettings, type PlannedMemory, plannedMemory } from './plan-memory.ts';
 import { type RouterOnProbe, routerOnProbe } from './plan-router.ts';
-import { loadRecipe, type Recipe, type RecipeInput } from './recipe.ts';
+import { loadRecipe } from './recipe.ts';
 
 /** Which machine a plan is for; without any of these it is this one's CPU, or a single GPU if the recipe says `device: cuda:0`. */
 export interface PlanOptions {

@@ -1,7 +1,5 @@
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import {
   type DocumentSeparator,
   LibmoeOrderLoader,
@@ -12,14 +10,12 @@ import {
   type ShardDataset,
   type Tokenizer,
   textsOf,
-  trainTokenizer,
   writeShards,
-  writeTokenizer,
 } from '../data/index.ts';
 import { fail } from '../native/index.ts';
-import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
+import { prepareTokenizer } from './prepare-tokenizer.ts';
 import { documentsOf, stampOf } from './sources.ts';
 
 /** What {@link prepareData} made or found. */
@@ -45,69 +41,6 @@ export interface PrepareOptions {
   ready?: boolean | undefined;
 }
 
-const tokenizerFiles = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'tokenizer.bin'];
-
-/** Copies a tokenizer (a folder's, a tokenizer.json with what lies beside it, or a llama2c `.bin`) into a checkpoint folder. */
-export function copyTokenizer(from: string, to: string): void {
-  if (from.endsWith('.bin')) {
-    if (existsSync(from)) copyFileSync(from, path.join(to, 'tokenizer.bin'));
-    return;
-  }
-  const isFile = from.endsWith('.json');
-  for (const name of tokenizerFiles) {
-    const file =
-      isFile && name === 'tokenizer.json' ? from : path.join(isFile ? path.dirname(from) : from, name);
-    if (existsSync(file)) copyFileSync(file, path.join(to, name));
-  }
-}
-
-/** The tokenizer of a run, kept in `<out>/tokenizer`: trained on the training texts, read from a file, or the checkpoint's. */
-async function prepareTokenizer(recipe: Recipe, out: string, options: PrepareOptions): Promise<string> {
-  const { log, checkpoint } = options;
-  const folder = path.join(out, 'tokenizer');
-  const file = path.join(folder, 'tokenizer.json');
-  if (options.ready && existsSync(file)) return folder;
-  if (checkpoint !== undefined) {
-    if (!existsSync(file) && existsSync(path.join(checkpoint, 'tokenizer.json'))) {
-      mkdirSync(folder, { recursive: true });
-      copyTokenizer(checkpoint, folder);
-    }
-    if (existsSync(file)) return folder;
-  }
-  const wanted = recipe.tokenizer ?? resolveCheckpoint(recipe.start?.checkpoint ?? '');
-  const trainedFrom = path.join(folder, 'trained-from.json');
-  if (typeof wanted === 'string') {
-    const given = loadTokenizer(wanted);
-    log(`tokenizer: ${given.name}, ${given.vocabularySize} ids`);
-    if (wanted.endsWith('.bin')) return wanted; // llama2c's: no Hugging Face file to keep beside the checkpoints
-    mkdirSync(folder, { recursive: true });
-    rmSync(trainedFrom, { force: true });
-    if (wanted.endsWith('.json')) {
-      copyFileSync(wanted, file);
-      const config = path.join(path.dirname(wanted), 'tokenizer_config.json');
-      if (existsSync(config)) copyFileSync(config, path.join(folder, 'tokenizer_config.json'));
-    } else copyTokenizer(wanted, folder);
-    return folder;
-  }
-  const { train, separator } = recipe.data;
-  const from = { train: wanted.train, source: train, stamp: stampOf(train), separator };
-  if (existsSync(file) && existsSync(trainedFrom) && isDeepStrictEqual(readJson(trainedFrom), from))
-    return folder;
-  log(`training a tokenizer of ${wanted.train.vocabularySize} ids …`);
-  const { maxSentenceBytes, ...rest } = wanted.train;
-  const trained = await trainTokenizer(trainingTexts(recipe), {
-    ...rest,
-    ...(maxSentenceBytes !== null && { maxSentenceBytes }),
-    ...(options.signal && { signal: options.signal }),
-  });
-  mkdirSync(folder, { recursive: true });
-  rmSync(trainedFrom, { force: true });
-  writeTokenizer(folder, trained);
-  writeFileAtomically(trainedFrom, `${JSON.stringify(from, null, 2)}\n`);
-  log(`tokenizer: ${trained.pieces.length} pieces in ${trained.statistics.seconds.toFixed(1)} s`);
-  return folder;
-}
-
 /** What a tokenizer learns from: the texts as they will be tokenised, so a separator that is text is among them. */
 async function* trainingTexts({ data: { train, separator } }: Recipe): AsyncGenerator<string> {
   const end = typeof separator === 'object' ? separator.text : '';
@@ -121,7 +54,15 @@ async function* trainingTexts({ data: { train, separator } }: Recipe): AsyncGene
 export async function prepareData(recipe: Recipe, out: string, options: PrepareOptions): Promise<Prepared> {
   const { data } = recipe;
   const { log, signal } = options;
-  const tokenizerFolder = await prepareTokenizer(recipe, out, options);
+  const tokenizerFolder = await prepareTokenizer(
+    {
+      wanted: recipe.tokenizer ?? resolveCheckpoint(recipe.start?.checkpoint ?? ''),
+      texts: () => trainingTexts(recipe),
+      stamp: () => ({ source: data.train, stamp: stampOf(data.train), separator: data.separator }),
+    },
+    out,
+    options,
+  );
   const tokenizer = loadTokenizer(tokenizerFolder);
   const { train, separator, shardCharacters } = data;
   const key = createHash('sha256')

@@ -2,7 +2,7 @@ import { initProcessGroup, type LaunchEnvironment, launchEnvironment } from '../
 import { fail } from '../native/index.ts';
 import type { DeviceName } from '../tensor/index.ts';
 import { dataParallel, type Strategy, single } from '../training/index.ts';
-import type { Recipe } from './recipe.ts';
+import type { AnyRecipe } from './recipe.ts';
 
 /** The ranks of a run, seen from one of them. */
 export interface Ranks {
@@ -13,7 +13,7 @@ export interface Ranks {
 
 /** Which ranks a recipe wants, and which there are. @throws ERR_LIBMOE_CONFIG when these are not the same */
 export function checkRanks(
-  { strategy: { data } }: Pick<Recipe, 'strategy'>,
+  { strategy: { data } }: Pick<AnyRecipe, 'strategy'>,
   { rank, worldSize, launcher }: LaunchEnvironment = launchEnvironment(),
 ): void {
   if (data === worldSize) return;
@@ -36,7 +36,7 @@ export function deviceOfRank(device: string, { worldSize, localRank } = launchEn
 }
 
 /** Meets the other ranks. @throws as {@link checkRanks} and initProcessGroup */
-export async function joinRanks(recipe: Recipe): Promise<Ranks> {
+export async function joinRanks(recipe: AnyRecipe): Promise<Ranks> {
   const { data, bucketMegabytes, timeout } = recipe.strategy;
   checkRanks(recipe);
   if (data === 1) return { strategy: single(), leave: async () => {} };

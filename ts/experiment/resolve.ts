@@ -1,7 +1,11 @@
 import { type LanguageModelConfig, resolveLanguageModelConfig } from '../models/language/index.ts';
+import { resolveVisionTowerConfig } from '../models/vision/index.ts';
+import { resolveProjectorConfig } from '../models/vision-language/index.ts';
 import { routerDefinition } from '../moe/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import { type Recipe, recipeSchema } from './recipe.ts';
+import { type Recipe, recipeSchema } from './language-recipe.ts';
+import type { AnyRecipe } from './recipe.ts';
+import { type VisionLanguageRecipe, visionLanguageRecipeSchema } from './vision-language-recipe.ts';
 
 type Router = { name: string; [option: string]: unknown };
 
@@ -40,3 +44,46 @@ export function resolvedRecipe(recipe: Recipe, vocabularySize: number): Recipe {
     },
   };
 }
+
+/** {@link resolvedRecipe} for a vision-language model. */
+export function resolvedVisionLanguageRecipe(
+  recipe: VisionLanguageRecipe,
+  vocabularySize: number,
+): VisionLanguageRecipe {
+  const { model, start } = recipe;
+  if (start) {
+    const { checkpoint, upcycle } = start;
+    return {
+      ...recipe,
+      start: {
+        checkpoint: resolveCheckpoint(checkpoint),
+        ...(upcycle && { upcycle: { ...upcycle, router: wholeRouter(upcycle.router) } }),
+      },
+    };
+  }
+  const { language, vision, projector, compat } = model!;
+  const resolved = {
+    language:
+      'checkpoint' in language
+        ? { checkpoint: resolveCheckpoint(language.checkpoint) }
+        : wholeModel(
+            resolveLanguageModelConfig({
+              ...language,
+              vocabularySize: language.vocabularySize ?? vocabularySize,
+            }),
+          ),
+    vision:
+      'checkpoint' in vision
+        ? { ...vision, checkpoint: resolveCheckpoint(vision.checkpoint) }
+        : resolveVisionTowerConfig(vision),
+    projector: resolveProjectorConfig(projector),
+    compat,
+  };
+  return visionLanguageRecipeSchema.parse({ ...recipe, model: resolved });
+}
+
+/** The recipe with what only a run can know, whatever its kind. */
+export const resolvedAnyRecipe = (recipe: AnyRecipe, vocabularySize: number): AnyRecipe =>
+  recipe.kind === 'language'
+    ? resolvedRecipe(recipe, vocabularySize)
+    : resolvedVisionLanguageRecipe(recipe, vocabularySize);

@@ -4,8 +4,8 @@ import { ForwardContext } from '../moe/index.ts';
 import { type Column, type ColumnArray, RecordWriter } from '../storage/index.ts';
 import { noGrad, scope, type Tensor } from '../tensor/index.ts';
 import type { Callback, Run } from '../training/index.ts';
+import type { Recipe } from './language-recipe.ts';
 import type { Prepared } from './prepare.ts';
-import type { Recipe } from './recipe.ts';
 import { documentsOf } from './sources.ts';
 
 /** The tokens whose routing is recorded: the beginnings of the held-out texts, else of the training data. */

@@ -1,12 +1,10 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Results, Task } from '../evaluation/index.ts';
-import { readModelWeights, writeModelFiles } from '../models/language/checkpoint.ts';
-import { type LanguageModel, moeLayersOf, parameterReport } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
-import { type DeviceName, onDevice } from '../tensor/index.ts';
+import { onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
@@ -23,14 +21,13 @@ import {
   train,
 } from '../training/index.ts';
 import { type Environment, environment, recordEnvironment } from './environment.ts';
-import { evaluateInto, headlines, tasksOf } from './evaluation.ts';
-import { makeModel } from './model.ts';
-import { copyTokenizer, type Prepared, prepareData } from './prepare.ts';
-import { checkRanks, joinRanks } from './ranks.ts';
-import { openRecipe, type Recipe, type RecipeInput, recipeText } from './recipe.ts';
-import { resolvedRecipe } from './resolve.ts';
-import { routingLogger, routingProbe } from './routing-log.ts';
+import { headlines } from './evaluation.ts';
+import type { Job, JobSetting } from './job.ts';
+import { languageJob } from './language-job.ts';
+import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
+import { type AnyRecipe, type AnyRecipeInput, openRecipe, recipeText } from './recipe.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
+import { visionLanguageJob } from './vision-language-job.ts';
 
 /** Where and how {@link runRecipe} carries out a recipe. */
 export interface RunOptions {
@@ -63,7 +60,8 @@ export interface RunResult {
   seconds: number;
   parameters: number;
   activeParameters: number;
-  flops: number;
+  /** Absent for models that see images: what they take depends on these. */
+  flops?: number;
   /** Absent when training was stopped early, and on other ranks than 0. */
   evaluation?: Results;
   /** The model's folder: `<out>/checkpoints/step-…`. */
@@ -79,7 +77,7 @@ export interface RunResult {
  * written then), ERR_LIBMOE_STOPPED (the signal, before or after training), and what each room throws
  */
 export async function runRecipe(
-  source: string | RecipeInput,
+  source: string | AnyRecipeInput,
   overrides: Record<string, unknown> = {},
   options: RunOptions = {},
 ): Promise<RunResult> {
@@ -90,12 +88,12 @@ export async function runRecipe(
       `runRecipe(recipe, overrides, options): there is no option "${wrong}", did you mean "${nearestKey(wrong, optionNames) ?? optionNames.join('", "')}"?`,
     );
   const asked = await openRecipe(source, overrides);
-  return onDevice(asked.device as DeviceName, () => runAsked(source, asked, options));
+  return onDevice(deviceOfRank(asked.device), () => runAsked(source, asked, options));
 }
 
 async function runAsked(
-  source: string | RecipeInput,
-  asked: Recipe,
+  source: string | AnyRecipeInput,
+  asked: AnyRecipe,
   options: RunOptions,
 ): Promise<RunResult> {
   const resume = options.resume ?? false;
@@ -105,26 +103,16 @@ async function runAsked(
   const standing = standingRun(out, asked, resume);
   const surroundings = environment(asked, options.command);
   const recipe = standing ? continued(asked, standing) : asked;
-  const checkpoint = standing?.checkpoint?.path;
 
   const { strategy, leave } = await joinRanks(recipe);
-  const { rank, worldSize: world } = strategy;
-  const log = (rank === 0 && options.log) || (() => {});
-  let prepared: Prepared | undefined;
-  let model: LanguageModel | undefined;
+  const log = (strategy.rank === 0 && options.log) || (() => {});
   try {
-    const preparing = { log, signal, checkpoint, shard: { rank, world } };
-    // All have looked at the folder; one fills it.
-    await strategy.reduceCounts([0]);
-    await strategy.onFirstRank(async () => {
-      prepared = await prepareData(recipe, out, preparing);
-    });
-    prepared ??= await prepareData(recipe, out, { ...preparing, ready: true });
-    model = await makeModel(recipe, prepared.tokenizer, checkpoint, log);
-    return await trainAndEvaluate({ recipe, out, log, options, surroundings, prepared, model, strategy });
+    const setting: JobSetting = { out, log, signal, strategy, checkpoint: standing?.checkpoint?.path };
+    const parts = { recipe, out, log, options, surroundings, strategy };
+    return recipe.kind === 'language'
+      ? await trainAndEvaluate({ ...parts, job: await languageJob(recipe, setting) })
+      : await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) });
   } finally {
-    model?.dispose();
-    prepared?.dataset.close();
     await leave();
   }
 }
@@ -132,39 +120,47 @@ async function runAsked(
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
 /** What a run is made of. */
-interface Parts {
-  recipe: Recipe;
+interface Parts<Batch> {
+  recipe: AnyRecipe;
+  job: Job<Batch>;
   out: string;
   log: (line: string) => void;
   options: RunOptions;
   surroundings: Environment;
-  prepared: Prepared;
-  model: LanguageModel;
   strategy: Strategy;
 }
 
-async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
-  const { recipe, out, log, options, prepared, model, strategy } = parts;
+async function trainAndEvaluate<Batch>(parts: Parts<Batch>): Promise<RunResult> {
+  try {
+    return await trained(parts);
+  } finally {
+    await parts.job.dispose();
+  }
+}
+
+async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
+  const { recipe, job, out, log, options, strategy } = parts;
+  const { model, facts } = job;
   const { training } = recipe;
   const first = strategy.rank === 0;
   const { signal } = options;
   model.activationCheckpointing = training.activationCheckpointing;
-  const report = parameterReport(model.config, recipe.data.sequenceLength);
   log(
-    `model: ${report.total.toLocaleString('en')} parameters, ${report.active.toLocaleString('en')} active per token`,
+    `model: ${facts.parameters.toLocaleString('en')} parameters, ${facts.activeParameters.toLocaleString('en')} active per token`,
   );
   // What reads and writes beside training is rank 0's.
-  const tasks = first ? await tasksOf(recipe, prepared.tokenizer) : [];
+  const tasks = first ? await job.tasks() : [];
   const callbacks = first ? await callbacksOf(parts, tasks) : [];
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
   let summary: TrainingSummary;
   try {
     const steps = train(model, {
-      data: prepared.loader,
+      data: job.loader,
+      batches: job.batches,
       optimizer,
-      schedule: schedule(training.schedule, training.steps),
-      steps: training.steps,
+      schedule: schedule(training.schedule, job.steps),
+      steps: job.steps,
       microBatches: training.microBatches,
       ...(training.clipNorm !== null && { clipNorm: training.clipNorm }),
       seed: recipe.seed,
@@ -173,11 +169,8 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
       out,
       resume: options.resume ?? false,
       retention: { keepLast: training.keepCheckpoints },
-      saveModel: (folder) => {
-        writeModelFiles(model, folder);
-        copyTokenizer(prepared.tokenizerFolder, folder);
-      },
-      loadModel: (folder) => readModelWeights(model, folder),
+      saveModel: (folder) => job.saveModel(folder),
+      loadModel: (folder) => job.loadModel(folder),
       ...(signal && { signal }),
       warn: log,
     });
@@ -193,49 +186,47 @@ async function trainAndEvaluate(parts: Parts): Promise<RunResult> {
   } finally {
     optimizer.dispose();
   }
+  const { parameters, activeParameters, flopsPerToken } = facts;
   const result: RunResult = {
     name: recipe.name,
     out,
     training: summary,
     last,
     seconds: secondsIn(path.join(out, 'metrics.jsonl')),
-    parameters: report.total,
-    activeParameters: report.active,
-    flops: report.flopsPerToken * summary.tokens,
+    parameters,
+    activeParameters,
+    ...(flopsPerToken !== undefined && { flops: flopsPerToken * summary.tokens }),
     ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
   };
-  const { moe } = model.config;
   await strategy.onFirstRank(async () => {
     writeFileAtomically(
       path.join(out, 'summary.json'),
       json({
-        model: moe ? `${moe.experts} experts, top ${moe.topK}, ${moe.router.name}` : 'dense',
-        parameters: result.parameters,
-        activeParameters: result.activeParameters,
+        model: facts.model,
+        parameters,
+        activeParameters,
         tokens: summary.tokens,
-        flops: result.flops,
+        ...(result.flops !== undefined && { flops: result.flops }),
         seconds: Number(result.seconds.toFixed(3)),
       }),
     );
     if (!summary.completed || tasks.length === 0) return;
-    const folder = path.join(out, 'eval', 'final');
-    result.evaluation = await evaluateInto(model, prepared.tokenizer, recipe, folder, tasks, signal);
+    result.evaluation = await job.evaluate(path.join(out, 'eval', 'final'), tasks, signal);
   });
   return result;
 }
 
 /** What happens beside training, in this order. */
-async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Callback[]> {
-  const { recipe, out, log, options, prepared, model } = parts;
-  const { checkpointEvery: every, evaluateEvery: evaluation, evaluateFirst } = recipe.training;
+async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: (Task | string)[]): Promise<Callback[]> {
+  const { recipe, job, out, log, options } = parts;
+  const { evaluateEvery: evaluation, evaluateFirst } = recipe.training;
   const callbacks: Callback[] = [
     {
       name: 'run-folder',
       // Only now is it certain that there is a run: everything is made, and its checkpoint, if any, has been read.
       onStart({ step }) {
         recordEnvironment(out, parts.surroundings, step);
-        const whole = resolvedRecipe(recipe, model.config.vocabularySize);
-        writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(whole));
+        writeFileAtomically(path.join(out, 'recipe.yaml'), recipeText(job.resolved));
       },
     },
   ];
@@ -245,34 +236,22 @@ async function callbacksOf(parts: Parts, tasks: (Task | string)[]): Promise<Call
       async onStart({ step }) {
         if (step > 0) return;
         log('evaluating before the first step');
-        await evaluateInto(
-          model,
-          prepared.tokenizer,
-          recipe,
-          path.join(out, 'eval', '0'),
-          tasks,
-          options.signal,
-        );
+        await job.evaluate(path.join(out, 'eval', '0'), tasks, options.signal);
       },
     });
   }
   if (evaluation !== null) {
     callbacks.push(
-      evaluateEvery(evaluation, async ({ step }) => {
-        const folder = path.join(out, 'eval', String(step));
-        return headlines(await evaluateInto(model, prepared.tokenizer, recipe, folder, tasks));
-      }),
+      evaluateEvery(evaluation, async ({ step }) =>
+        headlines(await job.evaluate(path.join(out, 'eval', String(step)), tasks)),
+      ),
     );
   }
-  const { routing } = recipe.logging;
-  if (routing && moeLayersOf(model.config).length > 0) {
-    const probe = await routingProbe(recipe, prepared, routing.tokens);
-    callbacks.push(routingLogger(model, probe, path.join(out, 'routing', 'tokens.records'), routing.every));
-  } else if (routing) log('logging.routing: this model has no routers, nothing is recorded');
   callbacks.push(
+    ...(await job.callbacks()),
     metricsLogger(path.join(out, 'metrics.jsonl')),
     tensorboardLogger(out),
-    checkpointEvery(every),
+    checkpointEvery(job.checkpointEvery),
   );
   if (options.status !== null)
     callbacks.push(statusLine({ label: recipe.name, ...(options.status && { output: options.status }) }));

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { type CorpusDocument, corpusFiles, readCorpus, sotuSplits, sotuVersion } from '../data/index.ts';
 import type { JsonValue } from '../storage/index.ts';
-import type { Source } from './recipe.ts';
+import type { Source } from './language-recipe.ts';
 
 /** The documents that a recipe's source names, in a fixed order. */
 export async function* documentsOf(source: Source): AsyncGenerator<CorpusDocument> {

@@ -4,13 +4,13 @@ import { codeOf, fail } from '../native/index.ts';
 import { reasonOf } from '../storage/json.ts';
 import { type CheckpointFolder, newestIntact } from '../training/index.ts';
 import { usedBy } from '../training/run-folder.ts';
-import { loadRecipe, type Recipe } from './recipe.ts';
-import { resolvedRecipe } from './resolve.ts';
+import { type AnyRecipe, loadAnyRecipe } from './recipe.ts';
+import { resolvedAnyRecipe } from './resolve.ts';
 
 /** A run that a folder holds already, with the same recipe as the one at hand. */
 export interface StandingRun {
   /** As it was written when the run began. */
-  recipe: Recipe;
+  recipe: AnyRecipe;
   /** The newest intact one. Without any the run begins anew. */
   checkpoint: CheckpointFolder | undefined;
 }
@@ -44,7 +44,7 @@ const free = [
  * @throws ERR_LIBMOE_STATE when it holds a run and `resume` is false, the run of another recipe, or a recipe.yaml that no run wrote;
  * ERR_LIBMOE_CHECKPOINT when every checkpoint is damaged
  */
-export function standingRun(out: string, recipe: Recipe, resume: boolean): StandingRun | undefined {
+export function standingRun(out: string, recipe: AnyRecipe, resume: boolean): StandingRun | undefined {
   const file = path.join(out, 'recipe.yaml');
   const used = usedBy(out);
   if (used === undefined) {
@@ -73,13 +73,14 @@ export function standingRun(out: string, recipe: Recipe, resume: boolean): Stand
 }
 
 /** The recipe to go on with: the run's own wherever it makes up the run. */
-export function continued(recipe: Recipe, { recipe: stored, checkpoint }: StandingRun): Recipe {
-  return checkpoint ? { ...recipe, model: stored.model, start: stored.start } : recipe;
+export function continued(recipe: AnyRecipe, { recipe: stored, checkpoint }: StandingRun): AnyRecipe {
+  // Both are of one kind, or they would be two runs.
+  return checkpoint ? ({ ...recipe, model: stored.model, start: stored.start } as AnyRecipe) : recipe;
 }
 
-function storedRecipe(file: string): Recipe {
+function storedRecipe(file: string): AnyRecipe {
   try {
-    return loadRecipe(file);
+    return loadAnyRecipe(file);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
     fail(
@@ -94,10 +95,10 @@ function storedRecipe(file: string): Recipe {
  * The keys in which two recipes make two runs, as `key was this, is that`.
  * @param mayDiffer keys that do not count, with everything below them
  */
-export function differences(was: Recipe, is: Recipe, mayDiffer: readonly string[] = free): string[] {
-  const vocabularySize = was.model?.vocabularySize ?? is.model?.vocabularySize ?? 1;
-  const before = leaves(resolvedRecipe(was, vocabularySize));
-  const after = leaves(resolvedRecipe(is, vocabularySize));
+export function differences(was: AnyRecipe, is: AnyRecipe, mayDiffer: readonly string[] = free): string[] {
+  const vocabularySize = vocabularyIn(was) ?? vocabularyIn(is) ?? 1;
+  const before = leaves(resolvedAnyRecipe(was, vocabularySize));
+  const after = leaves(resolvedAnyRecipe(is, vocabularySize));
   const start = 'start.checkpoint';
   if (was.start && is.start && isOrHolds(is.start.checkpoint, was.start.checkpoint))
     after.set(start, before.get(start));
@@ -105,6 +106,12 @@ export function differences(was: Recipe, is: Recipe, mayDiffer: readonly string[
     (key) => before.get(key) !== after.get(key) && !mayDiffer.some((own) => `${key}.`.startsWith(`${own}.`)),
   );
   return keys.map((key) => `${key} was ${before.get(key) ?? 'not set'}, is ${after.get(key) ?? 'not set'}`);
+}
+
+function vocabularyIn(recipe: AnyRecipe): number | undefined {
+  if (recipe.kind === 'language') return recipe.model?.vocabularySize;
+  const language = recipe.model?.language;
+  return language && 'vocabularySize' in language ? language.vocabularySize : undefined;
 }
 
 /** A run folder's newest checkpoint moves on; the run that began with an earlier one is still the same. */
@@ -144,7 +151,7 @@ export function madeFolder(out: string): string {
  * Where a run goes that was given no folder: `runs/<name>`. A run folder's own recipe.yaml goes on in that folder; repeated, it takes the first
  * free one of `<folder>-2`, `<folder>-3`, …
  */
-export function defaultFolder(source: unknown, recipe: Recipe, resume: boolean): string {
+export function defaultFolder(source: unknown, recipe: AnyRecipe, resume: boolean): string {
   const folder = typeof source === 'string' ? path.dirname(path.resolve(source)) : '';
   const own =
     typeof source === 'string' &&

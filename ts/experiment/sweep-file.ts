@@ -2,16 +2,10 @@ import path from 'node:path';
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import type { Recipe, RecipeInput } from './language-recipe.ts';
 import { merged } from './overrides.ts';
-import {
-  folderName,
-  importModulesOf,
-  loadRecipe,
-  type Recipe,
-  type RecipeInput,
-  readRecipe,
-  readYaml,
-} from './recipe.ts';
+import { importModulesOf, loadRecipe, readRecipe, readYaml } from './recipe.ts';
+import { folderName } from './recipe-parts.ts';
 import { lossMetrics, sweepMetrics } from './sweep-measure.ts';
 
 const changes = z.record(z.string(), z.unknown());

@@ -11,7 +11,7 @@ import {
 } from '../evaluation/index.ts';
 import { resolveLanguageModelConfig } from '../models/language/index.ts';
 import { upcycledConfig, whyUnlikeDense } from '../upcycling/index.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 import type { Sweep, SweepRun } from './sweep-file.ts';
 import { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 

@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { checksumFile, checksumOf, type FileChecksum } from '../storage/checksums.ts';
 import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe } from './language-recipe.ts';
 
 const file = 'start.json';
 const known = new Map<string, FileChecksum>();

@@ -1,6 +1,6 @@
 import { checkpoint, isGradEnabled, keep, type Tensor } from '../tensor/index.ts';
 import { currentOwner } from '../tensor/lifetime.ts';
-import { Collection } from './collection.ts';
+import { Collection, withCoefficient } from './collection.ts';
 import type { ForwardContext } from './context.ts';
 
 /** What a recomputed part of the pass collected, in a fixed order: these tensors leave it as further results, so that gradients reach them. */
@@ -47,6 +47,8 @@ export function checkpointed<T extends Tensor | Tensor[]>(
     part.saving = !first;
     part.replay = first ? [...first.choices] : outer.replay;
     const result = fn(context.into(part), ...given.slice(0, inputs.length));
+    // Those of the first pass go to the context, those of a recomputation with its other results.
+    if (first) for (const coefficient of part.coefficients()) handOver(coefficient);
     first ??= part;
     const results: Tensor[] = Array.isArray(result) ? result : [result];
     single = !Array.isArray(result);
@@ -58,8 +60,10 @@ export function checkpointed<T extends Tensor | Tensor[]>(
   const part = first!;
   const extra = outputs.slice(own);
   const next = (): Tensor => extra.shift()!;
-  for (const loss of part.losses)
-    outer.losses.push({ ...loss, value: keep(next()), ...(loss.units && { units: keep(next()) }) });
+  for (const loss of part.losses) {
+    const own = { ...loss, value: keep(next()), ...(loss.units && { units: keep(next()) }) };
+    outer.losses.push(withCoefficient(own, loss.coefficientTensor ?? loss.coefficient));
+  }
   for (const loss of part.deferred) outer.defer({ ...loss, parts: loss.parts.map(next) });
   if (part.previous && !part.previous.borrowed)
     outer.remember({ layer: part.previous.layer, logits: keep(next()), borrowed: false });

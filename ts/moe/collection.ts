@@ -1,7 +1,7 @@
 import { fail } from '../native/index.ts';
 import { record } from '../tensor/autograd.ts';
-import { divide, maximum } from '../tensor/elementwise.ts';
-import { keep, noGrad, scope, type Tensor } from '../tensor/index.ts';
+import { cast, divide, maximum, scale } from '../tensor/elementwise.ts';
+import { keep, noGrad, scope, Tensor } from '../tensor/index.ts';
 import type { Coefficient } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
 
@@ -9,7 +9,8 @@ import type { RoutingRecord } from './record.ts';
 export type RoutingLoss = {
   /** 'balance', 'routerZ', or a name of the router's own. */
   name: string;
-  coefficient: Coefficient;
+  /** A tensor of one element, without gradient, is one that the router moves on the device. */
+  coefficient: Coefficient | Tensor;
 } & (
   | {
       /** A scalar. */
@@ -39,7 +40,10 @@ export interface AuxiliaryLoss {
   name: string;
   /** Name of the layer. */
   layer: string;
+  /** Where there is a `coefficientTensor`, asking for this waits for the device. */
   coefficient: number;
+  /** One element: a coefficient that the router moves on the device. */
+  coefficientTensor?: Tensor;
   /** A scalar, f32 (f64 for f64). */
   value: Tensor;
   /** Of how many things the value is the mean on this rank, where the router said so. */
@@ -54,7 +58,7 @@ export type SumOverRanks = (tensors: readonly Tensor[]) => Promise<readonly Tens
 interface DeferredLoss extends Statistics {
   name: string;
   layer: string;
-  coefficient: number;
+  coefficient: number | Tensor;
   share?: Tensor | 'whole';
 }
 
@@ -80,9 +84,19 @@ export class Collection {
     }
     for (const { parts } of this.deferred) for (const t of parts) t.dispose();
     for (const { share } of [...this.losses, ...this.deferred]) if (share !== 'whole') share?.dispose();
+    for (const coefficient of this.coefficients()) coefficient.dispose();
     for (const record of this.records) record.dispose();
     for (const t of this.choices) t.dispose();
     this.remember(undefined);
+  }
+
+  /** Coefficients that are on the device. */
+  coefficients(): Tensor[] {
+    const all = [
+      ...this.losses.map((loss) => loss.coefficientTensor),
+      ...this.deferred.map((d) => d.coefficient),
+    ];
+    return all.filter((coefficient) => coefficient instanceof Tensor);
   }
 
   /** Takes in the statistics of a loss, adding them to those of earlier calls of its layer if the loss says how. */
@@ -91,7 +105,12 @@ export class Collection {
     const before =
       add && this.deferred.find((d) => d.name === loss.name && d.layer === loss.layer && d.add !== undefined);
     if (!add || !before) {
-      this.deferred.push({ ...loss, parts: loss.parts.map((t) => keep(t)) });
+      const { coefficient } = loss;
+      this.deferred.push({
+        ...loss,
+        coefficient: coefficient instanceof Tensor ? keep(coefficient) : coefficient,
+        parts: loss.parts.map((t) => keep(t)),
+      });
       return;
     }
     if (before.parts.some((t, i) => t.shape.join() !== loss.parts[i]?.shape.join())) {
@@ -139,15 +158,68 @@ export class Collection {
   /** Every loss, those of statistics taken now. */
   finished(): AuxiliaryLoss[] {
     const finished = this.deferred.map(({ name, layer, coefficient, parts, finish, share }) => {
-      return { name, layer, coefficient, value: finish(parts), ...(share && { share }) };
+      return withCoefficient({ name, layer, value: finish(parts), ...(share && { share }) }, coefficient);
     });
     return [...this.losses, ...finished];
+  }
+
+  /** Calls from now on add nothing to the statistics of earlier ones. */
+  seal(): void {
+    for (const loss of this.deferred) loss.add = undefined;
+  }
+
+  /** Makes the losses from these places on the means that {@link ForwardContext.part} says. */
+  average(losses: number, deferred: number): void {
+    const own = [...this.losses.slice(losses), ...this.deferred.slice(deferred)];
+    const layers = new Map<string, Set<string>>();
+    const calls = new Map<string, number>();
+    for (const { name, layer } of own) {
+      layers.set(name, (layers.get(name) ?? new Set()).add(layer));
+      calls.set(`${name} ${layer}`, (calls.get(`${name} ${layer}`) ?? 0) + 1);
+    }
+    for (const loss of own) {
+      const times = calls.get(`${loss.name} ${loss.layer}`)!;
+      const parts = layers.get(loss.name)!.size;
+      if ('finish' in loss) loss.coefficient = dividedBy(loss.coefficient, parts);
+      else if (loss.coefficientTensor) loss.coefficientTensor = dividedBy(loss.coefficientTensor, parts);
+      else loss.coefficient /= parts;
+      if (times === 1) continue;
+      if ('finish' in loss) {
+        const { finish } = loss;
+        loss.finish = (sums) => scale(finish(sums), 1 / times);
+      } else {
+        const { value } = loss;
+        loss.value = keep(scale(value, 1 / times));
+        value.dispose();
+      }
+    }
   }
 
   remember(previous: Collection['previous']): void {
     if (this.previous && !this.previous.borrowed) this.previous.logits.dispose();
     this.previous = previous;
   }
+}
+
+/** A coefficient over a number, in f64; a tensor takes the place of the one given. */
+function dividedBy<C extends number | Tensor>(coefficient: C, parts: number): C {
+  if (!(coefficient instanceof Tensor)) return ((coefficient as number) / parts) as C;
+  const part = noGrad(() => scope(() => keep(divide(cast(coefficient, 'f64'), parts))));
+  coefficient.dispose();
+  return part as Tensor as C;
+}
+
+/** The loss with a coefficient from the host or the device. */
+export function withCoefficient(
+  loss: Omit<AuxiliaryLoss, 'coefficient' | 'coefficientTensor'>,
+  coefficient: number | Tensor,
+): AuxiliaryLoss {
+  if (typeof coefficient === 'number') return { ...loss, coefficient };
+  const own = { ...loss, coefficientTensor: coefficient };
+  // Not enumerable: a scope that looks for tensors in what it returns is not to wait for the device.
+  return Object.defineProperty(own, 'coefficient', {
+    get: () => own.coefficientTensor.item(),
+  }) as AuxiliaryLoss;
 }
 
 /**

@@ -1,8 +1,14 @@
 import { fail } from '../native/index.ts';
 import { streamOf } from '../nn/initialisers.ts';
-import { keep, type Tensor } from '../tensor/index.ts';
+import { keep, Tensor } from '../tensor/index.ts';
 import { type Coefficient, coefficientAt } from './coefficient.ts';
-import { type AuxiliaryLoss, Collection, type RoutingLoss, type SumOverRanks } from './collection.ts';
+import {
+  type AuxiliaryLoss,
+  Collection,
+  type RoutingLoss,
+  type SumOverRanks,
+  withCoefficient,
+} from './collection.ts';
 import type { RoutingRecord } from './record.ts';
 
 /** What a router is told besides its tokens. */
@@ -43,6 +49,8 @@ export interface ForwardOptions {
   tokenIds?: Tensor | undefined;
   /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
   trace?: boolean;
+  /** How many ranks run this pass: of several each must have the same losses and records. Default 1. */
+  ranks?: number | undefined;
   /** Sees the output of every layer of a model by the layer's name, in order: to find where a NaN begins. */
   onLayer?: ((name: string, output: Tensor) => void) | undefined;
 }
@@ -60,6 +68,7 @@ export class ForwardContext {
   readonly sequenceOffsets: Tensor | undefined;
   readonly tokenIds: Tensor | undefined;
   readonly trace: boolean;
+  readonly ranks: number;
   /** Sees the output of every layer of the model. */
   readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
   readonly #options: ForwardOptions;
@@ -76,12 +85,30 @@ export class ForwardContext {
     this.sequenceOffsets = options.sequenceOffsets;
     this.tokenIds = options.tokenIds;
     this.trace = options.trace ?? false;
+    this.ranks = options.ranks ?? 1;
     this.onLayer = options.onLayer;
   }
 
   /** The same pass for other tokens (another tower, a packed batch): collects into the same place. */
-  with(changes: Pick<ForwardOptions, 'tokenMask' | 'sequenceOffsets' | 'tokenIds'>): ForwardContext {
+  with(
+    changes: Pick<ForwardOptions, 'training' | 'tokenMask' | 'sequenceOffsets' | 'tokenIds'>,
+  ): ForwardContext {
     return new ForwardContext({ ...this.#options, ...changes }, this.#collection);
+  }
+
+  /**
+   * Runs a part of the model whose losses are means: over its layers (the coefficients are divided by their number), and in each over its calls.
+   * Its first router is handed no logits from before it, and the next layer outside none of its.
+   */
+  part<T>(run: () => T): T {
+    const all = this.#collection;
+    const losses = all.losses.length;
+    const deferred = all.deferred.length;
+    all.remember(undefined);
+    const result = run();
+    all.remember(undefined);
+    all.average(losses, deferred);
+    return result;
   }
 
   /** The same pass collecting into another place: see checkpointed(). */
@@ -131,22 +158,25 @@ export class ForwardContext {
   /**
    * Adds `coefficient · value` to the training objective. `value` is a scalar; it is kept until {@link dispose}. So is `units`, a scalar without
    * gradient: of how many things (tokens, sequences, …) the value is the mean. Over several ranks means are weighted by it, and without it
-   * by the ranks' numbers of counted tokens.
+   * by the ranks' numbers of counted tokens. So is a `coefficient` that is a tensor, of one element without gradient.
    */
-  addLoss(name: string, layer: string, value: Tensor, coefficient: Coefficient, units?: Tensor): void {
+  addLoss(
+    name: string,
+    layer: string,
+    value: Tensor,
+    coefficient: Coefficient | Tensor,
+    units?: Tensor,
+  ): void {
     for (const [what, t] of [
       [`the loss ${name}`, value],
       [`the units of the loss ${name}`, units],
+      [`the coefficient of the loss ${name}`, coefficient instanceof Tensor ? coefficient : undefined],
     ] as const)
       if (t && t.size !== 1)
         fail('ERR_LIBMOE_SHAPE', `${what} of layer ${layer} must be one number, got [${t.shape.join(', ')}]`);
-    this.#collection.losses.push({
-      name,
-      layer,
-      value: keep(value),
-      ...(units && { units: keep(units) }),
-      coefficient: this.coefficient(coefficient),
-    });
+    const loss = { name, layer, value: keep(value), ...(units && { units: keep(units) }) };
+    const factor = coefficient instanceof Tensor ? keep(coefficient) : this.coefficient(coefficient);
+    this.#collection.losses.push(withCoefficient(loss, factor));
   }
 
   /** {@link addLoss} for what a router returns; statistics of several calls of a layer are added up where the loss says how. */
@@ -155,7 +185,9 @@ export class ForwardContext {
       this.addLoss(loss.name, layer, loss.value, loss.coefficient, loss.units);
       return;
     }
-    this.#collection.defer({ ...loss, layer, coefficient: this.coefficient(loss.coefficient) });
+    const { coefficient: given } = loss;
+    const coefficient = given instanceof Tensor ? given : this.coefficient(given);
+    this.#collection.defer({ ...loss, layer, coefficient });
   }
 
   /** The value of a coefficient at this step. Throws ERR_LIBMOE_ARGUMENT when it is not finite. */

@@ -8,7 +8,7 @@ import { type ExpertActivation, groupedFfn } from '../tensor/grouped_ffn.ts';
 import { full, type Tensor, tensor, view, zeros } from '../tensor/index.ts';
 import type { DispatchPlan } from '../tensor/permutation.ts';
 import { sum } from '../tensor/reduction.ts';
-import { gatherRows, reshape, scatterAddRows } from '../tensor/shape.ts';
+import { gatherRows, pad, reshape, scatterAddRows, slice } from '../tensor/shape.ts';
 
 /** LibMoE's standard deviations for a language model's MoE layer, as its code has them (Nguyen et al., "LibMoE", arXiv 2411.00918). */
 export function libmoeStd(sizes: {
@@ -33,6 +33,8 @@ export type ExpertInit = 'linear' | 'libmoe' | { std: number };
 /** The form of an expert. */
 export interface ExpertOptions {
   hidden: number;
+  /** Width of what an expert gives; default that of a token. */
+  outputs?: number | undefined;
   activation: ActivationName;
   /** Gated (SwiGLU and kin): `up` holds the gate's rows, then those of up. */
   gated: boolean;
@@ -60,6 +62,7 @@ export interface ExpertSet {
 export class Experts extends Module implements ExpertSet {
   readonly count: number;
   readonly width: number;
+  readonly outputs: number;
   readonly hidden: number;
   readonly activation: ActivationName;
   readonly gated: boolean;
@@ -68,7 +71,7 @@ export class Experts extends Module implements ExpertSet {
   /** [experts, hidden or 2·hidden, width]. */
   up: Tensor;
   upBias?: Tensor;
-  /** [experts, width, hidden]. */
+  /** [experts, outputs, hidden]. */
   down: Tensor;
   downBias?: Tensor;
 
@@ -78,8 +81,8 @@ export class Experts extends Module implements ExpertSet {
     options: ExpertOptions & LayerOptions & { init?: ExpertInit; layers?: number; recompute?: boolean },
   ) {
     super();
-    const { hidden, activation, gated, bias, init = 'linear', layers = 1 } = options;
-    requirePositive('Experts', { experts: count, width, hidden });
+    const { hidden, outputs = width, activation, gated, bias, init = 'linear', layers = 1 } = options;
+    requirePositive('Experts', { experts: count, width, outputs, hidden });
     requireGated('Experts', options);
     if (!Object.hasOwn(activations, activation))
       fail(
@@ -88,6 +91,7 @@ export class Experts extends Module implements ExpertSet {
       );
     this.count = count;
     this.width = width;
+    this.outputs = outputs;
     this.hidden = hidden;
     this.activation = activation;
     this.gated = gated;
@@ -103,24 +107,31 @@ export class Experts extends Module implements ExpertSet {
       this.upBias = newParameter([count, rows], options);
       if (init === 'linear') startWith(this.upBias, values, 'upBias', kaimingUniform(width));
     }
-    this.down = newParameter([count, width, hidden], options);
+    this.down = newParameter([count, outputs, hidden], options);
     startWith(this.down, values, 'down', weight('down'));
     if (bias) {
-      this.downBias = newParameter([count, width], options);
+      this.downBias = newParameter([count, outputs], options);
       if (init === 'linear') startWith(this.downBias, values, 'downBias', kaimingUniform(hidden));
     }
   }
 
   forward(x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor {
-    const { up, upBias, down, downBias, gated, recompute } = this;
-    return groupedFfn(
-      x,
-      plan,
-      weights,
-      { up, upBias, down, downBias },
-      { activation: activations[this.activation], gated, recompute },
-    );
+    const { up, upBias, down, downBias, gated, recompute, outputs } = this;
+    const form = { activation: activations[this.activation], gated, recompute };
+    if (outputs === this.width) return groupedFfn(x, plan, weights, { up, upBias, down, downBias }, form);
+    // The fused operation knows one width: zeros fill up the narrower side, and get neither values nor gradients.
+    const width = Math.max(outputs, this.width);
+    const wide = { up: filledUp(up, 2, width), upBias, down: filledUp(down, 1, width) };
+    const bias = downBias && filledUp(downBias, 1, width);
+    const out = groupedFfn(filledUp(x, 1, width), plan, weights, { ...wide, downBias: bias }, form);
+    return outputs < width ? slice(out, 1, 0, outputs) : out;
   }
+}
+
+/** `x` with zeros behind it along `axis`, `size` long. */
+function filledUp(x: Tensor, axis: number, size: number): Tensor {
+  const missing = size - x.shape[axis]!;
+  return missing === 0 ? x : pad(x, [...Array<[0, 0]>(axis).fill([0, 0]), [0, missing]]);
 }
 
 /**
@@ -148,7 +159,10 @@ export type ExpertModule = Module & {
   forward(x: Tensor): Tensor;
 };
 
-/** Any modules as experts: one call each on its own tokens. Waits for the device to learn how many there are. */
+/**
+ * Any modules as experts: one call each on its own tokens. Their numbers size the tensors that the modules get, so every forward pass waits for
+ * the device to learn them; packed {@link Experts} do not.
+ */
 export class ModuleExperts extends Module implements ExpertSet {
   readonly modules: ExpertModule[];
 

@@ -32,7 +32,8 @@ export interface MoeLayerOptions extends LayerOptions {
   experts: number | Experts | readonly ExpertModule[];
   /** Choices per token. */
   topK: number;
-  expert?: { hidden: number; activation?: ActivationName; gated?: boolean; bias?: boolean };
+  /** `outputs`: the width of what the layer gives; default that of a token. */
+  expert?: { hidden: number; outputs?: number; activation?: ActivationName; gated?: boolean; bias?: boolean };
   /** Width of a token; not needed when the router or the experts know it. */
   dModel?: number;
   /** Default: no token is ever dropped. Else an expert takes at most ceil(capacityFactor · topK · tokens / experts) choices. */
@@ -162,7 +163,14 @@ export class MoeLayer extends Module {
         ? onWeightedInputs(this.experts, tokens, plan, routing.weights)
         : this.experts.forward(tokens, plan, routing.weights);
     plan.dispose(); // the tape holds what it needs
-    if (routing.extra) out = add(out, routing.extra);
+    if (routing.extra) {
+      if (routing.extra.shape[1] !== out.shape[1])
+        fail(
+          'ERR_LIBMOE_CONFIG',
+          `MoE layer ${this.name}: copy and constant experts give ${routing.extra.shape[1]} numbers, the experts ${out.shape[1]}: where the widths differ set copyExperts: 0 and constantExperts: 0`,
+        );
+      out = add(out, routing.extra);
+    }
     const half = this.sharedMix === 'half' ? 0.5 : 1;
     const factor = this.routedScaling * half;
     if (factor !== 1) out = scale(out, factor);

@@ -53,6 +53,8 @@ export interface RouterDefinition<Options extends z.ZodType = z.ZodType> {
   ): string | undefined;
   /** The method has an expert that sees every token: a layer without one is refused, and upcycling makes one unless told otherwise. */
   sharedExpert?: boolean;
+  /** The method goes by the ids of tokens, which rows of images have not. */
+  byTokenId?: boolean;
   /** What it costs to route one token, where that is not topK experts and 2 operations per parameter of the router. */
   tokenCost?(options: z.output<Options>, place: RouterPlace): Partial<TokenCost>;
   /** Makes the router of one layer from its checked options. */

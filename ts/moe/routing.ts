@@ -23,8 +23,8 @@ interface RoutingExtras {
   /** `[tokens, width]`: output of experts without computation, already weighted. */
   extra?: Tensor | undefined;
   statistics?: RoutingStatistics | undefined;
-  /** Slots per expert, one number for all or one each, instead of what the layer's capacityFactor says. */
-  capacity?: number | readonly number[] | undefined;
+  /** Slots per expert, one number for all or one each, instead of what the layer's capacityFactor says; as a tensor i32 [1] or [experts]. */
+  capacity?: number | readonly number[] | Tensor | undefined;
   /** i32: choices beyond a capacity that the router dropped itself, where the layer's experts have no part in them. */
   dropped?: Tensor | undefined;
   /** i32 [tokens, topK] over the router's outputs, where these differ from `experts` (signed or zero-computation experts). */

@@ -66,7 +66,13 @@ export interface GatingNative {
       dScores: Handle,
     ]
   ): void;
-  expertLists(scores: Handle, mask: Handle | undefined, each: number, experts: Handle, most: Handle): void;
+  expertLists(
+    scores: Handle,
+    mask: Handle | undefined,
+    each: Handle | undefined,
+    experts: Handle,
+    most: Handle,
+  ): void;
   take(values: Handle, experts: Handle, out: Handle): void;
   takeBackward(experts: Handle, dOut: Handle, dValues: Handle): void;
 }

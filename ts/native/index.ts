@@ -8,6 +8,7 @@ import { LibmoeError } from './error.ts';
 import type { GatingNative } from './gating.ts';
 import type { GemmNative } from './gemm.ts';
 import type { GroupedFfnNative } from './grouped_ffn.ts';
+import type { ImageNative } from './image.ts';
 import type { LossNative } from './loss.ts';
 import type { NormNative } from './norm.ts';
 import type { OptimizerNative } from './optimizer.ts';
@@ -33,6 +34,7 @@ export interface Native
     GatingNative,
     GemmNative,
     GroupedFfnNative,
+    ImageNative,
     LossNative,
     NormNative,
     OptimizerNative,

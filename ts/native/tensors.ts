@@ -9,6 +9,7 @@ export interface NativeMemory {
   bytes: number;
   peakBytes: number;
   pooledBytes: number;
+  waits: number;
 }
 
 /** Whether and why not CUDA can be used; versions are 1000 · major + 10 · minor, 0 where there is none. */

@@ -32,8 +32,8 @@ export interface LayerCache {
 
 /** Where the tokens of a packed batch stand. */
 export interface AttentionStep {
-  /** i32 `[tokens]`: rows of the rotary table, as `Rotary.rows` gives them. */
-  positions: Tensor;
+  /** i32 `[tokens]`: rows of the rotary table, as `Rotary.rows` gives them; for what turns. */
+  positions?: Tensor;
   /** i32 `[sequences + 1]`: where each sequence begins in the batch, and the number of tokens. */
   sequenceOffsets: Tensor;
   rotary?: Rotary;
@@ -46,6 +46,8 @@ export interface AttentionStep {
 
 interface AttendOptions {
   scale: number;
+  /** Default true. */
+  causal?: boolean;
   window: number | undefined;
   chunked?: boolean;
   /** `[heads]`. */
@@ -53,7 +55,7 @@ interface AttendOptions {
 }
 
 /**
- * Causal attention of the batch's tokens, over what the cache holds of their sequences too; their keys and values are written into it.
+ * Attention of the batch's tokens, over what the cache holds of their sequences too (causal then); their keys and values are written into it.
  * @param query `[tokens, heads, width]`
  * @param key `[tokens, keyValueHeads, width]`
  * @param value `[tokens, keyValueHeads, valueWidth]`
@@ -64,11 +66,11 @@ export function attend(
   key: Tensor,
   value: Tensor,
   { sequenceOffsets, pieceOffsets, cache }: AttentionStep,
-  { chunked = false, ...options }: AttendOptions,
+  { chunked = false, causal = true, ...options }: AttendOptions,
 ): Tensor {
   if (cache === undefined) {
     const pieces = chunked && tensor(pieceOffsets!, undefined, { device: query.device });
-    return attention(query, key, value, { ...options, sequenceOffsets: pieces || sequenceOffsets });
+    return attention(query, key, value, { ...options, causal, sequenceOffsets: pieces || sequenceOffsets });
   }
   const { keys, values, blockTable, keyLengths } = cache;
   const placement = { blockTable, queryOffsets: sequenceOffsets, keyLengths };
@@ -91,6 +93,8 @@ export interface SelfAttentionOptions extends LayerOptions {
   /** Biases of query, key and value. */
   bias: boolean;
   outputBias: boolean;
+  /** A token sees none after it; default true. */
+  causal?: boolean;
   /** Tokens that each token sees, itself included; default: all before it. */
   window?: number;
   /** See a token's own piece of its sequence alone, as the step cuts them. */
@@ -108,11 +112,12 @@ export interface SelfAttentionOptions extends LayerOptions {
   sinks?: boolean;
 }
 
-/** Causal self-attention over packed sequences, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
+/** Self-attention over packed sequences, causal unless told otherwise, with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache. */
 export class SelfAttention extends Module {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headDim: number;
+  readonly causal: boolean;
   readonly window: number | undefined;
   readonly chunked: boolean;
   readonly turns: boolean;
@@ -137,6 +142,7 @@ export class SelfAttention extends Module {
     this.heads = heads;
     this.keyValueHeads = keyValueHeads;
     this.headDim = headDim;
+    this.causal = options.causal ?? true;
     this.window = options.window;
     this.chunked = options.chunked ?? false;
     this.turns = options.turns ?? true;
@@ -176,14 +182,14 @@ export class SelfAttention extends Module {
       query = this.#turned(query, step);
       key = this.#turned(key, step);
     } else if (step.queryFactors) query = scaled(query, step.queryFactors);
-    const { window, chunked, sinks } = this;
-    const options = { scale: this.headDim ** -0.5, window, chunked, sinks };
+    const { causal, window, chunked, sinks } = this;
+    const options = { scale: this.headDim ** -0.5, causal, window, chunked, sinks };
     const mixed = attend(query, key, value, step, options);
     return this.output.forward(reshape(mixed, [tokens, this.heads * this.headDim]));
   }
 
   #turned(x: Tensor, { rotary, positions }: AttentionStep): Tensor {
-    const turned = rotary?.apply(x, positions) ?? x;
+    const turned = rotary?.apply(x, positions!) ?? x;
     if (this.turnedEps === undefined) return turned;
     const ones = full([this.headDim], 1, { dtype: x.dtype, device: x.device });
     return rmsNorm(turned, ones, this.turnedEps);

@@ -64,6 +64,8 @@ export function requireGated(layer: string, options: { activation: ActivationNam
 
 export interface FeedForwardOptions extends LayerOptions {
   hidden: number;
+  /** Width of the result; default that of the input. */
+  outputs?: number | undefined;
   activation: ActivationName;
   /** Gated (SwiGLU and kin): down(activation(gate x) ∘ (up x)). */
   gated: boolean;
@@ -72,10 +74,11 @@ export interface FeedForwardOptions extends LayerOptions {
 
 /**
  * The dense feed-forward layer, laid out as one expert of a MoE layer so that upcycling is a plain copy:
- * `up [hidden, width]`, or `[2·hidden, width]` when gated (first the gate's rows, then those of up); `down [width, hidden]`.
+ * `up [hidden, width]`, or `[2·hidden, width]` when gated (first the gate's rows, then those of up); `down [outputs, hidden]`.
  */
 export class FeedForward extends Module {
   readonly width: number;
+  readonly outputs: number;
   readonly hidden: number;
   readonly activation: ActivationName;
   readonly gated: boolean;
@@ -86,9 +89,11 @@ export class FeedForward extends Module {
 
   constructor(width: number, options: FeedForwardOptions) {
     super();
-    requirePositive('FeedForward', { width, hidden: options.hidden });
+    const { outputs = width } = options;
+    requirePositive('FeedForward', { width, outputs, hidden: options.hidden });
     requireGated('FeedForward', options);
     this.width = width;
+    this.outputs = outputs;
     this.hidden = options.hidden;
     this.activation = options.activation;
     this.gated = options.gated;
@@ -100,15 +105,15 @@ export class FeedForward extends Module {
       this.upBias = newParameter([rows], options);
       startWith(this.upBias, values, 'upBias', kaimingUniform(width));
     }
-    this.down = newParameter([width, options.hidden], options);
+    this.down = newParameter([outputs, options.hidden], options);
     startWith(this.down, values, 'down', kaimingUniform());
     if (options.bias) {
-      this.downBias = newParameter([width], options);
+      this.downBias = newParameter([outputs], options);
       startWith(this.downBias, values, 'downBias', kaimingUniform(options.hidden));
     }
   }
 
-  /** @param x `[tokens, width]` @returns `[tokens, width]` */
+  /** @param x `[tokens, width]` @returns `[tokens, outputs]` */
   forward(x: Tensor): Tensor {
     const projected = linear(x, this.up, this.upBias);
     if (!this.gated) return linear(activate(projected, this.activation), this.down, this.downBias);

@@ -24,6 +24,7 @@ export {
   partOf,
   type RandomSource,
   rescaledTruncatedNormal,
+  truncatedNormal,
   uniformWithin,
   zerosInitialiser,
 } from './initialisers.ts';

@@ -45,6 +45,14 @@ export function normal(std: number, mean = 0): Initialiser {
     fill(target, () => randn(target.shape, { seed, stream: streamOf(name), mean, std, device: 'cpu' }));
 }
 
+/** Gaussian of standard deviation `std` before values beyond `bound` standard deviations are drawn anew. */
+export function truncatedNormal(std: number, bound: number): Initialiser {
+  return (target, { seed, name }) =>
+    fill(target, () =>
+      drawTruncated(target.shape, { seed, stream: streamOf(name), std, bound, device: 'cpu' }),
+    );
+}
+
 /** Uniform in [-bound, bound). */
 export function uniformWithin(bound: number): Initialiser {
   return (target, { seed, name }) =>

@@ -84,7 +84,7 @@ export class LatentAttention extends Module {
   forward(x: Tensor, step: AttentionStep): Tensor {
     const tokens = x.shape[0]!;
     const { heads, contentDim, rotaryDim, valueDim } = this;
-    const turned = (t: Tensor): Tensor => step.rotary?.apply(t, step.positions) ?? t;
+    const turned = (t: Tensor): Tensor => step.rotary?.apply(t, step.positions!) ?? t;
     const source = this.queryDown ? this.queryNorm!.forward(this.queryDown.forward(x)) : x;
     const query = turned(reshape(this.query.forward(source), [tokens, heads, rotaryDim + contentDim]));
     const latent = this.keyValueNorm.forward(this.keyValueDown.forward(x));

@@ -1,5 +1,5 @@
 import { fail, native } from '../native/index.ts';
-import { empty, type Tensor } from './tensor.ts';
+import { empty, type Tensor, view } from './tensor.ts';
 
 /** Order of native/ops/elementwise.h. */
 const binaries = [
@@ -95,5 +95,6 @@ export function unbroadcast(x: Tensor, shape: readonly number[]): Tensor {
   const mask = repeatedAxes(x.shape, shape);
   if (mask === undefined)
     fail('ERR_LIBMOE_SHAPE', `[${x.shape.join(', ')}] is not a broadcast of [${shape.join(', ')}]`);
-  return mask === 0 ? x : filled(shape, x, (y) => native().reduce(0, x.handle, mask, y));
+  if (mask === 0) return x.rank === shape.length ? x : view(x, shape);
+  return filled(shape, x, (y) => native().reduce(0, x.handle, mask, y));
 }

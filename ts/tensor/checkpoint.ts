@@ -15,6 +15,7 @@ export function checkpoint<T extends Tensor | Tensor[]>(
   if (!isGradEnabled()) return fn(...inputs);
   const { result, leaves } = leavesReadBy(() => scope(() => fn(...inputs)));
   for (const t of inputs) leaves.delete(t); // counted as inputs
+  if (leaves.size === 0 && !inputs.some(wantsGrad)) return result; // all of it is frozen
   const outputs = (Array.isArray(result) ? result : [result]).map((t) =>
     inputs.includes(t) ? view(t, t.shape) : t,
   );

@@ -240,6 +240,16 @@ function selectRaw(mask: Tensor, a: Tensor, b: Tensor, shape: readonly number[])
   }
 }
 
+/** Overwrites all elements of `to` by those of `from`, converted to its dtype, on the device. Throws ERR_LIBMOE_SHAPE for another shape. */
+export function assign(to: Tensor, from: Tensor): void {
+  if (to.shape.join() !== from.shape.join())
+    fail(
+      'ERR_LIBMOE_SHAPE',
+      `assign() expects [${to.shape.join(', ')}], the shape of its target, got [${from.shape.join(', ')}]`,
+    );
+  native().cast(from.handle, to.handle);
+}
+
 /**
  * The values converted to `dtype`: floats to integers toward zero, anything to bool by x ≠ 0. Differentiable between float types.
  * Shares storage when `x` has that dtype already.

@@ -3,7 +3,7 @@ import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
 import { noGrad, scope } from './lifetime.ts';
 import { slice } from './shape.ts';
-import { empty, type Tensor, view } from './tensor.ts';
+import { empty, full, type Tensor, view } from './tensor.ts';
 
 /** How {@link gate} scores, chooses and weighs experts, and which statistics it takes. */
 export interface GateOptions {
@@ -212,21 +212,23 @@ export function noisyLogits(
 }
 
 /**
- * i32 [tokens, most]: the experts of every token where their number differs, the highest score first, ties to the lower index, then −1; `most` is
- * the largest number, at least 1. Without `each` all experts with a positive score; with it every expert takes the `each` tokens that score
- * highest with it, ties to the lower token. Masked tokens have none. `scores` [tokens, experts], f32 or f64. Waits for the device.
+ * i32 [tokens, most]: the experts of every token where their number differs, the highest score first, ties to the lower index, then −1. `most` is the
+ * largest number, at least 1, on the CPU; on other devices, which would have to be waited for, it is the number of experts. Without `each` all
+ * experts with a positive score; with it (a number, or i32 [1], at least 1) every expert takes the `each` tokens that score highest with it, ties
+ * to the lower token. Masked tokens have none. `scores` [tokens, experts], f32 or f64.
  * @throws ERR_LIBMOE_NOT_FINITE naming the first token with NaN or +∞
  */
 export function expertLists(
   scores: Tensor,
-  { each = 0, tokenMask }: { each?: number; tokenMask?: Tensor | undefined } = {},
+  { each, tokenMask }: { each?: number | Tensor | undefined; tokenMask?: Tensor | undefined } = {},
 ): Tensor {
   const whole = { dtype: 'i32', device: scores.device } as const;
   return scope(() => {
     const all = empty(scores.shape, whole);
     const most = empty([1], whole);
-    native().expertLists(scores.handle, tokenMask?.handle, each, all.handle, most.handle);
-    return noGrad(() => slice(all, 1, 0, most.item()));
+    const taken = typeof each === 'number' ? full([1], each, whole) : each;
+    native().expertLists(scores.handle, tokenMask?.handle, taken?.handle, all.handle, most.handle);
+    return scores.device === 'cpu' ? noGrad(() => slice(all, 1, 0, most.item())) : all;
   });
 }
 

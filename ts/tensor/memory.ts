@@ -2,7 +2,7 @@ import { native } from '../native/index.ts';
 import { defaultDevice } from './default-device.ts';
 import { type DeviceName, parseDevice } from './dtype.ts';
 
-/** What the tensors of a device take up. */
+/** What the tensors of a device take up, and how often it was waited for. */
 export interface Memory {
   /** Live tensors of this thread, views and those the tape holds included. */
   tensors: number;
@@ -11,13 +11,19 @@ export interface Memory {
   peakBytes: number;
   /** Freed blocks kept for reuse. */
   pooledBytes: number;
+  /**
+   * How often the host has waited for the device since it was first used: reads, {@link synchronise}, and allocations that found no memory left.
+   * Always 0 on the CPU, which works inside each call.
+   */
+  waits: number;
 }
 
 /** What the engine holds on a device (default: {@link defaultDevice}). */
 export function memory(device: DeviceName = defaultDevice()): Memory {
   const { kind, index } = parseDevice(device);
   const m = native().memory(kind, index);
-  return { tensors: m.handles, bytes: m.bytes, peakBytes: m.peakBytes, pooledBytes: m.pooledBytes };
+  const { handles: tensors, bytes, peakBytes, pooledBytes, waits } = m;
+  return { tensors, bytes, peakBytes, pooledBytes, waits };
 }
 
 /** Begins {@link Memory.peakBytes} anew from what is live now. */

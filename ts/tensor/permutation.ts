@@ -1,5 +1,7 @@
 import { fail, native } from '../native/index.ts';
-import { empty, type Tensor, tensor } from './tensor.ts';
+import { noGrad } from './lifetime.ts';
+import { expand } from './shape.ts';
+import { empty, full, Tensor, tensor } from './tensor.ts';
 
 /** Which choices of an expert with more than its capacity are kept; see {@link dispatchPlan}. */
 export type DropPolicy = 'position' | 'probability' | 'random' | 'batch-prioritised';
@@ -11,8 +13,8 @@ export const dropPolicies: readonly DropPolicy[] = ['position', 'probability', '
 export interface DispatchOptions {
   /** Number of experts E; ids are 0 … E−1, or −1 for no expert. */
   experts: number;
-  /** Slots per expert: one number for all, or one per expert. Default: nothing is dropped. */
-  capacity?: number | readonly number[] | undefined;
+  /** Slots per expert: one number for all, one per expert, or these as a tensor, i32 [1] or [experts]. Default: nothing is dropped. */
+  capacity?: number | readonly number[] | Tensor | undefined;
   /**
    * Who stays when an expert is overfull (default 'position'):
    * - `position`: the first in `order`;
@@ -76,7 +78,11 @@ export function dispatchPlan(experts: Tensor, options: DispatchOptions): Dispatc
     fail('ERR_LIBMOE_ARGUMENT', `order must be token or slot, got ${String(order)}`);
 
   const device = experts.device;
-  const limit = capacityTensor(options.capacity, expertCount, device);
+  const { capacity } = options;
+  const limit =
+    capacity instanceof Tensor
+      ? noGrad(() => expand(capacity, [expertCount]))
+      : capacityTensor(capacity, expertCount, device);
   const rows = empty([tokens * topK], { dtype: 'i32', device });
   const offsets = empty([expertCount + 1], { dtype: 'i32', device });
   const inverse = empty([tokens, topK], { dtype: 'i32', device });
@@ -118,13 +124,13 @@ export function dispatchPlan(experts: Tensor, options: DispatchOptions): Dispatc
 }
 
 function capacityTensor(
-  capacity: DispatchOptions['capacity'],
+  capacity: number | readonly number[] | undefined,
   experts: number,
   device: Tensor['device'],
 ): Tensor | undefined {
   if (capacity === undefined) return undefined;
-  const list = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity;
-  if (list.length !== experts) {
+  const list = typeof capacity === 'number' ? [capacity] : capacity;
+  if (typeof capacity !== 'number' && list.length !== experts) {
     fail(
       'ERR_LIBMOE_SHAPE',
       `capacity must be one number or one per expert (${experts}), got ${list.length}`,
@@ -134,9 +140,8 @@ function capacityTensor(
     if (!(c === Number.POSITIVE_INFINITY || (Number.isInteger(c) && c >= 0)))
       fail('ERR_LIBMOE_ARGUMENT', `capacity must be whole slots per expert, at least 0, got ${c}`);
   }
-  return tensor(
-    Int32Array.from(list, (c) => Math.min(c, 0x7fffffff)),
-    [experts],
-    { device },
-  );
+  const slots = Int32Array.from(list, (c) => Math.min(c, 0x7fffffff));
+  return typeof capacity === 'number'
+    ? full([experts], slots[0]!, { dtype: 'i32', device })
+    : tensor(slots, [experts], { device });
 }

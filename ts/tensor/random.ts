@@ -52,6 +52,18 @@ export function uniform(shape: readonly number[], options: UniformOptions): Tens
   return drawn(shape, options, (y, stream) => native().randomUniform(y, options.seed, stream, low, high));
 }
 
+/** [rows, n]: each row as {@link uniform} gives [n] for the stream that `streams` (i32 [rows], on the device of the result) names for it. */
+export function uniformRows(
+  streams: Tensor,
+  n: number,
+  options: Omit<UniformOptions, 'stream' | 'device'>,
+): Tensor {
+  const { low = 0, high = 1, seed } = options;
+  return drawn([streams.size, n], { ...options, device: streams.device }, (y) =>
+    native().randomUniformRows(y, streams.handle, seed, low, high),
+  );
+}
+
 /** Normal numbers of mean 0 and the given `std` before truncation, conditioned on |x| <= bound · std. */
 export function truncatedNormal(shape: readonly number[], options: TruncatedNormalOptions): Tensor {
   const { std = 1, bound = 2 } = options;

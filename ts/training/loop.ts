@@ -145,7 +145,14 @@ async function trainStep<Batch>(
   const kind = options.batches ?? (tokenBatches as unknown as BatchKind<Batch>);
   const batches = await stepBatches(batch, options.microBatches ?? 1, kind, strategy, opened.step);
   const { rank, worldSize } = strategy;
-  const at = { step: opened.step, totalSteps: options.steps, seed: opened.seed, rank, turn };
+  const at = {
+    step: opened.step,
+    totalSteps: options.steps,
+    seed: opened.seed,
+    rank,
+    ranks: worldSize,
+    turn,
+  };
   const guard = {
     number,
     rank,

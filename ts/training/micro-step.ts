@@ -1,7 +1,8 @@
 import type { AuxiliaryLoss, ForwardContext, StepChoices } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
-import { add, multiply, scale } from '../tensor/elementwise.ts';
-import { keep, scope, type Tensor } from '../tensor/index.ts';
+import { add, cast, multiply, scale } from '../tensor/elementwise.ts';
+import { keep, noGrad, scope, type Tensor } from '../tensor/index.ts';
+import { reshape } from '../tensor/shape.ts';
 import type { Strategy } from './strategy/strategy.ts';
 
 /** What the loop asks of a model: a language model has it, and so has a toy of five lines. */
@@ -81,7 +82,8 @@ export async function microStep<Batch>(
       let total = weight.own === 1 ? crossEntropy : scale(crossEntropy, weight.own);
       for (const term of terms) total = add(total, weighted(term, weight));
       beforeBackward();
-      total.backward();
+      // Where only a part is trained that this batch does not need (text, and the way of images), nothing is to be learned of it.
+      if (total.requiresGrad) total.backward();
       return terms;
     });
     return { weight, crossEntropy, terms };
@@ -92,9 +94,18 @@ export async function microStep<Batch>(
 }
 
 /** A term in the objective of this rank. */
-function weighted({ value, coefficient, share }: AuxiliaryLoss, { own, all }: MicroWeight): Tensor {
-  if (share === undefined) return scale(value, own * coefficient);
+function weighted(term: AuxiliaryLoss, { own, all }: MicroWeight): Tensor {
+  const { value, share } = term;
+  if (share === undefined) return times(value, own, term);
   // Every rank has the whole loss of the global batch, and a gradient of its own part in it.
-  if (share === 'whole') return scale(value, all * coefficient);
-  return scale(multiply(value, share), all * coefficient);
+  if (share === 'whole') return times(value, all, term);
+  return times(multiply(value, share), all, term);
+}
+
+/** value · (weight · coefficient), the product of these two in f64 on the device as on the host. */
+function times(value: Tensor, weight: number, term: AuxiliaryLoss): Tensor {
+  const { coefficientTensor } = term;
+  if (!coefficientTensor) return scale(value, weight * term.coefficient);
+  const factor = noGrad(() => cast(scale(cast(coefficientTensor, 'f64'), weight), value.dtype));
+  return multiply(value, reshape(factor, value.shape));
 }

@@ -37,17 +37,22 @@ export interface StepPlace {
   totalSteps: number;
   seed: number;
   rank: number;
+  /** How many there are; default 1. */
+  ranks?: number;
 }
 
 /** What the forward pass of a micro-batch is told. */
-export function passOptions({ step, totalSteps, seed, rank }: StepPlace, microBatch: number): ForwardOptions {
+export function passOptions(
+  { step, totalSteps, seed, rank, ranks = 1 }: StepPlace,
+  microBatch: number,
+): ForwardOptions {
   // Neither micro-batches nor ranks may draw the same random numbers.
   const place = [
     ...(rank === 0 ? [] : [`rank/${rank}`]),
     ...(microBatch === 0 ? [] : [`micro-batch/${microBatch}`]),
   ];
   const own = place.length === 0 ? seed : streamOf([seed, ...place].join('/'));
-  return { training: true, step, totalSteps, seed: own };
+  return { training: true, step, totalSteps, seed: own, ...(ranks > 1 && { ranks }) };
 }
 
 /** The micro-batches of a step on this rank, and what all ranks count in them. */
@@ -151,7 +156,11 @@ async function gather(
   const [read, routing] = await Promise.all([
     Promise.all(
       results.map(({ crossEntropy, terms, weight }) =>
-        Promise.all([crossEntropy.read(), ...terms.map((term) => reported(term, weight, rank))]),
+        Promise.all([
+          numberOf(crossEntropy),
+          Promise.all(terms.map((term) => reported(term, weight, rank))),
+          Promise.all(terms.map((term) => numberOf(term.coefficientTensor ?? term.coefficient))),
+        ]),
       ),
     ),
     summariesOf(records),
@@ -159,11 +168,11 @@ async function gather(
   let crossEntropy = 0;
   const terms = new Map<string, LossTerm>();
   for (const [r, result] of results.entries()) {
-    const [entropy, ...values] = read[r]!;
-    crossEntropy += result.weight.own * Number(entropy[0]);
-    for (const [i, { name, layer, coefficient }] of result.terms.entries()) {
+    const [entropy, values, coefficients] = read[r]!;
+    crossEntropy += result.weight.own * entropy;
+    for (const [i, { name, layer }] of result.terms.entries()) {
       const key = `${name} ${layer}`;
-      const term = terms.get(key) ?? { name, layer, coefficient, value: 0 };
+      const term = terms.get(key) ?? { name, layer, coefficient: coefficients[i]!, value: 0 };
       term.value += values[i]!;
       terms.set(key, term);
     }
@@ -195,10 +204,12 @@ async function reported(
   { own, all }: MicroResult['weight'],
   rank: number,
 ): Promise<number> {
-  const number = async (t: Tensor): Promise<number> => Number((await t.read())[0]);
-  if (share === undefined) return own * (await number(value));
+  if (share === undefined) return own * (await numberOf(value));
   // Every rank has the same; one of them says it.
-  if (share === 'whole') return rank === 0 ? all * (await number(value)) : 0;
-  const [part, whole] = await Promise.all([number(share), number(value)]);
+  if (share === 'whole') return rank === 0 ? all * (await numberOf(value)) : 0;
+  const [part, whole] = await Promise.all([numberOf(share), numberOf(value)]);
   return all * part * whole;
 }
+
+const numberOf = async (t: Tensor | number): Promise<number> =>
+  typeof t === 'number' ? t : Number((await t.read())[0]);

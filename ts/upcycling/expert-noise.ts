@@ -43,7 +43,7 @@ export function addExpertNoise(
   const { reinitialise, perturb, keepFirst } = noise;
   if (reinitialise === undefined && perturb === undefined)
     fail('ERR_LIBMOE_CONFIG', 'expertNoise: set reinitialise (a share of hidden units), perturb, or both');
-  const { count, hidden, width } = experts;
+  const { count, hidden } = experts;
   const units = reinitialise === undefined ? 0 : Math.round(reinitialise * hidden);
   if (reinitialise !== undefined && units === 0)
     fail(
@@ -56,7 +56,7 @@ export function addExpertNoise(
       'expertNoise: keepFirst leaves the only expert as it is: set experts to 2 or more',
     );
   const matrices = parts(experts);
-  const statistics = matrices.map(({ tensor, at }) => {
+  const statistics = matrices.map(({ tensor, width, at }) => {
     using first = view(tensor, tensor.shape.slice(1), 0);
     const places = Array.from({ length: hidden * width }, (_, p) => at(Math.floor(p / width), p % width));
     return moments(first.toArray(), places);
@@ -69,7 +69,7 @@ export function addExpertNoise(
     });
     using order = randomPermutation(hidden, stream('units'));
     const chosen = order.toArray().slice(0, units);
-    matrices.forEach(({ tensor, part, at }, m) => {
+    matrices.forEach(({ tensor, part, width, at }, m) => {
       const { mean, std } = statistics[m]!;
       using target = view(tensor, tensor.shape.slice(1), e * (tensor.size / count));
       const values = target.toArray();
@@ -95,19 +95,21 @@ export function addExpertNoise(
 /** A share of the hidden units that is one of them, in few digits. */
 const leastShare = (hidden: number): number => Number((1 / hidden).toPrecision(2));
 
-/** A matrix of one expert, hidden × width: where it lies, and the place of the weight of a hidden unit and a channel within the expert. */
+/** A matrix of one expert: where it lies, and the place of the weight of a hidden unit and a channel within the expert. */
 interface Part {
   tensor: Tensor;
   part: string;
+  /** Weights of one hidden unit in it. */
+  width: number;
   at: (unit: number, channel: number) => number;
 }
 
-function parts({ up, down, gated, hidden, width }: Experts): Part[] {
+function parts({ up, down, gated, hidden, width, outputs }: Experts): Part[] {
   const rows = (tensor: Tensor, part: string, first: number): Part => {
-    return { tensor, part, at: (u, i) => (first + u) * width + i };
+    return { tensor, part, width, at: (u, i) => (first + u) * width + i };
   };
   const first = gated ? [rows(up, 'gate', 0), rows(up, 'up', hidden)] : [rows(up, 'up', 0)];
-  return [...first, { tensor: down, part: 'down', at: (u, i) => i * hidden + u }];
+  return [...first, { tensor: down, part: 'down', width: outputs, at: (u, i) => i * hidden + u }];
 }
 
 /** Mean and standard deviation of the weights at these places. */

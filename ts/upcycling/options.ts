@@ -1,5 +1,11 @@
 import { z } from 'zod';
-import { type LanguageModelConfig, layerSelectionSchema, resolveLayers } from '../models/language/index.ts';
+import {
+  type FeedForwardConfig,
+  type LanguageModelConfig,
+  layerSelectionSchema,
+  type MoeConfig,
+  resolveLayers,
+} from '../models/language/index.ts';
 import { coefficientSchema, matrixInitSchema, routerDefinition } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import { initSchemes } from '../nn/index.ts';
@@ -43,14 +49,18 @@ export const upcycleOptionsSchema = z.strictObject({
   diversityCoefficient: coefficientSchema.optional(),
   dropPolicy: z.enum(['position', 'probability', 'random', 'batch-prioritised']).optional(),
   compat: z.enum(['fixed', 'libmoe', 'original']).default('fixed'),
+  /** Draw experts as those of a new model instead of copying the dense layer into them: its weights are lost. */
+  fromScratch: z.boolean().default(false),
   /** Width of an expert. Must be the dense width: a narrower expert would lose dense weights. */
   hidden: count.optional(),
 });
 /** Options of {@link upcycle}; defaults may be left out. */
 export type UpcycleOptions = z.input<typeof upcycleOptionsSchema>;
+/** The same with every default written out. */
+export type CheckedUpcycleOptions = z.output<typeof upcycleOptionsSchema>;
 
 /** The options with every default. @throws ERR_LIBMOE_CONFIG */
-export function checkedOptions(options: UpcycleOptions): z.output<typeof upcycleOptionsSchema> {
+export function checkedOptions(options: UpcycleOptions): CheckedUpcycleOptions {
   const parsed = upcycleOptionsSchema.safeParse(options);
   if (!parsed.success) {
     return fail(
@@ -58,7 +68,9 @@ export function checkedOptions(options: UpcycleOptions): z.output<typeof upcycle
       `upcycling: ${explainIssues(upcycleOptionsSchema, parsed.error.issues, options)}`,
     );
   }
-  const { initScheme, initStd } = parsed.data;
+  const { initScheme, initStd, fromScratch, expertNoise } = parsed.data;
+  if (fromScratch && expertNoise !== undefined)
+    fail('ERR_LIBMOE_CONFIG', 'upcycling: expertNoise is for copies; experts from scratch differ anyway');
   if (initScheme === 'kaiming-uniform' && initStd !== usualStd)
     fail(
       'ERR_LIBMOE_CONFIG',
@@ -67,16 +79,16 @@ export function checkedOptions(options: UpcycleOptions): z.output<typeof upcycle
   return parsed.data;
 }
 
-/** The configuration of the upcycled model. @throws ERR_LIBMOE_CONFIG where dense weights would be lost */
-export function upcycledConfig(dense: LanguageModelConfig, options: UpcycleOptions): LanguageModelConfig {
-  const given = checkedOptions(options);
-  if (dense.moe !== undefined) {
-    fail('ERR_LIBMOE_CONFIG', 'upcycling: the model already has MoE layers; upcycle a dense one');
-  }
-  if (given.hidden !== undefined && given.hidden !== dense.feedForward.hidden) {
+/** The mixture of experts that dense layers of this form become. @throws ERR_LIBMOE_CONFIG where dense weights would be lost */
+export function upcycledMoe(
+  given: CheckedUpcycleOptions,
+  dense: FeedForwardConfig,
+  layers: number,
+): MoeConfig {
+  if (given.hidden !== undefined && given.hidden !== dense.hidden) {
     fail(
       'ERR_LIBMOE_CONFIG',
-      `upcycling: experts of width ${given.hidden} cannot take the dense layer of width ${dense.feedForward.hidden}; its weights would be lost: leave "hidden" out`,
+      `upcycling: experts of width ${given.hidden} cannot take the dense layer of width ${dense.hidden}; its weights would be lost: leave "hidden" out`,
     );
   }
   if (given.topK > given.experts) {
@@ -85,24 +97,29 @@ export function upcycledConfig(dense: LanguageModelConfig, options: UpcycleOptio
       `upcycling: topK ${given.topK} is more than the ${given.experts} experts there are`,
     );
   }
-  const { hidden } = dense.feedForward;
   const router = typeof given.router === 'string' ? { name: given.router } : given.router;
   const shared = given.shared ?? routerDefinition(router.name).sharedExpert ?? false;
   return {
-    ...dense,
-    moe: {
-      layers: resolveLayers(given.layers, dense.layers).length === dense.layers ? 'all' : given.layers,
-      experts: given.experts,
-      topK: given.topK,
-      router,
-      expert: dense.feedForward,
-      ...(shared && { shared: { hidden } }),
-      sharedMix: given.sharedMix ?? (shared ? 'half' : 'sum'),
-      routedScaling: given.routedScaling,
-      ...(given.capacityFactor !== undefined && { capacityFactor: given.capacityFactor }),
-      ...(given.diversityCoefficient !== undefined && { diversityCoefficient: given.diversityCoefficient }),
-      ...(given.dropPolicy !== undefined && { dropPolicy: given.dropPolicy }),
-      compat: given.compat,
-    },
+    layers: resolveLayers(given.layers, layers).length === layers ? 'all' : given.layers,
+    experts: given.experts,
+    topK: given.topK,
+    router,
+    expert: dense,
+    ...(shared && { shared: { hidden: dense.hidden } }),
+    sharedMix: given.sharedMix ?? (shared ? 'half' : 'sum'),
+    routedScaling: given.routedScaling,
+    ...(given.capacityFactor !== undefined && { capacityFactor: given.capacityFactor }),
+    ...(given.diversityCoefficient !== undefined && { diversityCoefficient: given.diversityCoefficient }),
+    ...(given.dropPolicy !== undefined && { dropPolicy: given.dropPolicy }),
+    compat: given.compat,
   };
+}
+
+/** The configuration of the upcycled model. @throws ERR_LIBMOE_CONFIG where dense weights would be lost */
+export function upcycledConfig(dense: LanguageModelConfig, options: UpcycleOptions): LanguageModelConfig {
+  const given = checkedOptions(options);
+  if (dense.moe !== undefined) {
+    fail('ERR_LIBMOE_CONFIG', 'upcycling: the model already has MoE layers; upcycle a dense one');
+  }
+  return { ...dense, moe: upcycledMoe(given, dense.feedForward, dense.layers) };
 }

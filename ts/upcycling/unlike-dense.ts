@@ -1,4 +1,4 @@
-import type { LanguageModelConfig } from '../models/language/index.ts';
+import type { MoeConfig } from '../models/language/index.ts';
 import { routerDefinition } from '../moe/index.ts';
 
 /**
@@ -6,8 +6,8 @@ import { routerDefinition } from '../moe/index.ts';
  * sentence per reason, from the definition of its router, the options of its layers, and what was done to the copies.
  */
 export function whyUnlikeDense(
-  { moe }: LanguageModelConfig,
-  done: { expertNoise?: unknown; only?: unknown } = {},
+  { moe }: { moe?: (Omit<MoeConfig, 'layers' | 'expert' | 'shared'> & { shared?: unknown }) | undefined },
+  done: { expertNoise?: unknown; only?: unknown; fromScratch?: boolean } = {},
 ): string[] {
   if (moe === undefined) return [];
   const { name, ...options } = moe.router;
@@ -23,6 +23,7 @@ export function whyUnlikeDense(
     reasons.push(
       `capacityFactor ${moe.capacityFactor}: choices beyond the capacity of an expert are dropped and add nothing`,
     );
+  if (done.fromScratch) reasons.push('fromScratch: the experts are new, the dense layers are lost');
   if (done.expertNoise !== undefined) reasons.push('expertNoise: the experts are no exact copies');
   if (done.only !== undefined) reasons.push('only: a part of the dense model was not taken over');
   return reasons;

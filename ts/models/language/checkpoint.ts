@@ -8,7 +8,7 @@ import { openSafetensors, writeShardedSafetensors } from '../../storage/safetens
 import { type DeviceName, type Dtype, scope } from '../../tensor/index.ts';
 import { type Architecture, architectureOf, familyOf } from './architectures/index.ts';
 import { type LanguageModelConfig, resolveLanguageModelConfig } from './config.ts';
-import { fileTensorsOf, readFileTensors } from './file-tensors.ts';
+import { fileTensorsOf, layoutOf, readFileTensors } from './file-tensors.ts';
 import {
   refuseForeignFile,
   refuseForeignFolder,
@@ -26,6 +26,8 @@ export interface LoadOptions {
 }
 
 const dtypeNames: Partial<Record<Dtype, string>> = { f32: 'float32', bf16: 'bfloat16', f64: 'float64' };
+/** What config.json calls a dtype. */
+export const dtypeName = (dtype: Dtype): string => dtypeNames[dtype] ?? 'float32';
 
 /** The configuration in a checkpoint folder, and the family of its files. @throws ERR_LIBMOE_FILE, _CHECKPOINT, _CONFIG, _UNSUPPORTED */
 export function readConfig(folder: string): {
@@ -40,14 +42,15 @@ export function readConfig(folder: string): {
   const architecture = architectureOf(json, source);
   refuseQuantised(json, source, architecture.quantisations);
   const own = isJsonObject(json.libmoe) ? json.libmoe.model : undefined;
-  const config = resolvedFrom(own ?? architecture.read(json, source), source);
+  const options = own ?? architecture.read(json, source);
+  const config = resolvedFrom(() => resolveLanguageModelConfig(options), source);
   return { config, architecture, json };
 }
 
-/** As resolveLanguageModelConfig, which names what is wrong, but not the file. */
-function resolvedFrom(options: unknown, source: string): LanguageModelConfig {
+/** What `resolve` gives; its errors, which name what is wrong, name the file too. */
+export function resolvedFrom<T>(resolve: () => T, source: string): T {
   try {
-    return resolveLanguageModelConfig(options);
+    return resolve();
   } catch (error) {
     const code = codeOf(error);
     if (code === undefined) throw error;
@@ -86,7 +89,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   const dtype = options.dtype ?? storedDtype(json);
   const model = new LanguageModel(config, { seed: 'later', dtype, device: options.device });
   try {
-    readFileTensors(architecture, config, model.stateDict(), files, path);
+    readFileTensors(layoutOf(architecture, config), model.stateDict(), files, path);
   } catch (error) {
     model.dispose();
     throw error;
@@ -106,7 +109,8 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
 export function readModelWeights(model: LanguageModel, folder: string): void {
   const { architecture } = readConfig(folder);
   refusePickledWeights(folder);
-  readFileTensors(architecture, model.config, model.stateDict(), openSafetensors(folder), folder);
+  const layout = layoutOf(architecture, model.config);
+  readFileTensors(layout, model.stateDict(), openSafetensors(folder), folder);
 }
 
 /**
@@ -115,7 +119,8 @@ export function readModelWeights(model: LanguageModel, folder: string): void {
  */
 const specialTokenFields = ['bos_token_id', 'eos_token_id', 'pad_token_id'] as const;
 
-function storedDtype(json: JsonObject): Dtype {
+/** The dtype that config.json names; f32 for one that models are not computed in. */
+export function storedDtype(json: JsonObject): Dtype {
   const name = json.dtype ?? json.torch_dtype;
   if (name === dtypeNames.f64) return 'f64';
   return name === dtypeNames.bf16 ? 'bf16' : 'f32';
@@ -132,19 +137,24 @@ function functionIn(value: unknown, path: string): string | undefined {
   return undefined;
 }
 
-/**
- * The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes.
- * @param family as {@link SaveOptions.family}
- * @throws ERR_LIBMOE_CONFIG for a function in it, ERR_LIBMOE_UNSUPPORTED saying what the family lacks
- */
-export function configJson(model: LanguageModel, family?: string): JsonObject {
-  const lost = functionIn(model.config, '');
+/** Throws ERR_LIBMOE_CONFIG for a configuration that JSON cannot hold. */
+export function refuseFunctions(config: unknown): void {
+  const lost = functionIn(config, '');
   if (lost !== undefined) {
     fail(
       'ERR_LIBMOE_CONFIG',
       `config.json cannot hold ${lost}, a function: write a coefficient that changes as { kind: 'linear', from, to, steps }`,
     );
   }
+}
+
+/**
+ * The config.json of a model: the fields of its family for other readers, and the complete `libmoe` block that ours takes.
+ * @param family as {@link SaveOptions.family}
+ * @throws ERR_LIBMOE_CONFIG for a function in it, ERR_LIBMOE_UNSUPPORTED saying what the family lacks
+ */
+export function configJson(model: LanguageModel, family?: string): JsonObject {
+  refuseFunctions(model.config);
   const { architecture, fields } = familyOf(model.config, { preferred: model.family, required: family });
   return {
     architectures: [architecture.name],
@@ -152,8 +162,8 @@ export function configJson(model: LanguageModel, family?: string): JsonObject {
     ...fields,
     ...Object.fromEntries(specialTokenFields.map((field) => [field, null])),
     ...model.specialTokens,
-    dtype: dtypeNames[model.dtype] ?? 'float32',
-    torch_dtype: dtypeNames[model.dtype] ?? 'float32',
+    dtype: dtypeName(model.dtype),
+    torch_dtype: dtypeName(model.dtype),
     libmoe: { version: 1, model: model.config as unknown as JsonValue },
   };
 }
@@ -162,7 +172,8 @@ export function configJson(model: LanguageModel, family?: string): JsonObject {
 const wholeFloats =
   /^(\s*"(?:routed_scaling_factor|initializer_range|rope_theta|factor|\w+_factor|beta_fast|beta_slow|mscale|mscale_all_dim)": -?\d+)(?=,?$)/gm;
 
-const configText = (json: JsonObject): string =>
+/** The text of a config.json. */
+export const configText = (json: JsonObject): string =>
   `${JSON.stringify(json, null, 2).replace(wholeFloats, '$1.0')}\n`;
 
 /**
@@ -174,7 +185,7 @@ export function writeModelFiles(model: LanguageModel, folder: string, family?: s
   const { architecture } = familyOf(model.config, { preferred: model.family, required: family });
   writeFileAtomically(join(folder, 'config.json'), configText(configJson(model, family)));
   const files = scope(() => {
-    const tensors = fileTensorsOf(architecture, model.config, model.stateDict());
+    const tensors = fileTensorsOf(layoutOf(architecture, model.config), model.stateDict());
     return writeShardedSafetensors(folder, tensors);
   });
   return ['config.json', ...files];
@@ -218,7 +229,7 @@ export async function saveModel(
 }
 
 /** Throws unless everything in the folder that will be replaced is listed in its checksums: what libmoe wrote. */
-function refuseForeign(folder: string): void {
+export function refuseForeign(folder: string): void {
   if (!existsSync(folder)) return;
   if (!statSync(folder).isDirectory()) fail('ERR_LIBMOE_FILE', `${folder} is a file: choose another folder`);
   const names = readdirSync(folder);

@@ -45,7 +45,8 @@ const feedForwardSchema = z.strictObject({
   bias: z.boolean().default(false),
 });
 
-const moeSchema = z.strictObject({
+/** A mixture of experts in chosen layers of a model. */
+export const moeSchema = z.strictObject({
   layers: layerSelectionSchema.default('all'),
   experts: count,
   topK: count,
@@ -176,7 +177,7 @@ export function resolveLanguageModelConfig(options: unknown): LanguageModelConfi
   if (given.outputBias && given.tieEmbeddings) {
     wrong('outputBias needs a projection of its own: set tieEmbeddings to false');
   }
-  if (given.moe) checkMoe(given.moe, given.layers);
+  if (given.moe) checkMoe(given.moe, given.layers, 'language model');
   for (const layer of [given.feedForward, given.moe?.expert]) {
     if (layer?.activation === 'clampedSwiglu' && !layer.gated) wrong('clampedSwiglu needs gated: true');
   }
@@ -241,10 +242,12 @@ function checkScaling(dims: number, base: number, scaling: RotaryScaling | undef
   }
 }
 
-function checkMoe(moe: MoeConfig, layers: number): void {
+/** Checks what the schema cannot. @param of what `layers` are those of, for messages @throws ERR_LIBMOE_CONFIG */
+export function checkMoe(moe: MoeConfig, layers: number, of: string): void {
+  const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `${of}: ${message}`);
   if (moe.topK > moe.experts) wrong(`moe.topK ${moe.topK} is more than the ${moe.experts} experts there are`);
   if (moe.sharedMix === 'half' && !moe.shared) wrong('moe.sharedMix "half" needs moe.shared');
-  resolveLayers(moe.layers, layers);
+  resolveLayers(moe.layers, layers, of);
   const { seeds } = (moe.router.init ?? {}) as { seeds?: unknown };
   if (Array.isArray(seeds) && seeds.length !== layers)
     wrong(`moe.router.init.seeds must list ${layers} layers, got ${seeds.length}`);

@@ -16,16 +16,30 @@ export interface Place extends FileTensor {
   partShape: readonly number[];
 }
 
+/** What the tensors of a model are called in its files, and how they lie there. */
+export interface FileLayout {
+  /** Where a parameter of ours lies in the files. */
+  fileTensors(name: string, shape: readonly number[]): FileTensor[];
+  /** Names in files that may be left unread. */
+  ignorable(name: string): boolean;
+  /** See {@link Architecture.basePrefix}. */
+  readonly basePrefix?: string | undefined;
+}
+
+/** That of a language model in the files of a family. */
+export const layoutOf = (architecture: Architecture, config: LanguageModelConfig): FileLayout => ({
+  fileTensors: (name, shape) => architecture.fileTensors(name, shape, config),
+  ignorable: (name) =>
+    architecture.ignorable(name, config) || (config.tieEmbeddings && name === 'lm_head.weight'),
+  basePrefix: architecture.basePrefix,
+});
+
 /** All parts of each file tensor, by its name. */
-function placesOf(
-  architecture: Architecture,
-  config: LanguageModelConfig,
-  state: Iterable<readonly [string, Tensor]>,
-): Map<string, Place[]> {
+function placesOf(layout: FileLayout, state: Iterable<readonly [string, Tensor]>): Map<string, Place[]> {
   const places = new Map<string, Place[]>();
   for (const [name, target] of state) {
     let offset = 0;
-    for (const part of architecture.fileTensors(name, target.shape, config)) {
+    for (const part of layout.fileTensors(name, target.shape)) {
       const [columns, rows, ...outer] = [...part.shape].reverse();
       const whole = part.transposed ? [...outer.reverse(), columns!, rows!] : part.shape;
       const partShape = part.rows ? [part.rows[1] - part.rows[0], ...whole.slice(1)] : whole;
@@ -41,28 +55,23 @@ function placesOf(
 const floats: ReadonlySet<Dtype | undefined> = new Set<Dtype>(['f32', 'bf16', 'f16', 'f64']);
 
 /** What a family's files call the tensors: name in ours to name in these files. */
-function spelling(architecture: Architecture, files: Safetensors): (name: string) => string {
-  const { basePrefix } = architecture;
+function spelling({ basePrefix }: FileLayout, files: Safetensors): (name: string) => string {
   const bare = basePrefix !== undefined && files.names().every((name) => !name.startsWith(basePrefix));
   return (name) => (bare && name.startsWith(basePrefix) ? name.slice(basePrefix.length) : name);
 }
 
 /**
- * Fills parameters with what a family's files hold of them. Names and shapes are all checked before a value is read.
+ * Fills parameters with what files hold of them. Names and shapes are all checked before a value is read.
  * @throws ERR_LIBMOE_CHECKPOINT naming missing, unexpected and mis-shaped tensors
  */
 export function readFileTensors(
-  architecture: Architecture,
-  config: LanguageModelConfig,
+  layout: FileLayout,
   state: Iterable<readonly [string, Tensor]>,
   files: Safetensors,
   path: string,
 ): void {
-  const spelled = spelling(architecture, files);
-  const places = new Map(
-    [...placesOf(architecture, config, state)].map(([name, parts]) => [spelled(name), parts]),
-  );
-  const tied = (name: string): boolean => config.tieEmbeddings && name === 'lm_head.weight';
+  const spelled = spelling(layout, files);
+  const places = new Map([...placesOf(layout, state)].map(([name, parts]) => [spelled(name), parts]));
   const packed = new Set(
     [...places].flatMap(([name, [part]]) => (isMxfp4(files, name, part!) ? [name] : [])),
   );
@@ -70,9 +79,7 @@ export function readFileTensors(
   const missing = [...places.keys()].filter((name) => !files.has(name) && !packed.has(name));
   const unexpected = files
     .names()
-    .filter(
-      (name) => !places.has(name) && !ofPacked(name) && !architecture.ignorable(name, config) && !tied(name),
-    );
+    .filter((name) => !places.has(name) && !ofPacked(name) && !layout.ignorable(name));
   const misshaped = [...places]
     .filter(([name, [part]]) => files.has(name) && files.entry(name).shape.join() !== part!.shape.join())
     .map(
@@ -118,15 +125,14 @@ function boxOf({ arranged, transposed, rows, shape }: Place): StoredBox {
   return { offset: (rows?.[0] ?? 0) * (strides[0] ?? 1), strides };
 }
 
-/** The tensors that a family's files hold of these parameters (or of their gradients), by file name. They belong to the caller's scope. */
+/** The tensors that files hold of these parameters (or of their gradients), by file name. They belong to the caller's scope. */
 export function fileTensorsOf(
-  architecture: Architecture,
-  config: LanguageModelConfig,
+  layout: FileLayout,
   state: Iterable<readonly [string, Tensor]>,
 ): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   noGrad(() => {
-    for (const [name, parts] of placesOf(architecture, config, state)) {
+    for (const [name, parts] of placesOf(layout, state)) {
       const values = [...parts]
         .sort((a, b) => (a.rows?.[0] ?? 0) - (b.rows?.[0] ?? 0))
         .map(({ target, partShape, offset, arranged }) => {

@@ -4,7 +4,7 @@ import { noGrad, scope, type Tensor } from '../../tensor/index.ts';
 import { uniform } from '../../tensor/random.ts';
 import { KvCache } from './kv-cache.ts';
 import type { LanguageModel } from './model.ts';
-import { packSequences, rowsOf } from './packed-batch.ts';
+import { type InsertedRows, packSequences, rowsOf } from './packed-batch.ts';
 
 /** How the next token is drawn from its probabilities. */
 export interface SamplingOptions {
@@ -24,6 +24,8 @@ export interface GenerateOptions extends SamplingOptions {
   maxTokens?: number;
   /** Ends before yielding one of these. */
   stop?: readonly number[];
+  /** Rows in the place of embeddings of the prompt, such as the features of images; the caller's to free afterwards. */
+  inserted?: InsertedRows;
   /** Say with each token which experts the model used. Default false. */
   routing?: boolean;
   signal?: AbortSignal;
@@ -137,7 +139,9 @@ export async function* generate(
     model.eval();
     for (let made = 0; made < Math.min(maxTokens, room + 1); made++) {
       using context = new ForwardContext({ trace: options.routing ?? false });
-      const logits = lastLogits(model, input, cache, sequence, context);
+      // Only the prompt has inserted rows; it is there whole or not at all.
+      const inserted = input === ids ? options.inserted : undefined;
+      const logits = lastLogits(model, input, cache, sequence, context, inserted);
       const next = sampleToken(logits, options, () => randomAt(seed, made));
       if (stop.includes(next.token)) return;
       yield options.routing ? { ...next, routing: lastRouting(context) } : next;
@@ -163,10 +167,12 @@ export function lastLogits(
   cache: KvCache,
   sequence: number,
   context?: ForwardContext,
+  inserted?: InsertedRows,
 ): ArrayLike<number> {
   return noGrad(() =>
     scope(() => {
-      const hidden = model.forward(packSequences([ids]), context, cache.at([sequence]));
+      const batch = { ...packSequences([ids]), ...(inserted && { inserted }) };
+      const hidden = model.forward(batch, context, cache.at([sequence]));
       return model.logits(rowsOf(hidden, [ids.length - 1])).toArray();
     }),
   );

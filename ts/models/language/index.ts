@@ -44,7 +44,7 @@ export { type CachedSequences, KvCache, type KvCacheOptions } from './kv-cache.t
 export { type LayerSelection, layerSelectionSchema, resolveLayers } from './layer-selection.ts';
 export { loadLlama2c } from './llama2c.ts';
 export { LanguageModel, type NewModelOptions } from './model.ts';
-export { type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
+export { type InsertedRows, type ModelBatch, packSequences, rowsOf } from './packed-batch.ts';
 export { countParameters, type ParameterReport, parameterReport, withDiversity } from './parameters.ts';
 export { type MatchedNames, matchNames, takeOnly } from './partial.ts';
 export { rawForward } from './raw-forward.ts';

@@ -1,4 +1,10 @@
-import { initialiserOf, type MatrixInit, type Router, type RouterInit } from '../../moe/index.ts';
+import {
+  initialiserOf,
+  type MatrixInit,
+  type MoeLayer,
+  type Router,
+  type RouterInit,
+} from '../../moe/index.ts';
 import {
   type Initialiser,
   initialise,
@@ -10,6 +16,7 @@ import {
   zerosInitialiser,
 } from '../../nn/initialisers.ts';
 import type { Tensor } from '../../tensor/index.ts';
+import type { MoeConfig } from './config.ts';
 import type { LanguageModel } from './model.ts';
 
 /** Draws every parameter of a model from (seed, path) as its configuration says. */
@@ -43,29 +50,35 @@ function gaussianRule(
   return value.rank >= 2 || isSinks(path) ? normal(std) : undefined;
 }
 
+/** A model as its routers see it: their places and options. */
+export interface RoutedModel {
+  readonly config: { readonly layers: number; readonly moe?: Pick<MoeConfig, 'router'> | undefined };
+  readonly blocks: readonly { readonly moe?: MoeLayer }[];
+}
+
 /** A router's parameter, as its own options say; what they leave open is as in `usual`. */
-export function routerRule(model: LanguageModel, path: string, usual: MatrixInit): Initialiser | undefined {
+export function routerRule(model: RoutedModel, path: string, usual: MatrixInit): Initialiser | undefined {
   const init = model.config.moe!.router.init as RouterInit | undefined;
   const layer = Number(/^blocks\.(\d+)\./.exec(path)?.[1]);
   return routerStart(model, path, initialiserOf(init, usual, { layer, layers: model.config.layers }));
 }
 
 /** The router of `blocks.N.moe.router.…`, and the name in it. */
-function routerAt(model: LanguageModel, path: string): { router: Router; name: string } | undefined {
+function routerAt(model: RoutedModel, path: string): { router: Router; name: string } | undefined {
   const [, block, name] = /^blocks\.(\d+)\.moe\.router\.(.+)$/.exec(path) ?? [];
   const router = block === undefined ? undefined : model.blocks[Number(block)]?.moe?.router;
   return router && name !== undefined ? { router, name } : undefined;
 }
 
 /** How a router's parameter starts when the model draws matrices by `rule`; undefined: as its constructor left it. */
-function routerStart(model: LanguageModel, path: string, rule: Initialiser): Initialiser | undefined {
+function routerStart(model: RoutedModel, path: string, rule: Initialiser): Initialiser | undefined {
   const at = routerAt(model, path);
   if (at?.router.start) return at.router.start(rule, at.name);
   return at?.name === 'weight' ? rule : undefined;
 }
 
 /** How a router's buffer starts in a model; undefined: as its constructor left it. */
-export function routerBufferRule(model: LanguageModel, path: string): Initialiser | undefined {
+export function routerBufferRule(model: RoutedModel, path: string): Initialiser | undefined {
   const at = routerAt(model, path);
   return at?.router.startBuffer?.(at.name);
 }

@@ -10,13 +10,13 @@ export const layerSelectionSchema = z.union([
 /** Which layers are meant: see {@link layerSelectionSchema}. */
 export type LayerSelection = z.infer<typeof layerSelectionSchema>;
 
-const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `language model: ${message}`);
-
 /**
  * The indices that a selection means in a model of `layers` layers, ascending.
+ * @param of what the layers are those of, for the message
  * @throws ERR_LIBMOE_CONFIG for an index out of range, a repeated one, or a selection of nothing
  */
-export function resolveLayers(selection: LayerSelection, layers: number): number[] {
+export function resolveLayers(selection: LayerSelection, layers: number, of = 'language model'): number[] {
+  const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `${of}: ${message}`);
   const every = (n: number): number[] => [...Array(layers).keys()].filter((layer) => (layer + 1) % n === 0);
   let chosen: number[];
   if (selection === 'all') chosen = every(1);

@@ -30,7 +30,14 @@ import {
 } from './config.ts';
 import { drawInitialValues } from './initial-values.ts';
 import type { CachedSequences, CacheStep } from './kv-cache.ts';
-import { countedPositions, lengthsOf, type ModelBatch, piecesOf } from './packed-batch.ts';
+import {
+  countedPositions,
+  type InsertedRows,
+  lengthsOf,
+  type ModelBatch,
+  piecesOf,
+  withInserted,
+} from './packed-batch.ts';
 
 /** How a new model starts, and where it lives. */
 export interface NewModelOptions {
@@ -95,7 +102,7 @@ export class LanguageModel extends Module {
   }
 
   /**
-   * The hidden states after the last norm.
+   * The hidden states after the last norm. `inserted` rows of the batch stand in the place of embeddings (before learned positions are added).
    * @param context collects auxiliary losses and routing records; made anew when absent
    * @param cached continue these sequences of a cache (`cache.at([…])`), one per sequence of the batch; nothing can be differentiated then
    * @returns `[tokens, dModel]`
@@ -113,7 +120,7 @@ export class LanguageModel extends Module {
    * never exists whole. Auxiliary losses are in the context.
    * @returns a scalar, f32
    */
-  loss(batch: TokenBatch, context?: ForwardContext): Tensor {
+  loss(batch: TokenBatch & Pick<ModelBatch, 'inserted'>, context?: ForwardContext): Tensor {
     return scope(() => {
       const hidden = this.forward(batch, context);
       const targets = tensor(batch.targets, undefined, { device: this.device });
@@ -190,7 +197,7 @@ export class LanguageModel extends Module {
         return 1 + temperature.strength * grown;
       });
     try {
-      let x = this.#embed(ids, positionsTensor);
+      let x = this.#embed(ids, positionsTensor, batch.inserted);
       context.onLayer?.('embedding', x);
       for (const [layer, block] of this.blocks.entries()) {
         const step: AttentionStep = {
@@ -214,9 +221,10 @@ export class LanguageModel extends Module {
     }
   }
 
-  #embed(ids: Tensor, positions: Tensor): Tensor {
+  #embed(ids: Tensor, positions: Tensor, inserted: InsertedRows | undefined): Tensor {
     return scope(() => {
-      const embedded = this.embedding.forward(ids);
+      const looked = this.embedding.forward(ids);
+      const embedded = inserted ? withInserted(looked, inserted) : looked;
       const learned = this.positionEmbedding?.forward(positions);
       return learned === undefined ? embedded : add(embedded, learned);
     });
@@ -251,7 +259,7 @@ export class LanguageModel extends Module {
           { ...step, positions: positions!, sequenceOffsets: sequenceOffsets! },
           inner.with({ sequenceOffsets, tokenIds }),
         ),
-      [x, step.positions, step.sequenceOffsets, context.tokenIds!],
+      [x, step.positions!, step.sequenceOffsets, context.tokenIds!],
     );
   }
 

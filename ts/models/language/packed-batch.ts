@@ -1,10 +1,41 @@
 import type { TokenBatch } from '../../data/batch.ts';
 import { fail } from '../../native/index.ts';
 import { noGrad, scope, type Tensor, tensor } from '../../tensor/index.ts';
-import { gatherRows } from '../../tensor/shape.ts';
+import { cat, gatherRows } from '../../tensor/shape.ts';
+
+/** Input rows that stand in the place of embeddings, such as the features of an image. */
+export interface InsertedRows {
+  /** `[rows, dModel]`, of the model's dtype. */
+  rows: Tensor;
+  /** Tokens of the batch whose embedding is replaced, and by which of the rows. */
+  at: Int32Array;
+  from: Int32Array;
+}
 
 /** What forward needs of a batch; targets only for the loss. */
-export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array };
+export type ModelBatch = Omit<TokenBatch, 'targets'> & { targets?: Int32Array; inserted?: InsertedRows };
+
+/** Embeddings `[tokens, dModel]` with rows inserted. @throws ERR_LIBMOE_DATA for places outside, ERR_LIBMOE_SHAPE for rows of another width */
+export function withInserted(embedded: Tensor, { rows, at, from }: InsertedRows): Tensor {
+  const [tokens = 0, width] = embedded.shape;
+  if (rows.rank !== 2 || rows.shape[1] !== width)
+    fail('ERR_LIBMOE_SHAPE', `inserted rows must be [rows, ${width}], got [${rows.shape.join(', ')}]`);
+  const count = rows.shape[0]!;
+  if (
+    at.length !== from.length ||
+    at.some((t) => t < 0 || t >= tokens) ||
+    from.some((r) => r < 0 || r >= count)
+  )
+    fail(
+      'ERR_LIBMOE_DATA',
+      `inserted rows: at and from must be as long, at within 0…${tokens - 1} and from within 0…${count - 1}`,
+    );
+  const order = Int32Array.from({ length: tokens }, (_, t) => t);
+  at.forEach((t, i) => {
+    order[t] = tokens + from[i]!;
+  });
+  return gatherRows(cat([embedded, rows]), tensor(order, undefined, { device: embedded.device }));
+}
 
 /** Tokens of each sequence. */
 export function lengthsOf(offsets: Int32Array): number[] {

@@ -3,7 +3,7 @@ import { expertLists } from '../../tensor/gating.ts';
 import { noGrad, type Tensor } from '../../tensor/index.ts';
 import { softmax } from '../../tensor/softmax.ts';
 import type { RoutingContext } from '../context.ts';
-import { capacityOf, countedTokens } from '../dispatch/capacity.ts';
+import { capacityOf, maskedCapacityOf } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -44,10 +44,12 @@ class ExpertChoiceRouter extends ScoringRouter {
     return gateRouting(chosen, logits, { ...this.lossTerms, topK: this.topK }, context);
   }
 
-  /** i32 [tokens, most]: for every token the experts that take it, the most probable first. */
+  /** i32 [tokens, at most experts]: for every token the experts that take it, the most probable first. */
   #taken(logits: Tensor, { tokenMask }: RoutingContext): Tensor {
     const [count = 0, experts = 0] = logits.shape;
-    const each = capacityOf(this.#factor, 1, countedTokens(count, tokenMask), experts);
+    const each = tokenMask
+      ? maskedCapacityOf(this.#factor, 1, tokenMask, experts)
+      : capacityOf(this.#factor, 1, count, experts);
     return expertLists(softmax(logits), { each, tokenMask });
   }
 }

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { streamOf } from '../../nn/initialisers.ts';
 import { gate } from '../../tensor/gating.ts';
-import { noGrad, type Tensor, tensor, zeros } from '../../tensor/index.ts';
-import { uniform } from '../../tensor/random.ts';
+import { noGrad, type Tensor, zeros } from '../../tensor/index.ts';
+import { uniformRows } from '../../tensor/random.ts';
 import type { RoutingContext } from '../context.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { Router, requireTokens } from '../router.ts';
@@ -23,8 +23,6 @@ class HashRouter extends Router {
   readonly topK: number;
   readonly #experts: number;
   readonly #seed: number;
-  /** Experts of the ids seen so far: only saves drawing them again. */
-  readonly #known = new Map<number, readonly number[]>();
 
   constructor(seed: number, place: RouterPlace) {
     super();
@@ -51,12 +49,9 @@ class HashRouter extends Router {
     return noGrad(() => {
       const { topK } = this;
       const { device } = tokens;
-      const own = (): Tensor => {
-        const mask = tokenMask?.toArray();
-        const none = new Array<number>(topK).fill(-1);
-        const experts = tokenIds.toArray().flatMap((id, t) => (mask && !mask[t] ? none : this.#of(id)));
-        return tensor(Int32Array.from(experts), [count, topK], { device });
-      };
+      // The topK largest of uniform numbers that the id alone decides: every choice of experts is as likely.
+      const own = (): Tensor =>
+        gate(uniformRows(tokenIds, this.#experts, { seed: this.#seed }), { topK, tokenMask }).experts;
       const like = { dtype: tokens.dtype === 'f64' ? 'f64' : 'f32', device } as const;
       const chosen = gate(zeros([count, this.#experts], like), {
         topK,
@@ -69,21 +64,11 @@ class HashRouter extends Router {
       return { experts, weights, probabilities, statistics: chosen };
     });
   }
-
-  #of(id: number): readonly number[] {
-    const found = this.#known.get(id);
-    if (found) return found;
-    using numbers = uniform([1, this.#experts], { seed: this.#seed, stream: id, device: 'cpu' });
-    const drawn = gate(numbers, { topK: this.topK });
-    const experts = drawn.experts.toArray();
-    for (const t of Object.values(drawn) as Tensor[]) t.dispose();
-    this.#known.set(id, experts);
-    return experts;
-  }
 }
 
 registerRouter('hash', {
   summary: 'experts by token id (control)',
+  byTokenId: true,
   options,
   create: ({ seed }, place) => new HashRouter(seed, place),
 });

@@ -1,16 +1,16 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { type Initialiser, normal } from '../../nn/initialisers.ts';
-import { add, cast, divide, greaterEqual, maximum, multiply } from '../../tensor/elementwise.ts';
+import { add, cast, divide, greaterEqual, maximum, multiply, scale } from '../../tensor/elementwise.ts';
 import type { Gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
 import { cheapExperts } from '../../tensor/grouped_ffn.ts';
-import { noGrad, type Tensor, tensor } from '../../tensor/index.ts';
+import { full, noGrad, type Tensor, tensor } from '../../tensor/index.ts';
 import { dispatchPlan } from '../../tensor/permutation.ts';
 import { sum } from '../../tensor/reduction.ts';
-import { cat, slice, split } from '../../tensor/shape.ts';
+import { cat, expand, slice, split } from '../../tensor/shape.ts';
 import type { RoutingContext } from '../context.ts';
-import { countedTokens } from '../dispatch/capacity.ts';
+import { countedTokens, wholeSlots, wholeSlotsOf } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import { requireTokens } from '../router.ts';
 import type { Routing } from '../routing.ts';
@@ -167,17 +167,38 @@ class MoePlusPlusRouter extends ScoringRouter {
       weights = divide(left, maximum(sum(left, -1, { keepDims: true }), 1e-20));
     }
     if (!context.training || o.capacityFactor === undefined) return { experts, weights };
-    const cheap = this.#outputs - this.#experts;
-    const counted = countedTokens(tokens, context.tokenMask);
-    const share = (o.capacityFactor * counted * topK) / (o.cheapWeight * this.#experts + cheap);
-    const own = Math.max(1, Math.ceil(o.cheapWeight * share * (1 - 1e-12)));
-    const theirs = Math.max(1, Math.ceil(share * (1 - 1e-12)));
-    // What an expert has no room for the layer drops, by its policy; nobody else knows of choices without computation.
-    const capacity = ids.map((id) => (id < 0 ? theirs : Number.POSITIVE_INFINITY));
+    const { own, capacity } = this.#room(o.capacityFactor, tokens, topK, context.tokenMask);
     using plan = dispatchPlan(choices, { experts: this.#outputs, capacity });
     const kept = noGrad(() => cast(greaterEqual(cast(plan.inverse, dtype), 0), dtype));
     const dropped = noGrad(() => slice(plan.dropped, 0, this.#experts, this.#outputs));
     return { experts, weights: multiply(weights, kept), capacity: own, dropped };
+  }
+
+  /**
+   * Slots of each of the experts that compute, and of every output as far as it is this router's to drop: what an expert has no room for the
+   * layer drops, by its policy; nobody else knows of choices without computation.
+   */
+  #room(factor: number, tokens: number, topK: number, mask: Tensor | undefined): Room {
+    const { cheapWeight } = this.#options;
+    const cheap = this.#outputs - this.#experts;
+    const parts = cheapWeight * this.#experts + cheap;
+    if (!mask) {
+      const share = (factor * tokens * topK) / parts;
+      const theirs = wholeSlots(share);
+      const capacity = Array.from({ length: this.#outputs }, (_, i) =>
+        i < this.#experts ? Number.POSITIVE_INFINITY : theirs,
+      );
+      return { own: wholeSlots(cheapWeight * share), capacity };
+    }
+    return noGrad(() => {
+      const share = divide(scale(scale(countedTokens(mask), factor), topK), parts);
+      const theirs = expand(cast(wholeSlotsOf(share), 'i32'), [cheap]);
+      const unlimited = full([this.#experts], 2 ** 31 - 1, { dtype: 'i32', device: mask.device });
+      return {
+        own: cast(wholeSlotsOf(scale(share, cheapWeight)), 'i32'),
+        capacity: cat([unlimited, theirs]),
+      };
+    });
   }
 
   /** What the experts without computation give, [tokens, width]; undefined where none of them gives anything. */
@@ -196,6 +217,12 @@ class MoePlusPlusRouter extends ScoringRouter {
     const eta = tensor([...this.#balanceWeights], [1, this.#outputs], { dtype, device });
     return this.losses({ ...chosen, probabilitySums: multiply(chosen.probabilitySums, eta) }, context);
   }
+}
+
+/** Capacities on the host, or where tokens are masked on the device, i32. */
+interface Room {
+  own: number | Tensor;
+  capacity: readonly number[] | Tensor;
 }
 
 registerRouter('moe++', {

@@ -1,8 +1,18 @@
 import { z } from 'zod';
 import { buffer } from '../../nn/module.ts';
-import { cast, divide, log, maximum, multiply, relu, scale } from '../../tensor/elementwise.ts';
+import {
+  assign,
+  cast,
+  divide,
+  log,
+  maximum,
+  minimum,
+  multiply,
+  relu,
+  scale,
+} from '../../tensor/elementwise.ts';
 import { expertLists, type Gate, gate, take } from '../../tensor/gating.ts';
-import { full, noGrad, type Tensor } from '../../tensor/index.ts';
+import { full, noGrad, scope, type Tensor } from '../../tensor/index.ts';
 import { sum } from '../../tensor/reduction.ts';
 import { reshape, slice } from '../../tensor/shape.ts';
 import type { RoutingLoss } from '../collection.ts';
@@ -95,8 +105,11 @@ class ReluRouter extends ScoringRouter {
       const load = noGrad(() => divide(scale(chosen!, experts / topK), tokens));
       return scale(divide(sum(multiply(sums!, load)), tokens), 1 / layers);
     };
-    const coefficient = this.sparsityWeight.item();
-    return [{ name: 'sparsity', coefficient, parts: [open, ...parts], global: true, finish }];
+    // As it is now: the buffer changes in place.
+    const coefficient = noGrad(() => scale(this.sparsityWeight, 1));
+    return [
+      { name: 'sparsity', coefficient, parts: [open, ...parts], global: true, overLayers: true, finish },
+    ];
   }
 
   /** The losses of every router, of the softmax of the logits, if asked for. */
@@ -122,8 +135,13 @@ class ReluRouter extends ScoringRouter {
     }
     if (wanted === 0) return;
     // Compared in whole choices: the target is met exactly or it is not.
-    const now = this.sparsityWeight.item() * this.#options.sparsityFactor ** Math.sign(open - wanted);
-    this.sparsityWeight.write([Math.min(largest, Math.max(smallest, now))]);
+    const step = this.#options.sparsityFactor ** Math.sign(open - wanted);
+    noGrad(() =>
+      scope(() => {
+        const now = scale(cast(this.sparsityWeight, 'f64'), step);
+        assign(this.sparsityWeight, minimum(maximum(now, smallest), largest));
+      }),
+    );
   }
 }
 

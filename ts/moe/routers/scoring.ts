@@ -83,6 +83,7 @@ export abstract class ScoringRouter extends Router {
       const stay = bernoulli(x.shape, 1 - inputDropout, {
         seed: context.random('inputDropout'),
         dtype: x.dtype,
+        device: x.device,
       });
       x = multiply(x, scale(stay, 1 / (1 - inputDropout)));
     }
@@ -99,6 +100,7 @@ export abstract class ScoringRouter extends Router {
       const out = bernoulli(shape, expertDropout, {
         seed: context.random('expertDropout'),
         dtype: logits.dtype,
+        device: logits.device,
       });
       // Far below all others but finite: should too few be left, the best of the dropped ones serve.
       return gate(subtract(logits, scale(out, 1e4)), options).experts;

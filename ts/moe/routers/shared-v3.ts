@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { buffer } from '../../nn/module.ts';
-import { cast, scale } from '../../tensor/elementwise.ts';
+import { add, assign, cast, scale } from '../../tensor/elementwise.ts';
 import { type Gate, gate } from '../../tensor/gating.ts';
-import { noGrad, type Tensor, zeros } from '../../tensor/index.ts';
+import { noGrad, scope, type Tensor, tensor, zeros } from '../../tensor/index.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingContext } from '../context.ts';
 import type { GateStatistics } from '../losses.ts';
@@ -82,8 +82,14 @@ class SharedV3Router extends TopKRouter {
     const { biasUpdate = 0.001, biasUpdateUntil = 1 } = this.#options;
     if (biasUpdate === 0 || (totalSteps > 0 && step > biasUpdateUntil * totalSteps)) return;
     const mean = counts.reduce((a, c) => a + c, 0) / counts.length;
-    this.selectionBias.write(
-      this.selectionBias.toArray().map((b, i) => b + biasUpdate * Math.sign(mean - (counts[i] ?? 0))),
+    const { size, device } = this.selectionBias;
+    const moves = Array.from({ length: size }, (_, i) => biasUpdate * Math.sign(mean - (counts[i] ?? 0)));
+    // Added in f64 on the device, so that nothing waits for it and no digit of u is lost.
+    noGrad(() =>
+      scope(() => {
+        const now = cast(this.selectionBias, 'f64');
+        assign(this.selectionBias, add(now, tensor(moves, [size], { dtype: 'f64', device })));
+      }),
     );
   }
 }

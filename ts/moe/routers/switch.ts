@@ -4,7 +4,7 @@ import { multiply } from '../../tensor/elementwise.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { uniform } from '../../tensor/random.ts';
 import type { RoutingContext } from '../context.ts';
-import { capacityOf, countedTokens } from '../dispatch/capacity.ts';
+import { capacityOf, maskedCapacityOf } from '../dispatch/capacity.ts';
 import { type RouterPlace, registerRouter } from '../registry.ts';
 import type { Routing } from '../routing.ts';
 import { widen } from './gate-routing.ts';
@@ -41,16 +41,20 @@ class SwitchRouter extends TopKRouter {
     const routing = super.route(this.#jittered(tokens, context), context);
     const allowed = context.training ? capacityFactor : evaluationCapacityFactor;
     if (allowed === null) return routing;
-    const count = countedTokens(tokens.shape[0]!, context.tokenMask);
-    return { ...routing, capacity: capacityOf(allowed, this.topK, count, this.experts) };
+    const { topK, experts } = this;
+    const capacity = context.tokenMask
+      ? maskedCapacityOf(allowed, topK, context.tokenMask, experts)
+      : capacityOf(allowed, topK, tokens.shape[0]!, experts);
+    return { ...routing, capacity };
   }
 
   #jittered(tokens: Tensor, context: RoutingContext): Tensor {
     const { jitter } = this.#options;
     if (!context.training || jitter === 0) return tokens;
     const x = widen(tokens)(tokens);
+    const { dtype, device } = x;
     const seed = context.random('jitter');
-    return multiply(x, uniform(x.shape, { seed, low: 1 - jitter, high: 1 + jitter, dtype: x.dtype }));
+    return multiply(x, uniform(x.shape, { seed, low: 1 - jitter, high: 1 + jitter, dtype, device }));
   }
 }
 

@@ -4,17 +4,20 @@ import {
   add,
   cast,
   divide,
+  equal,
   greater,
+  greaterEqual,
   maximum,
   multiply,
   reciprocal,
+  scale,
   square,
 } from '../../tensor/elementwise.ts';
 import { type Gate, gate } from '../../tensor/gating.ts';
 import { linear } from '../../tensor/gemm.ts';
 import { noGrad, type Tensor, tensor, zeros } from '../../tensor/index.ts';
-import { sum } from '../../tensor/reduction.ts';
-import { cat, scatterAddRows, slice, split } from '../../tensor/shape.ts';
+import { max, sum } from '../../tensor/reduction.ts';
+import { cat, reshape, scatterAddRows, slice, split } from '../../tensor/shape.ts';
 import { coefficientSchema } from '../coefficient.ts';
 import type { RoutingLoss } from '../collection.ts';
 import type { RoutingContext } from '../context.ts';
@@ -117,15 +120,16 @@ class TernaryRouter extends ScoringRouter {
   #lost(choices: Tensor, signs: Tensor): Tensor {
     if (this.#place.compat !== 'libmoe' || this.#options.flavour === 'language') return signs;
     const [tokens = 0, k = 0] = choices.shape;
-    const ids = choices.toArray();
-    const kept = signs.toArray().map((sign, slot) => {
-      const base = ids[slot]! % this.#experts;
-      const end = (Math.floor(slot / k) + 1) * k;
-      for (let later = slot + 1; later < end; later += 1)
-        if (ids[later]! >= 0 && ids[later]! % this.#experts === base) return 0;
-      return sign;
+    const { dtype, device } = signs;
+    if (k === 1) return signs;
+    return noGrad(() => {
+      const bases = Array.from({ length: 2 * this.#experts + this.topK }, (_, i) => i % this.#experts);
+      const base = ofChoices(choices, bases, -1, dtype);
+      const alike = equal(reshape(base, [tokens, k, 1]), reshape(base, [tokens, 1, k]));
+      const later = Array.from({ length: k * k }, (_, i) => (i % k > Math.floor(i / k) ? 1 : 0));
+      const again = multiply(cast(alike, dtype), tensor(later, [1, k, k], { dtype, device }));
+      return multiply(signs, scale(max(again, 2), -1, 1));
     });
-    return tensor(kept, [tokens, k], { dtype: signs.dtype, device: signs.device });
   }
 
   #losses(pass: Pass, context: RoutingContext): RoutingLoss[] {
@@ -177,12 +181,12 @@ class TernaryRouter extends ScoringRouter {
       const [positive, negative] = split(cast(counts, tokens.dtype), [n, n, sums.shape[1]! - 2 * n], 1);
       const counted = add(positive!, negative!);
       const perSequence = maximum(sum(counted, 1, { keepDims: true }), 1);
-      const sequences = tokens.toArray().filter((t) => t > 0).length;
+      const sequences = maximum(sum(cast(greater(tokens, 0), tokens.dtype)), 1);
       const libmoe = this.#place.compat === 'libmoe';
       // LibMoE puts the choices of the whole batch into every sequence's row, and has no factor N.
       const from = libmoe ? sum(counted, 0, { keepDims: true }) : counted;
       const share = divide(from, multiply(perSequence, maximum(tokens, 1)));
-      const each = multiply(share, (libmoe ? 1 : n) / Math.max(1, sequences));
+      const each = multiply(share, divide(libmoe ? 1 : n, sequences));
       const none = zeros([sums.shape[0]!, this.topK], { dtype: each.dtype, device: each.device });
       return cat([each, each, none], 1);
     });
@@ -192,11 +196,21 @@ class TernaryRouter extends ScoringRouter {
 
 /** Rows [tokens, n] added up by sequence, [sequences, n]. */
 function sequenceSums(rows: Tensor, sequenceOffsets: Tensor): Tensor {
-  const starts = sequenceOffsets.toArray();
-  const index = new Int32Array(rows.shape[0]!);
-  for (let s = 0; s + 1 < starts.length; s += 1) index.fill(s, starts[s], starts[s + 1]);
-  const at = tensor(index, undefined, { device: rows.device });
-  return scatterAddRows([starts.length - 1, rows.shape[1]!], at, rows);
+  const [tokens = 0, width = 0] = rows.shape;
+  const sequences = sequenceOffsets.size - 1;
+  const index = noGrad(() => {
+    // A token is in the last sequence that begins at it or before.
+    const positions = tensor(
+      Float64Array.from({ length: tokens }, (_, t) => t),
+      [tokens, 1],
+      {
+        device: rows.device,
+      },
+    );
+    const starts = reshape(cast(slice(sequenceOffsets, 0, 0, sequences), 'f64'), [1, sequences]);
+    return cast(scale(sum(cast(greaterEqual(positions, starts), 'f64'), 1), 1, -1), 'i32');
+  });
+  return scatterAddRows([sequences, width], index, rows);
 }
 
 interface Pass {

@@ -1,0 +1,147 @@
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { fail } from '../native/index.ts';
+import { readJsonObject } from '../storage/json.ts';
+import { npmDataFile } from './npm-data.ts';
+
+/** Five artists' drawings of the same things, by the npm packages `@iconify-json/<artist>`. */
+export const emojiArtists = ['twemoji', 'noto', 'openmoji', 'fluent-emoji-flat', 'emojione'] as const;
+/** One of {@link emojiArtists}. */
+export type EmojiArtist = (typeof emojiArtists)[number];
+
+/** A thing that all artists have drawn. */
+export interface EmojiThing {
+  /** As a person would say it: `red apple`. */
+  name: string;
+  /** Names its files. */
+  slug: string;
+  /** One of Unicode's categories: `Food & Drink`. */
+  category: string;
+}
+
+interface Icon {
+  body: string;
+  left?: number;
+  top?: number;
+  width?: number;
+  height?: number;
+}
+
+interface IconSet extends Omit<Icon, 'body'> {
+  icons: Record<string, Icon>;
+  aliases?: Record<string, { parent: string }>;
+}
+
+const packageOf = (artist: EmojiArtist): string => `@iconify-json/${artist}`;
+const sets = new Map<EmojiArtist, IconSet>();
+
+function setOf(artist: EmojiArtist): IconSet {
+  const known = sets.get(artist);
+  if (known) return known;
+  const file = npmDataFile(packageOf(artist), 'icons.json');
+  const set = readJsonObject(file, 'ERR_LIBMOE_DATA') as unknown as IconSet;
+  sets.set(artist, set);
+  return set;
+}
+
+function iconOf(artist: EmojiArtist, slug: string): Icon | undefined {
+  const { icons, aliases = {}, left, top, width, height } = setOf(artist);
+  const icon = icons[slug] ?? icons[aliases[slug]?.parent ?? ''];
+  return icon && { left, top, width, height, ...icon };
+}
+
+const slugOf = (name: string): string =>
+  name
+    .toLowerCase()
+    .normalize('NFD')
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '');
+
+/**
+ * The things of the given categories that all artists have drawn under the same name, in Unicode's order (npm package `unicode-emoji-json`).
+ * @param categories default: all
+ * @throws ERR_LIBMOE_DATA naming the one `npm i` when a package is not installed
+ */
+export function emojiThings(categories?: readonly string[]): EmojiThing[] {
+  const all = readJsonObject(
+    npmDataFile('unicode-emoji-json', 'data-by-emoji.json'),
+    'ERR_LIBMOE_DATA',
+  ) as unknown as Record<string, { name: string; group: string }>;
+  const things = Object.values(all)
+    .map(({ name, group }) => ({ name, slug: slugOf(name), category: group }))
+    .filter(({ category }) => categories?.includes(category) ?? true)
+    .filter(({ slug }) => emojiArtists.every((artist) => iconOf(artist, slug) !== undefined));
+  if (things.length === 0)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `no emoji in the categories ${categories?.join(', ')}; there are ${[...new Set(Object.values(all).map(({ group }) => group))].join(', ')}`,
+    );
+  return things;
+}
+
+/** What the artists' packages are in which version: drawings change with it only. */
+export function emojiVersions(): Record<string, string> {
+  return Object.fromEntries(
+    [...emojiArtists.map(packageOf), 'unicode-emoji-json'].map((name) => [
+      name,
+      String(readJsonObject(npmDataFile(name, 'package.json')).version),
+    ]),
+  );
+}
+
+/** Where {@link drawEmoji} puts a drawing, relative to its folder. */
+export const emojiFile = (artist: EmojiArtist, { slug }: Pick<EmojiThing, 'slug'>): string =>
+  join(artist, `${slug}.png`);
+
+/**
+ * Draws things as PNG files of `side` × `side` pixels on white, one folder per artist; what is there already stays.
+ * @param onProgress hears how many of the drawings are there
+ * @throws ERR_LIBMOE_STOPPED when the signal is aborted; what is drawn is kept
+ */
+export async function drawEmoji(
+  things: readonly EmojiThing[],
+  folder: string,
+  {
+    side,
+    artists = emojiArtists,
+    signal,
+    onProgress,
+  }: {
+    side: number;
+    artists?: readonly EmojiArtist[];
+    signal?: AbortSignal | undefined;
+    onProgress?: (done: number, all: number) => void;
+  },
+): Promise<void> {
+  const all = artists.flatMap((artist) => things.map((thing) => ({ artist, thing })));
+  for (const artist of artists) mkdirSync(join(folder, artist), { recursive: true });
+  const together = 16;
+  for (let at = 0; at < all.length; at += together) {
+    if (signal?.aborted) fail('ERR_LIBMOE_STOPPED', 'stopped while drawing emoji; the same call goes on');
+    await Promise.all(
+      all
+        .slice(at, at + together)
+        .map(({ artist, thing }) => drawOne(artist, thing, join(folder, emojiFile(artist, thing)), side)),
+    );
+    onProgress?.(Math.min(at + together, all.length), all.length);
+  }
+}
+
+async function drawOne(
+  artist: EmojiArtist,
+  { slug, name }: EmojiThing,
+  file: string,
+  side: number,
+): Promise<void> {
+  if (existsSync(file)) return;
+  const icon =
+    iconOf(artist, slug) ?? fail('ERR_LIBMOE_ARGUMENT', `${artist} has not drawn "${name}" (${slug})`);
+  const { left = 0, top = 0, width = 16, height = 16, body } = icon;
+  const svg =
+    `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="${left} ${top} ${width} ${height}" ` +
+    `width="${side}" height="${side}">${body.replaceAll('currentColor', '#000')}</svg>`;
+  const part = `${file}.part`;
+  await sharp(Buffer.from(svg)).flatten({ background: '#ffffff' }).png().toFile(part);
+  renameSync(part, file);
+}

@@ -1,0 +1,152 @@
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { Piscina } from 'piscina';
+import { fail } from '../../native/index.ts';
+import { restoreCode, workerEntry } from '../worker-threads.ts';
+import { type ImageDecodeOptions, loadSharp } from './decode.ts';
+import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts';
+import { type ImageProcessorOptions, type ProcessedImage, processorOf } from './processor.ts';
+import { imageProcessorSettings } from './processor-config.ts';
+
+/** An image, or why there is none. */
+export type PooledImage = ProcessedImage | ImageFailure;
+
+/** Options of {@link ImagePool}. */
+export interface ImagePoolOptions extends ImageProcessorOptions {
+  /** preprocessor_config.json: its path or content. */
+  processor: unknown;
+  /** Where relative paths begin; default the working directory. */
+  folder?: string;
+  /** Threads; 0 works in the calling one. Default: one less than there are processors, at least 1, at most 16. */
+  workers?: number;
+  /** Images of {@link ImagePool.stream} that are being made or wait to be taken. Default 4 for each worker. */
+  prefetch?: number;
+  /** Limits and orientation. */
+  decode?: ImageDecodeOptions;
+}
+
+/** How many images a pool has been asked for. */
+export interface ImageCounts {
+  loaded: number;
+  missing: number;
+  broken: number;
+}
+
+/**
+ * Decodes and processes images in worker threads. Results come in the order asked for; a missing or damaged file is a value and a count, no
+ * exception. Sharp decodes on Node's own pool of threads, 4 unless the environment variable UV_THREADPOOL_SIZE says more: set it to the number
+ * of workers where that is larger. {@link ImagePool.close} it after use.
+ */
+export class ImagePool {
+  readonly counts: ImageCounts = { loaded: 0, missing: 0, broken: 0 };
+  /** Width and height of what comes out, in pixels. */
+  readonly side: number;
+  /** Black after normalisation, by channel. */
+  readonly black: readonly [number, number, number];
+  private readonly work: ImageWork;
+  private readonly folder: string;
+  private readonly workers: number;
+  private readonly prefetch: number;
+  private readonly running = new Set<Promise<PooledImage>>();
+  private threads: Promise<Piscina> | undefined;
+  private closed = false;
+
+  /** Throws ERR_LIBMOE_CONFIG, ERR_LIBMOE_ARGUMENT. Threads start with the first image. */
+  constructor(options: ImagePoolOptions) {
+    const { processor, folder = '.', mode, gridPinpoints, decode = {} } = options;
+    this.workers = options.workers ?? Math.min(16, Math.max(1, availableParallelism() - 1));
+    this.prefetch = options.prefetch ?? 4 * Math.max(1, this.workers);
+    for (const [name, value, least] of [
+      ['workers', this.workers, 0],
+      ['prefetch', this.prefetch, 1],
+    ] as const)
+      if (!Number.isInteger(value) || value < least)
+        fail(
+          'ERR_LIBMOE_ARGUMENT',
+          `ImagePool expects ${name} to be a whole number from ${least} on, got ${value}`,
+        );
+    this.folder = folder;
+    this.work = {
+      settings: imageProcessorSettings(processor),
+      processing: { ...(mode && { mode }), ...(gridPinpoints && { gridPinpoints }) },
+      decoding: decode,
+    };
+    const { side, black } = processorOf(this.work.settings, this.work.processing);
+    this.side = side;
+    this.black = black;
+  }
+
+  /** All of them, in the order of `paths`. Rejects only for what is no image's fault (ERR_LIBMOE_STATE after `close`). */
+  async load(paths: readonly string[]): Promise<PooledImage[]> {
+    const list: PooledImage[] = new Array(paths.length);
+    let at = 0;
+    const line = async (): Promise<void> => {
+      for (let i = at++; i < paths.length; i = at++) list[i] = await this.one(paths[i]!);
+    };
+    // Two for each worker: while one is being decoded, another is resized.
+    await Promise.all(Array.from({ length: Math.min(paths.length, 2 * Math.max(1, this.workers)) }, line));
+    return list;
+  }
+
+  /** One after the other in order, at most `prefetch` of them ahead of the consumer. */
+  async *stream(paths: Iterable<string> | AsyncIterable<string>): AsyncGenerator<PooledImage> {
+    const ahead: Promise<PooledImage>[] = [];
+    try {
+      for await (const file of paths) {
+        const next = this.one(file);
+        next.catch(() => {}); // it is awaited in its turn, or not at all when the consumer leaves
+        ahead.push(next);
+        if (ahead.length >= this.prefetch) yield await ahead.shift()!;
+      }
+      while (ahead.length > 0) yield await ahead.shift()!;
+    } finally {
+      await Promise.allSettled(ahead);
+    }
+  }
+
+  /** Waits for what is being made and ends the threads. Nothing can be loaded afterwards. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await Promise.allSettled(this.running);
+    const threads = this.threads;
+    this.threads = undefined;
+    await (await threads)?.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  private async one(file: string): Promise<PooledImage> {
+    if (this.closed)
+      fail('ERR_LIBMOE_STATE', 'this ImagePool has been closed; make another one to load more images');
+    const made = this.make(path.resolve(this.folder, file));
+    this.running.add(made);
+    try {
+      const image = await made;
+      this.counts['pixels' in image ? 'loaded' : image.reason] += 1;
+      return image;
+    } finally {
+      this.running.delete(made);
+    }
+  }
+
+  private async make(file: string): Promise<PooledImage> {
+    if (this.workers === 0) return loadImage(file, this.work);
+    this.threads ??= this.start();
+    const threads = await this.threads;
+    return threads.run({ path: file, work: this.work }).catch(restoreCode);
+  }
+
+  private async start(): Promise<Piscina> {
+    await loadSharp();
+    return new Piscina({
+      ...workerEntry('./image-worker', import.meta.url),
+      name: 'loadImageInThread',
+      minThreads: 1,
+      maxThreads: this.workers,
+      concurrentTasksPerWorker: 2,
+      idleTimeout: 30_000,
+    });
+  }
+}

@@ -1,0 +1,58 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { isAbsolute, join, resolve } from 'node:path';
+import { fail } from '../native/index.ts';
+import type { RequestImage } from './model.ts';
+import type { Task } from './task.ts';
+
+/** Finds the images that documents name, and what is in them. One file is read once, however many documents show it. */
+export class RequestImages {
+  private readonly known = new Map<string, RequestImage>();
+
+  /** @param dataFolder looked into before the task's own folder */
+  constructor(private readonly dataFolder?: string) {}
+
+  /** @throws ERR_LIBMOE_DATA for a file that is not there */
+  async of(task: Task, names: readonly string[]): Promise<RequestImage[]> {
+    const images: RequestImage[] = [];
+    for (const name of names) images.push(await this.one(task, name));
+    return images;
+  }
+
+  private async one(task: Task, name: string): Promise<RequestImage> {
+    const places = isAbsolute(name)
+      ? [name]
+      : [this.dataFolder, task.folder ?? '.']
+          .filter((folder) => folder !== undefined)
+          .map((folder) => resolve(folder, join(task.image_folder ?? '', name)));
+    for (const file of places) {
+      const known = this.known.get(file);
+      if (known) return known;
+      if (!existsSync(file)) continue;
+      const image = {
+        file,
+        sha256: createHash('sha256')
+          .update(await readFile(file))
+          .digest('hex'),
+      };
+      this.known.set(file, image);
+      return image;
+    }
+    return fail('ERR_LIBMOE_DATA', `there is no image ${name}: looked for ${places.join(', ')}`);
+  }
+}
+
+/**
+ * A prompt in which every image has its placeholder: where it names none, they go in front, a line each.
+ * @throws ERR_LIBMOE_DATA when it names another number of images than there are
+ */
+export function withPlaceholders(prompt: string, images: number, placeholder: string): string {
+  const named = prompt.split(placeholder).length - 1;
+  if (named === images) return prompt;
+  if (named === 0) return `${placeholder}\n`.repeat(images) + prompt;
+  return fail(
+    'ERR_LIBMOE_DATA',
+    `the prompt has ${named} ${placeholder}, the document ${images} image${images === 1 ? '' : 's'}`,
+  );
+}

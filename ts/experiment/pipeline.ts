@@ -1,0 +1,112 @@
+import path from 'node:path';
+import { z } from 'zod';
+import { fail } from '../native/index.ts';
+import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import { merged } from './overrides.ts';
+import { readRecipe, readYaml } from './recipe.ts';
+import { folderName } from './recipe-parts.ts';
+import { type RunOptions, type RunResult, runRecipe } from './run.ts';
+import { madeFolder } from './standing.ts';
+
+const tree = z.record(z.string(), z.unknown());
+
+/** Stages of training, each of which starts from what the one before it left. */
+export const pipelineSchema = z.strictObject({
+  kind: z.literal('pipeline'),
+  name: folderName,
+  stages: z
+    .array(
+      z.strictObject({
+        /** Names the stage's run folder in that of the pipeline. */
+        name: folderName,
+        /** A recipe file, relative to the pipeline's own. */
+        recipe: z.string(),
+        /** Laid over the recipe. */
+        set: tree.default({}),
+      }),
+    )
+    .min(1)
+    .refine(
+      (all) => new Set(all.map(({ name }) => name)).size === all.length,
+      'stages need names of their own',
+    ),
+});
+/** A pipeline with every default written out. */
+export type Pipeline = z.output<typeof pipelineSchema>;
+
+/** Where and how {@link runPipeline} works. */
+export interface PipelineOptions extends Omit<RunOptions, 'onStep'> {
+  /** Lay the `smoke` block of every recipe over it: the same at toy size. */
+  smoke?: boolean;
+}
+
+/** What {@link runPipeline} did. */
+export interface PipelineResult {
+  name: string;
+  out: string;
+  /** Of the stages that were carried out, in order. */
+  stages: (RunResult & { stage: string })[];
+  /** All stages done; false when it was stopped before. */
+  completed: boolean;
+}
+
+/** Whether a file describes a pipeline, not a recipe. @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE */
+export const isPipeline = (file: string): boolean => readYaml(file).kind === 'pipeline';
+
+/** Reads and checks a pipeline. @throws ERR_LIBMOE_FILE, ERR_LIBMOE_RECIPE */
+export function loadPipeline(file: string): Pipeline {
+  const given = readYaml(file, 'pipeline');
+  const parsed = pipelineSchema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  return fail('ERR_LIBMOE_RECIPE', `${file}: ${explainIssues(pipelineSchema, parsed.error.issues, given)}`);
+}
+
+/**
+ * Carries out the stages of a pipeline one after the other, each in a folder of its own in `out`. A stage after the first starts from the last
+ * checkpoint of the one before it, whatever `start.checkpoint` its recipe names. Stopped and called again with `resume` it goes on where it was:
+ * a stage that is done takes no step again.
+ * @param changes by the name of the stage, laid over its recipe: `{ instruct: { training: { steps: 20 } } }`
+ * @throws ERR_LIBMOE_RECIPE, and what runRecipe throws
+ */
+export async function runPipeline(
+  file: string,
+  changes: Record<string, unknown> = {},
+  options: PipelineOptions = {},
+): Promise<PipelineResult> {
+  const { name, stages } = loadPipeline(file);
+  const { smoke: toy = false, out: given, log = () => {}, ...rest } = options;
+  const names = stages.map((stage) => stage.name);
+  for (const key of Object.keys(changes)) {
+    if (names.includes(key) && tree.safeParse(changes[key]).success) continue;
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `a pipeline takes changes by stage, such as --set ${names.at(-1)}.training.steps=100: "${key}" is none of ${names.join(', ')}` +
+        (nearestKey(key, names) ? `; did you mean "${nearestKey(key, names)}"?` : ''),
+    );
+  }
+  const out = madeFolder(given ?? path.join('runs', name));
+  const done: PipelineResult['stages'] = [];
+  for (const [i, stage] of stages.entries()) {
+    const { smoke, ...recipe } = merged(
+      readRecipe(path.resolve(path.dirname(file), stage.recipe)),
+      stage.set,
+    );
+    const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
+    const before = done.at(-1)?.checkpoint;
+    const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
+    const whole = merged(started, (changes[stage.name] as Record<string, unknown> | undefined) ?? {});
+    log(`── stage ${i + 1} of ${stages.length}: ${stage.name}`);
+    const result = await runRecipe(
+      { ...whole, name: `${name}-${stage.name}` } as never,
+      {},
+      {
+        ...rest,
+        log,
+        out: path.join(out, stage.name),
+      },
+    );
+    done.push({ ...result, stage: stage.name });
+    if (!result.training.completed) return { name, out, stages: done, completed: false };
+  }
+  return { name, out, stages: done, completed: true };
+}

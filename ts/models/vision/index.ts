@@ -1,0 +1,26 @@
+export {
+  loadVisionTower,
+  readVisionTowerConfig,
+  saveVisionTower,
+  type TowerChanges,
+} from './checkpoint.ts';
+export {
+  depthOf,
+  resolveVisionTowerConfig,
+  tokensPerImageOf,
+  type VisionTowerConfig,
+  type VisionTowerOptions,
+  visionMoeLayersOf,
+  visionTowerConfigSchema,
+} from './config.ts';
+export { imageTextLogits, sigmoidContrastiveLoss } from './contrastive.ts';
+export {
+  readTowerTensors,
+  towerFileTensors,
+  towerLayout,
+  towerPrefixIn,
+  towerTensors,
+} from './file-tensors.ts';
+export { visionConfigOf, visionJson } from './hugging-face.ts';
+export { type TowerParameterReport, towerParameterReport } from './parameters.ts';
+export { type ImagesOptions, newVisionTower, VisionTower } from './tower.ts';
