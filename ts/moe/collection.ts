@@ -31,6 +31,8 @@ export interface Statistics {
   add?: ((a: Tensor, b: Tensor) => Tensor) | undefined;
   /** Add up over all ranks too: the loss is one of the global batch. Every rank must have parts of the same shapes. */
   global?: boolean | undefined;
+  /** The loss is this layer's part of a mean over layers already. */
+  overLayers?: boolean | undefined;
   /** For a loss that is not global, from the sums of `parts`: of how many tokens, sequences, … it is the mean; a scalar. */
   units?: ((sums: readonly Tensor[]) => Tensor) | undefined;
 }
@@ -180,8 +182,9 @@ export class Collection {
     for (const loss of own) {
       const times = calls.get(`${loss.name} ${loss.layer}`)!;
       const parts = layers.get(loss.name)!.size;
-      if ('finish' in loss) loss.coefficient = dividedBy(loss.coefficient, parts);
-      else if (loss.coefficientTensor) loss.coefficientTensor = dividedBy(loss.coefficientTensor, parts);
+      if ('finish' in loss) {
+        if (!loss.overLayers) loss.coefficient = dividedBy(loss.coefficient, parts);
+      } else if (loss.coefficientTensor) loss.coefficientTensor = dividedBy(loss.coefficientTensor, parts);
       else loss.coefficient /= parts;
       if (times === 1) continue;
       if ('finish' in loss) {

@@ -60,8 +60,7 @@ export function schedule(options: ScheduleOptions, steps: number): Schedule {
   const { warmupRatio, ...given } = parsed.data;
   if (warmupRatio !== undefined && given.warmupSteps > 0)
     fail('ERR_LIBMOE_CONFIG', 'schedule: warmupSteps and warmupRatio say the same thing: set one of them');
-  const data =
-    warmupRatio === undefined ? given : { ...given, warmupSteps: Math.ceil(warmupRatio * steps) };
+  const data = warmupRatio === undefined ? given : { ...given, warmupSteps: Math.ceil(warmupRatio * steps) };
   const { learningRate: peak, warmupSteps: warmup } = data;
   const after = decay(data, steps);
   return (step) => {
