@@ -26,7 +26,7 @@ const characters = conversations
   .reduce((sum, { text }) => sum + text.length, 0);
 
 const { json, config } = await trainTokenizer([words.join(' ').repeat(4)], {
-  vocabularySize: 360,
+  vocabularySize: 330,
   byteFallback: true,
   specialTokens: specials,
 });

@@ -75,7 +75,7 @@ async function shown(
   const context = whole('--context', o.context);
   const settings = {
     tokensPerImage: whole('--tokens-per-image', o.tokensPerImage),
-    imageTokenId: 0,
+    imageTokenId: -1,
     compat: data.compat,
   };
   const maker = new SampleMaker({ tokenizer, template, context, ...settings });

@@ -3,7 +3,7 @@ import type { TokenBatch } from './batch.ts';
 /**
  * A packed batch some of whose tokens are images. Placeholders are already expanded: an image (or tile of one) owns `tokensPerImage` rows of
  * `ids`, all the id of the image token. Their targets are −1, but for the last row of an image that a learned token follows: that one
- * predicts it, as all other tokens do.
+ * predicts it, like every other token.
  */
 export interface VisionLanguageBatch extends TokenBatch {
   /** Absent: text alone. In the order of their rows in `ids`. */

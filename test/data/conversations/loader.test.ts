@@ -232,6 +232,10 @@ describe('VisionLanguageLoader', () => {
     expect(() => loaderOf(data, { rank: 2, world: 2 })).toThrow(/rank must lie in 0…1/);
     expect(() => loaderOf(data, { world: 8 })).toThrow(/each of 8 ranks/);
     expect(() => loaderOf(data, { order: 'length', batching: { tokens: 240 } })).toThrow(/groups batches of/);
+    const own = { imageTokenId: tokenizer.tokenToId('<|user|>')!, onBad: 'stop' } as const;
+    await expect(loaderOf(data, own).next()).rejects.toThrow(
+      /record \d+: the text gives token \d+, which stands for rows of images/,
+    );
     expect(() => loaderOf(data, { groups: 3 })).toThrow(/multiple of the 3 groups/);
     const state = loaderOf(data).state();
     expect(() => loaderOf(data, { seed: 6 }).restore(state)).toThrow(/ERR_LIBMOE_STATE.*seed must be those/);

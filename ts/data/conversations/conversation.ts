@@ -9,7 +9,7 @@ export type ConversationCompat = 'fixed' | 'libmoe';
 /** One turn. */
 export interface Turn {
   role: 'system' | 'user' | 'assistant';
-  /** With {@link imageMark} where an image stands. */
+  /** With `<image>` where an image stands. */
   text: string;
 }
 

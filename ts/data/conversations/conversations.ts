@@ -22,7 +22,7 @@ export interface Conversations {
   read(index: number): Promise<Conversation>;
   /** File and record number, for messages. */
   nameOf(index: number): string;
-  /** Lets go of the files. */
+  /** Closes the files; they are opened again when something is read. */
   close(): Promise<void>;
 }
 

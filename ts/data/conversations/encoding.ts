@@ -7,7 +7,7 @@ export const imageSlot = -1;
 
 /** A conversation as ids, images not yet expanded. */
 export interface EncodedText {
-  /** −1 (`imageSlot`) for an image. */
+  /** −1 for an image. */
   ids: number[];
   /** Whether each is to be predicted. */
   learned: boolean[];

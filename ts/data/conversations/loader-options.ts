@@ -20,7 +20,10 @@ export interface VisionLanguageLoaderOptions {
   context: number;
   /** Rows that an image, or a tile of one, takes. */
   tokensPerImage: number;
-  /** The id that stands in these rows; any of the vocabulary, since the model puts image features there. */
+  /**
+   * The id that stands in these rows: one of the model's vocabulary, which may be larger than the tokenizer's, that text does not give. Records
+   * whose text does give it are bad.
+   */
   imageTokenId: number;
   /** What makes a batch, over all ranks. */
   batching: Batching;
@@ -86,7 +89,7 @@ export function checkedLoaderOptions(
   const parsed = schema.safeParse(plain);
   const refuse = (why: string): never => fail('ERR_LIBMOE_ARGUMENT', `VisionLanguageLoader: ${why}`);
   if (!parsed.success) return refuse(explainIssues(schema, parsed.error.issues, plain));
-  const { rank, world, batching, order, groups, context, imageTokenId } = parsed.data;
+  const { rank, world, batching, order, groups, context } = parsed.data;
   if (rank >= world) refuse(`rank must lie in 0…${world - 1}, got ${rank}`);
   const size =
     'samples' in batching
@@ -100,8 +103,6 @@ export function checkedLoaderOptions(
     );
   if ((order === 'length' || order === 'modality') && !('samples' in batching))
     refuse(`the order ${order} groups batches of { samples }, got ${JSON.stringify(batching)}`);
-  if (imageTokenId >= tokenizer.vocabularySize)
-    refuse(`imageTokenId must lie in 0…${tokenizer.vocabularySize - 1}, got ${imageTokenId}`);
   if ('samples' in batching && batching.samples % groups !== 0)
     refuse(`batching.samples must be a multiple of the ${groups} groups, got ${batching.samples}`);
   if (data.compat === 'libmoe' && template.rounds === undefined && template.name !== 'plain')

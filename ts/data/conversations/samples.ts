@@ -12,7 +12,7 @@ export interface SampleOptions {
   context: number;
   /** Rows that an image, or a tile of one, takes. */
   tokensPerImage: number;
-  /** The id that stands in these rows. */
+  /** The id that stands in these rows: one of the model's vocabulary that text does not give. */
   imageTokenId: number;
   compat: ConversationCompat;
 }
@@ -58,15 +58,19 @@ export class SampleMaker {
 
   /** The ids of a conversation, or why it cannot be learned from. */
   encode(conversation: Conversation): EncodedSample | string {
-    const { template, tokenizer, context, compat } = this.options;
+    const { template, tokenizer, context, compat, imageTokenId } = this.options;
     const segments = template.render(conversation);
     if (typeof segments === 'string') return segments;
     const { images, unplaced } = conversation;
     const all = { images: [...images, ...unplaced], placed: images.length };
-    if (compat === 'fixed')
-      return { ...this.encoder.encode(segments, { addBos: !template.writesBos }), ...all, ignored: false };
     const prompt = segments.map(({ text }) => text).join('');
-    return { ...libmoeLabels(prompt, tokenizer, context, template.rounds), ...all };
+    const encoded =
+      compat === 'fixed'
+        ? { ...this.encoder.encode(segments, { addBos: !template.writesBos }), ignored: false }
+        : libmoeLabels(prompt, tokenizer, context, template.rounds);
+    if (imageTokenId !== imageSlot && encoded.ids.includes(imageTokenId))
+      return `the text gives token ${imageTokenId}, which stands for rows of images`;
+    return { ...encoded, ...all };
   }
 
   /** Tokens of a sample whose images have these numbers of tiles. */

@@ -1,11 +1,8 @@
-/** What was left out or changed on the way to batches. */
-export const tallyKinds = ['samples', 'skipped', 'missingImages', 'cut', 'ignored', 'filledIn'] as const;
-
 /**
  * Counts of this rank since the loader was made: samples given; left out, because they cannot be learned from or (option) an image is missing;
  * images missing or broken; samples cut at the context; ignored by LibMoE's label masking; drawn to fill a share that would have been empty.
  */
-export type Tally = Record<(typeof tallyKinds)[number], number>;
+export type Tally = Record<'samples' | 'skipped' | 'missingImages' | 'cut' | 'ignored' | 'filledIn', number>;
 
 /** Counts, with the first few of each kind in words. */
 export class TallySheet {
@@ -25,7 +22,7 @@ export class TallySheet {
         this.messages.push({ kind, text });
         told.push(text);
       }
-    for (const kind of tallyKinds) this.counts[kind] += other.counts[kind];
+    for (const kind of Object.keys(this.counts) as (keyof Tally)[]) this.counts[kind] += other.counts[kind];
     return told;
   }
 }

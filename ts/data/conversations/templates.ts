@@ -3,7 +3,7 @@ import { type Conversation, imageMark } from './conversation.ts';
 
 /** A stretch of the text that a model reads. */
 export interface Segment {
-  /** With {@link imageMark} where an image stands. */
+  /** With `<image>` where an image stands. */
   text: string;
   /** Whether the model is to predict it: an answer and what ends it. */
   learned: boolean;
@@ -16,7 +16,7 @@ export interface ConversationTemplate {
   readonly writesBos: boolean;
   /** The text of a conversation, or the reason why this template cannot write it. */
   render(conversation: Conversation): Segment[] | string;
-  /** What the label masking of `compat: 'libmoe'` must know to find the answers as the original does; absent where it has no such template. */
+  /** What must be known to find the answers as the original does; absent where that is not known. */
   readonly rounds?: RoundMarks;
 }
 
@@ -36,7 +36,7 @@ export interface RoundMarks {
 
 /** Names of the built-in templates. */
 export const templateNames = ['phi35', 'phi3', 'chatml', 'vicuna', 'llama-2', 'mistral', 'plain'] as const;
-/** One of {@link templateNames}, which are built in. */
+/** Name of a built-in template. */
 export type TemplateName = (typeof templateNames)[number];
 
 const aliases: Record<string, TemplateName> = { smollm: 'chatml', v1: 'vicuna', llama_2: 'llama-2' };
