@@ -37,4 +37,5 @@ export {
   projectorSchema,
   resolveProjectorConfig,
 } from './projector-config.ts';
+export { type RawImages, rawForwardWithImages } from './raw-forward.ts';
 export type { ImageTower } from './tower.ts';
