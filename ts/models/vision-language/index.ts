@@ -16,6 +16,7 @@ export {
   visionLanguageConfigSchema,
 } from './config.ts';
 export { generateWithImages, type ImagePrompt } from './generate.ts';
+export { lostInLlava } from './hugging-face.ts';
 export {
   type BatchImages,
   type ExpandedPlaceholders,
