@@ -70,7 +70,7 @@ export function llavaLayout(
   };
 }
 
-/** Under our own names: any model. */
+/** Under our own names, which every model has. */
 export const ownLayout: FileLayout = {
   fileTensors: (name, shape) => [{ name, shape }],
   ignorable: () => false,
