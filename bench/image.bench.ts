@@ -1,5 +1,7 @@
 import { interpolate, unfold } from '../ts/tensor/image.ts';
+import { type PixelFilter, resizePixels } from '../ts/tensor/resize-pixels.ts';
 import type { BenchCase } from './case.ts';
+import { mixed } from './inputs.ts';
 import { bytesOf, opCase } from './op-case.ts';
 
 const dtypes = ['f32', 'bf16'] as const;
@@ -11,7 +13,27 @@ const resizes = [
   { mode: 'area', shape: [2, 256, 48, 48], side: 16 },
 ] as const;
 
-export const cases: BenchCase[] = dtypes.flatMap((dtype) =>
+/** A photograph to what a tower sees, against Pillow; both on one thread. */
+function pixelCase(filter: PixelFilter): BenchCase {
+  const [width, height, side, seed] = [640, 480, 224, 1];
+  return {
+    name: `image/resize-pixels-${width}x${height}-to-${side}/u8/${filter}`,
+    flops: 0,
+    bytes: 3 * (width * height + side * side),
+    tolerance: 0,
+    setup() {
+      const pixels = Uint8Array.from({ length: 3 * width * height }, (_, i) => mixed(i, seed) & 255);
+      const run = () => resizePixels(pixels, { width, height }, { width: side, height: side, filter });
+      return { run, results: () => ({ pixels: [...run().subarray(0, 4096)] }), dispose: () => {} };
+    },
+    peer: {
+      script: 'pixels.py',
+      request: { what: 'resize', shape: [height, width, 3], seed, to: [side, side], filter },
+    },
+  };
+}
+
+const planes: BenchCase[] = dtypes.flatMap((dtype) =>
   passes.flatMap((pass) => [
     ...resizes.map(({ mode, shape, side }) => {
       const [n, c, h] = shape;
@@ -39,3 +61,5 @@ export const cases: BenchCase[] = dtypes.flatMap((dtype) =>
     }),
   ]),
 );
+
+export const cases: BenchCase[] = [...planes, pixelCase('bicubic'), pixelCase('bilinear')];

@@ -26,13 +26,15 @@ export class Peer {
   readonly #reader: Interface;
 
   constructor(python: string, script: string, mode: string, threads: number, device = 'cpu') {
+    // What chooses our kernels must not reach PyTorch: cuBLAS has no PTX to be forced to.
+    const { CUDA_FORCE_PTX_JIT: _, ...env } = process.env;
     this.#child = spawn(
       python,
       [
         path.join(import.meta.dirname, 'peers', script),
         ...['--mode', mode, '--threads', String(threads), '--device', device],
       ],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
+      { stdio: ['pipe', 'pipe', 'inherit'], env },
     );
     this.#child.on('error', () => {}); // the missing answer reports it
     this.#reader = createInterface({ input: this.#child.stdout! });

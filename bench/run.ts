@@ -5,7 +5,6 @@ import { cpus, totalmem } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { launchEnvironment } from '../ts/distributed/index.ts';
-import { deviceOfRank } from '../ts/experiment/ranks.ts';
 import { fail, native } from '../ts/native/index.ts';
 import type { DeviceName } from '../ts/tensor/index.ts';
 import type { BenchCase } from './case.ts';
@@ -89,7 +88,7 @@ function save(file: BenchFile, { json }: BenchOptions): void {
 async function betweenRanks(options: BenchOptions): Promise<BenchFile> {
   const { filters, rounds, log, device = 'cpu' } = options;
   // Of a command line that all ranks were given: each takes the GPU of its own number.
-  const own = deviceOfRank(device);
+  const own: DeviceName = device === 'cpu' ? 'cpu' : `cuda:${launchEnvironment().localRank}`;
   const facts = useDevice(own);
   const { rank, results } = await benchRanks({ filters, rounds, device: own, log });
   const file: BenchFile = {

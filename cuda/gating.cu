@@ -37,13 +37,20 @@ template <class A> struct Gate {
   int32_t* experts = nullptr;
   A *weights = nullptr, *lse = nullptr, *probabilities = nullptr, *entropy = nullptr;
   A *partial = nullptr, *memory = nullptr;  // [pieces, n + kGatingSummary]
+  bool narrow = false;                      // shared memory does not hold what grows with n: counts grow where they end, worth is in memory
+  SortKey<A>* worth = nullptr;              // [blocks, rows, groups], narrow
   int32_t* partial_counts = nullptr;        // [pieces, 2 n]
   FaultSlot bad_row{}, bad_bias{}, bad_expert{}, bad_offsets{};
 };
 
-// Shared memory of a block: sums [warps, n] (N > 0), summaries [warps, kGatingSummary], worth of the groups [rows, groups], counts and first counts [2 n].
-template <class A, int W, int N> size_t shared_bytes(int64_t n, int64_t groups) {
-  return sizeof(A) * size_t((N > 0 ? kRowWarps * n : 0) + kRowWarps * kGatingSummary) + sizeof(SortKey<A>) * size_t(groups > 1 ? kRowThreads / W * groups : 0) + 4 * size_t(2 * n);
+// Keys of the groups' worth that a block has.
+template <int W> constexpr int64_t worth_of_block(int64_t groups) { return groups > 1 ? kRowThreads / W * groups : 0; }
+
+// Shared memory of a block: summaries [warps, kGatingSummary], sums [warps, n] (N > 0), worth of the groups [rows, groups], counts and first counts [2 n]. Without what
+// grows with n beyond every limit (narrow): the summaries alone; rows of that length have N = 0.
+template <class A, int W, int N> size_t shared_bytes(int64_t n, int64_t groups, bool narrow) {
+  const size_t summaries = sizeof(A) * size_t(kRowWarps * kGatingSummary);
+  return summaries + (narrow ? 0 : sizeof(A) * size_t(N > 0 ? kRowWarps * n : 0) + sizeof(SortKey<A>) * size_t(worth_of_block<W>(groups)) + 4 * size_t(2 * n));
 }
 
 // Takes every expert outside the best groups out of the candidates. worth: memory for the groups of this row.
@@ -270,10 +277,10 @@ __device__ void gate_row(const Gate<A>& g, const A* row, int64_t t, bool exists,
 template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, N <= 9 ? 2 : 1) forward_kernel(Gate<A> g) {
   constexpr int kRows = kRowThreads / W;
   const int n = g.n, lane = lane_of_row<W>(), warp = int(threadIdx.x >> 5), row_of = row_of_block<W>();
-  auto* worth = dynamic_shared<SortKey<A>>();
-  A* warp_sums = reinterpret_cast<A*>(worth + (g.groups > 1 ? kRows * g.groups : 0));
-  A* summaries = warp_sums + (N > 0 ? kRowWarps * n : 0);
-  auto* counts = reinterpret_cast<int32_t*>(summaries + kRowWarps * kGatingSummary);
+  A *summaries = dynamic_shared<A>(), *warp_sums = summaries + kRowWarps * kGatingSummary;
+  auto* worth = reinterpret_cast<SortKey<A>*>(warp_sums + (N > 0 ? kRowWarps * n : 0));
+  int32_t* counts = reinterpret_cast<int32_t*>(worth + worth_of_block<W>(g.groups));
+  if (g.narrow) worth = g.worth + blockIdx.x * worth_of_block<W>(g.groups);
   LaneArray<A, W, N> x = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 0), p = RowMemory<A, W, N>::template array<A>(g.memory, n, kArrays, 1);
   Picker<A, W, N> picker;
   picker.keys = RowMemory<A, W, N>::template array<SortKey<A>>(g.memory, n, kArrays, 2);
@@ -291,6 +298,8 @@ template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, 
   for (int64_t number = blockIdx.x; number < g.pieces.bound(); number += gridDim.x) {
     const TokenPiece piece = g.pieces[number];
     if (piece.begin >= piece.end) continue;
+    int32_t* const piece_counts = g.partial_counts + number * 2 * n;
+    if (g.narrow) counts = piece_counts;
     __syncthreads();
     for (int i = int(threadIdx.x); i < 2 * n; i += kRowThreads) counts[i] = 0;
     __syncthreads();
@@ -330,7 +339,8 @@ template <class A, int W, int N> __global__ void __launch_bounds__(kRowThreads, 
       }
     }
     if (threadIdx.x < kGatingSummary) to[n + threadIdx.x] = total(summaries + threadIdx.x, kGatingSummary);
-    for (int i = int(threadIdx.x); i < 2 * n; i += kRowThreads) g.partial_counts[number * 2 * n + i] = counts[i];
+    if (!g.narrow)
+      for (int i = int(threadIdx.x); i < 2 * n; i += kRowThreads) piece_counts[i] = counts[i];
   }
 }
 
@@ -387,7 +397,10 @@ template <class A> void forward_typed(const GatingInputs& in, const GatingOption
     const unsigned blocks = grid_for(state, bound, 1, N > 0 ? 16 : 2);
     const Scratch memory(state, RowMemory<A, W, N>::bytes(blocks, n, kArrays));
     g.memory = memory.as<A>();
-    launch(state, forward_kernel<A, W, N>, blocks, kRowThreads, shared_bytes<A, W, N>(n, o.groups), g);
+    g.narrow = shared_bytes<A, W, N>(n, o.groups, false) > state.shared_bytes;
+    const Scratch worth(state, g.narrow ? blocks * size_t(worth_of_block<W>(o.groups)) * sizeof(SortKey<A>) : 0);
+    g.worth = worth.as<SortKey<A>>();
+    launch(state, forward_kernel<A, W, N>, blocks, kRowThreads, shared_bytes<A, W, N>(n, o.groups, g.narrow), g);
   });
   launch(state, statistics_kernel<A>, dim3(unsigned(blocks_for(n + kGatingSummary, 32)), unsigned(std::min<int64_t>(pieces.sequences, 65535))), kPartialThreads, 0, pieces, int(n),
          static_cast<const A*>(partial.as<A>()), static_cast<const int32_t*>(counts.as<int32_t>()), out.sums.as<A>(), out.summary.as<A>(), out.counts.as<int32_t>(),

@@ -5,6 +5,7 @@
 
 #include "cuda/core/dispatch.h"
 #include "cuda/core/keyed_sums.h"
+#include "cuda/core/upload.h"
 #include "ops/elementwise.h"
 
 namespace libmoe::cuda {
@@ -195,7 +196,7 @@ void copy_strided(const TensorView& x, const TensorView& y, const StridedCopy& b
 // lie aside (a box whose first axis is not its widest stride goes at once).
 void read_host(const HostBox& x, const TensorView& y) {
   if (y.elements() == 0) return;
-  const DeviceState& state = state_of(y.device);
+  DeviceState& state = state_of(y.device);
   const int64_t size = int64_t(size_of(x.dtype));
   StridedCopy box;
   box.shape = y.shape;
@@ -207,10 +208,8 @@ void read_host(const HostBox& x, const TensorView& y) {
   }
   const Walk w = merged(box);
   const bool in_order = w.rank == 1 && w.from[0] == 1, as_is = x.dtype == y.dtype;
-  // From pageable memory: the driver has copied it aside when the call returns, so that the caller may unmap the file.
-  const auto upload = [&](void* to, const char* from, int64_t bytes) {
-    check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, state.compute), "copying to the device");
-  };
+  // Through page-locked memory: nothing of the file is needed when this returns, so that the caller may unmap it.
+  const auto upload = [&](void* to, const char* from, int64_t bytes) { enqueue_upload(state, to, from, size_t(bytes)); };
   if (in_order && as_is) return upload(y.data, x.data, y.elements() * size);
 
   int64_t inner_span = 1;  // elements of the source that one step of the first axis covers

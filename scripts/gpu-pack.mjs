@@ -65,7 +65,7 @@ function packages() {
   return [...found].sort();
 }
 
-/** Node 22 from its npm package: it needs nothing but libc. */
+/** Node 22 from its npm package: it needs nothing but libc. LIBMOE_VERIFY_NODE names one that is here, packed (.xz) or not. */
 function nodeBinary(scratch) {
   const known = process.env.LIBMOE_VERIFY_NODE;
   if (known) return known;
@@ -130,10 +130,10 @@ try {
   // LIBMOE_VERIFY_LEVEL=0 packs in a moment, to try the stages out; what comes of it is larger.
   const level = process.env.LIBMOE_VERIFY_LEVEL ?? '6';
   const threads = ['-T2', `-${level}`];
-  writeFileSync(
-    path.join(folder, 'node.xz'),
-    run('xz', ['-c', ...threads, nodeBinary(scratch)], { encoding: 'buffer' }),
-  );
+  const packedNode = path.join(folder, 'node.xz');
+  const node = nodeBinary(scratch);
+  if (node.endsWith('.xz')) cpSync(node, packedNode);
+  else writeFileSync(packedNode, run('xz', ['-c', ...threads, node], { encoding: 'buffer' }));
   run('tar', ['-cf', path.join(scratch, 'pack.tar'), '-C', path.join(scratch, 'tree'), '.']);
   writeFileSync(
     path.join(folder, 'pack.tar.xz'),

@@ -30,7 +30,7 @@ struct FaultSlot {
 
 FaultSlot fault_slot(DeviceState& state, const FaultText& text);
 
-// Throws when the device has reported a fault. `key` is what was read from DeviceState::fault.
+// Throws when the device has reported a fault. For the thread that reads from the device (Whole::staging_mutex). `key` is what was read from DeviceState::fault.
 void throw_fault(DeviceState& state, unsigned long long key);
 
 }  // namespace libmoe::cuda

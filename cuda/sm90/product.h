@@ -19,8 +19,12 @@ namespace libmoe::cuda::sm90 {
 
 constexpr int kRows = 128, kInner = 64, kGroup = 128, kThreads = 3 * kGroup;
 constexpr int kAtom = 64 * 128;  // bytes of 64 swizzled rows of 128 bytes: 64 rows of 64 k, or 64 k of 64 columns
-// Of 65536 registers, 168 a thread at the start.
-constexpr int kMoverRegisters = 40, kMultiplierRegisters = 232;
+// A multiprocessor has 65536 registers; the kernel is launched with what the compiler gives each thread for blocks of kThreads that are alone on one, rounded down to
+// eight, and the groups then hand registers over. Should the kernel have fewer, the multipliers would wait for ever for what nobody gives back: the test of the machine
+// code looks at every kernel that does this.
+constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8, kMoverRegisters = 40, kMultiplierRegisters = 232;
+static_assert(kLaunchRegisters == 168 && kGroup * kMoverRegisters + 2 * kGroup * kMultiplierRegisters <= kThreads * kLaunchRegisters);
+static_assert(kMoverRegisters % 8 == 0 && kMultiplierRegisters % 8 == 0);
 
 // N columns of a tile, kStaged of which pass through shared memory at a time.
 template <int N, int kStaged> struct Shared {
@@ -116,7 +120,7 @@ struct GatheredRows {
   }
 };
 
-template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device__ inline void move(const Arguments<E>& p, uint32_t shared, int64_t tiles) {
+template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device__ __forceinline__ void move(const Arguments<E>& p, uint32_t shared, int64_t tiles) {
   using S = Shared<N, kStaged>;
   const Schedule& s = p.schedule;
   const bool first = threadIdx.x == 0;
@@ -165,10 +169,12 @@ template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E> __device_
       ptx::cp_async_arrive(full);
     }
   }
+  if (p.copies) ptx::cp_async_wait<0>();  // no thread ends with copies of its own under way
 }
 
 // Columns [c, c + 1) * kStaged of the sums to a warp's place; of a gated tile as many half columns from either half.
-template <int N, int kStaged> __device__ inline void stage(const float (&d)[N / 2], int c, bool paired, const Staged<float, kStaged>& to) {
+// Inlined, as are sum and multiply: the sums are registers that wgmma names, they can go through no call.
+template <int N, int kStaged> __device__ __forceinline__ void stage(const float (&d)[N / 2], int c, bool paired, const Staged<float, kStaged>& to) {
   constexpr int kUnits = kStaged / 8, kHalf = kUnits / 2;
   const int lane = int(threadIdx.x) & 31, row = lane / 4, column = lane % 4 * 2;
 #pragma unroll
@@ -189,7 +195,7 @@ template <int N, int kStaged> __device__ inline void stage(const float (&d)[N / 
 // One tile's sums: of kHalves times 64 rows, from wherever the ring is. Frees every stage as soon as the products after it are under way. Groups in turn: the other may
 // begin when this one has seen its last stage full, no sooner, as a barrier can be asked about the phase that runs and the one before only.
 template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, int kHalves, int kMost>
-__device__ inline void sum(float (&d)[kMost][N / 2], const Tile& t, uint32_t shared, uint32_t a_part, bool copies, Ring<Shared<N, kStaged>::stages>& ring) {
+__device__ __forceinline__ void sum(float (&d)[kMost][N / 2], const Tile& t, uint32_t shared, uint32_t a_part, bool copies, Ring<Shared<N, kStaged>::stages>& ring) {
   using S = Shared<N, kStaged>;
   const bool frees = (threadIdx.x & 31u) == 0;
   int last = -1;
@@ -228,7 +234,7 @@ __device__ inline void sum(float (&d)[kMost][N / 2], const Tile& t, uint32_t sha
 }
 
 template <int N, bool kMnMajorA, bool kMnMajorB, int kStaged, class E>
-__device__ inline void multiply(const Arguments<E>& p, unsigned char* memory, uint32_t shared, int64_t tiles) {
+__device__ __forceinline__ void multiply(const Arguments<E>& p, unsigned char* memory, uint32_t shared, int64_t tiles) {
   using S = Shared<N, kStaged>;
   constexpr int kHalves = kAlternate<N> ? 2 : 1;
   const Schedule& s = p.schedule;

@@ -23,6 +23,7 @@ class Handles {
   double add(std::shared_ptr<Storage> storage, size_t offset, Dtype dtype, const Shape& shape);
   const Entry* find(double handle) const;  // null when stale or never given out
   bool remove(double handle);
+  int64_t told = 0;  // bytes outside its heap that V8 has been told of
   size_t live() const { return entries_.size() - free_.size(); }
 
  private:

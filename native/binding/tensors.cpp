@@ -1,4 +1,5 @@
 // Handles, memory and host transfer: everything about tensors that is not an operation.
+#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 
@@ -38,6 +39,26 @@ const Entry& entry(Call& call, double handle) {
   return *e;
 }
 
+// Of all devices.
+int64_t live_bytes() {
+  int64_t all = memory_counters({}).bytes.load(std::memory_order_relaxed);
+  for (int i = 0; i < 16; ++i) all += memory_counters({DeviceKind::cuda, i}).bytes.load(std::memory_order_relaxed);
+  return all;
+}
+
+// V8 knows a tensor as a few hundred bytes and would let forgotten ones pile up; what it is told of their storage, on every device, makes it collect. It collects for
+// every 64 MB it hears of (at once for some hundreds), and a training step makes and frees gigabytes. So it is told when there is an eighth more than it ever heard, and of
+// less only when a collection has found something or trimMemory() was called: memory that comes and goes below its peak costs nothing, a leak is looked for before it
+// takes more than the peak and an eighth. All threads' tensors count in every thread: who holds them cannot be told from the storage.
+void tell_collector(Napi::Env env, bool of_less) {
+  constexpr int64_t kLeast = int64_t(64) << 20;
+  int64_t& told = handles_of(env).told;
+  const int64_t now = live_bytes();
+  if (!of_less && now < told + std::max(kLeast, told / 8)) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env, now - told);
+  told = now;
+}
+
 // empty(shape, dtype, deviceKind, deviceIndex) -> handle
 Napi::Value empty(Call& call) {
   const Shape shape = shape_from(call, call.integers("shape"));
@@ -45,6 +66,7 @@ Napi::Value empty(Call& call) {
   const Device device = device_from(call);
   const size_t bytes = size_t(shape.elements()) * size_of(dtype);
   auto storage = std::make_shared<Storage>(backend_of(device), device, bytes);
+  tell_collector(call.env(), false);
   return Napi::Number::New(call.env(), handles_of(call.env()).add(std::move(storage), 0, dtype, shape));
 }
 
@@ -60,6 +82,12 @@ Napi::Value view(Call& call) {
 }
 
 void release(Call& call) { handles_of(call.env()).remove(call.number("tensor")); }
+
+// collected(handle): as release, of a tensor that V8 found to be garbage
+void collected(Call& call) {
+  release(call);
+  tell_collector(call.env(), true);
+}
 
 // Reads the handle and the typed array of a host transfer, which must have the bytes of the tensor.
 template <class F> void transfer(Call& call, F&& body) {
@@ -115,13 +143,14 @@ void clear(Call& call) {
 Napi::Value memory(Call& call) {
   const Device device = device_from(call);
   const MemoryCounters& c = memory_counters(device);
+  const bool on_cuda = device.kind == DeviceKind::cuda && size_t(device.index) < cuda_status().devices.size();
   Napi::Object o = Napi::Object::New(call.env());
   o["handles"] = Napi::Number::New(call.env(), double(handles_of(call.env()).live()));
   o["storages"] = Napi::Number::New(call.env(), double(c.storages.load()));
   o["bytes"] = Napi::Number::New(call.env(), double(c.bytes.load()));
   o["peakBytes"] = Napi::Number::New(call.env(), double(c.peak_bytes.load()));
-  o["pooledBytes"] = Napi::Number::New(call.env(), double(c.pooled_bytes.load()));
-  o["waits"] = Napi::Number::New(call.env(), device.kind == DeviceKind::cuda && size_t(device.index) < cuda_status().devices.size() ? double(cuda_waits(device.index)) : 0.0);
+  o["pooledBytes"] = Napi::Number::New(call.env(), double(on_cuda ? cuda_pooled_bytes(device) : c.pooled_bytes.load()));
+  o["waits"] = Napi::Number::New(call.env(), on_cuda ? double(cuda_waits(device)) : 0.0);
   return o;
 }
 
@@ -130,9 +159,10 @@ void reset_peak(Call& call) {
   c.peak_bytes = c.bytes.load();
 }
 
-void trim(Call&) {
+void trim(Call& call) {
   cpu_backend().trim();
   if (!cuda_status().devices.empty()) cuda_backend().trim();
+  tell_collector(call.env(), true);
 }
 
 // synchronise(deviceKind, deviceIndex): waits for everything enqueued, and throws what went wrong on the device
@@ -197,7 +227,7 @@ void drop_mark(Call& call) {
   if (void* event = marks().take(device, call.integer("mark", 1, int64_t(1) << 50))) backend_of(device).drop_mark(device, event);
 }
 
-// cudaStatus() -> {compiled, driver, runtime, why, devices: [{name, major, minor, multiprocessors, memoryBytes, emulated}]}
+// cudaStatus() -> {compiled, driver, runtime, why, devices: [{name, major, minor, multiprocessors, memoryBytes, emulated}], leftOut: [{ordinal, name, why}]}
 Napi::Value status_of_cuda(Call& call) {
   const CudaStatus& s = cuda_status();
   Napi::Object o = Napi::Object::New(call.env());
@@ -218,11 +248,17 @@ Napi::Value status_of_cuda(Call& call) {
     list[uint32_t(i)] = item;
   }
   o["devices"] = list;
+  Napi::Array left_out = Napi::Array::New(call.env(), s.left_out.size());
+  for (size_t i = 0; i < s.left_out.size(); ++i) {
+    Napi::Object item = Napi::Object::New(call.env());
+    item["ordinal"] = Napi::Number::New(call.env(), s.left_out[i].ordinal);
+    item["name"] = Napi::String::New(call.env(), s.left_out[i].name);
+    item["why"] = Napi::String::New(call.env(), s.left_out[i].why);
+    left_out[uint32_t(i)] = item;
+  }
+  o["leftOut"] = left_out;
   return o;
 }
-
-// adjustExternal(bytes): tells V8 the net change of memory held outside its heap
-void adjust_external(Call& call) { Napi::MemoryManagement::AdjustExternalMemory(call.env(), call.integer("bytes", -(int64_t(1) << 50), int64_t(1) << 50)); }
 
 Napi::Value cpu_info(Call& call) {
   Napi::Object o = Napi::Object::New(call.env());
@@ -239,6 +275,7 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "empty", empty);
   expose(exports, "view", view);
   expose(exports, "release", release);
+  expose(exports, "collected", collected);
   expose(exports, "upload", upload);
   expose(exports, "download", download);
   expose(exports, "downloadAll", download_all);
@@ -252,7 +289,6 @@ void bind_tensors(Napi::Object exports) {
   expose(exports, "elapsed", elapsed);
   expose(exports, "dropMark", drop_mark);
   expose(exports, "cudaStatus", status_of_cuda);
-  expose(exports, "adjustExternal", adjust_external);
   expose(exports, "cpuInfo", cpu_info);
   expose(exports, "setThreads", set_threads);
 }

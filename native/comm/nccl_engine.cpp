@@ -57,7 +57,7 @@ class NcclEngine final : public CollectiveEngine {
     void* const s = stream();
     bool any = false;
     int64_t from = 0, to = 0;
-    check(f_.group_start());
+    Together together(*this);
     for (int peer = 0; peer < place_.size; ++peer) {
       const TensorView out = part(input, from * row, input_counts[size_t(peer)] * row), in = part(output, to * row, output_counts[size_t(peer)] * row);
       if (out.bytes()) check(f_.send(out.data, out.bytes(), kNcclUint8, peer, comm_, s));
@@ -66,7 +66,7 @@ class NcclEngine final : public CollectiveEngine {
       from += input_counts[size_t(peer)];
       to += output_counts[size_t(peer)];
     }
-    const NcclResult r = f_.group_end();
+    const NcclResult r = together.end();
     if (any) settle(r);
     else check(r);
   }
@@ -88,6 +88,25 @@ class NcclEngine final : public CollectiveEngine {
   }
 
  private:
+  // Calls that NCCL takes in as one. An error between them must not leave the group open: NCCL would put off every later call of this thread, and comm_abort with them.
+  class Together {
+   public:
+    explicit Together(const NcclEngine& engine) : f_(engine.f_) { engine.check(f_.group_start()); }
+    ~Together() {
+      if (open_) f_.group_end();
+    }
+    Together(const Together&) = delete;
+    Together& operator=(const Together&) = delete;
+    NcclResult end() {
+      open_ = false;
+      return f_.group_end();
+    }
+
+   private:
+    const NcclFunctions& f_;
+    bool open_ = true;
+  };
+
   void* stream() const {
     const Backend& backend = backend_of(place_.device);
     return backend.communication_stream ? backend.communication_stream(place_.device) : nullptr;

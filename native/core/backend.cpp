@@ -14,7 +14,8 @@ const CudaStatus& cuda_status() {
   }();
   return status;
 }
-int64_t cuda_waits(int) { return 0; }
+int64_t cuda_waits(Device) { return 0; }
+int64_t cuda_pooled_bytes(Device) { return 0; }
 #endif
 
 const Backend& backend_of(Device device) {
@@ -24,7 +25,9 @@ const Backend& backend_of(Device device) {
 #ifdef LIBMOE_HAS_CUDA
   if (device.kind == DeviceKind::cuda && size_t(device.index) < cuda.devices.size()) return cuda_backend();
 #endif
-  fail("ERR_LIBMOE_DEVICE", "there is no cuda:" + std::to_string(device.index) + "; this process sees " + std::to_string(cuda.devices.size()) + " (CUDA_VISIBLE_DEVICES limits them)");
+  std::string left_out;
+  for (const CudaLeftOut& card : cuda.left_out) left_out += "; left out is " + card.name + " (CUDA device " + std::to_string(card.ordinal) + "): " + card.why;
+  fail("ERR_LIBMOE_DEVICE", "there is no cuda:" + std::to_string(device.index) + "; this process sees " + std::to_string(cuda.devices.size()) + " (CUDA_VISIBLE_DEVICES limits them)" + left_out);
 }
 
 }  // namespace libmoe

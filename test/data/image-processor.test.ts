@@ -81,15 +81,16 @@ describe('imageProcessor', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('has a black image that is what a black file would be', () => {
+  it('says what black becomes', () => {
     for (const mode of ['square', 'pad', 'anyres'] as const) {
       const processor = imageProcessor(
         { image_processor_type: 'SiglipImageProcessor', size: { height: 8, width: 8 } },
         { mode, gridPinpoints: [[8, 16]] },
       );
-      const { pixels, tiles } = processor.black();
+      const { pixels, tiles } = processor.process({ width: 8, height: 8, rgb: new Uint8Array(192) });
       expect(tiles).toBe(mode === 'anyres' ? 3 : 1);
       expect([...new Set(pixels)]).toEqual([-1]);
+      expect(processor.black).toEqual([-1, -1, -1]);
     }
   });
 

@@ -57,6 +57,22 @@ describe('one of three ranks', () => {
     90_000,
   );
 
+  it('is refused a call within a group of calls, and does not leave the group open', async () => {
+    const good = await ncclRanks(2, 'exchange', () => patience);
+    expect(good.map(({ result, stderr }) => [result, stderr])).toEqual(Array(2).fill(['all went well', '']));
+    const ranks = await ncclRanks(2, 'exchange', (rank) => ({
+      ...patience,
+      ...(rank === 1 && { STAND_IN_NCCL_REFUSE: '2' }),
+    }));
+    expect(ranks[1]!.error).toMatch(/rank 1: NCCL reports invalid argument/);
+    for (const { error, errorCode, stderr } of ranks)
+      expect({ error: !!error, errorCode, stderr }).toEqual({
+        error: true,
+        errorCode: 'ERR_LIBMOE_COLLECTIVE',
+        stderr: '',
+      });
+  }, 90_000);
+
   it('is late for a barrier', async () => {
     const ranks = await ncclRanks(3, 'hostLate', () => ({ ...patience, TEST_GUILTY: '2' }));
     for (const { error } of ranks)

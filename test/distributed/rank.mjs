@@ -148,6 +148,13 @@ const scenarios = {
     const y = input('f32', group.rank, 50);
     await group.allReduce(y).wait();
   }),
+  async exchange(group) {
+    const { worldSize } = group;
+    const counts = Array(worldSize).fill(2);
+    const rows = () => view(input('f32', group.rank, 2 * worldSize * 5), [2 * worldSize, 5]);
+    await group.allToAll(rows(), counts, rows(), counts).wait();
+    return 'all went well';
+  },
   leaves: after((group) => group.dispose()),
   async hostLate(group) {
     if (group.rank === guilty) await sleep(timeout * 1000 + 3000);

@@ -3,7 +3,9 @@
 //   STAND_IN_NCCL_VERSION=21003     what ncclGetVersion says
 //   STAND_IN_NCCL_STALL=3           never gets through its third collective (0: never connects)
 //   STAND_IN_NCCL_FAIL=3            reports a system error in its third collective and hangs up
+//   STAND_IN_NCCL_REFUSE=2          refuses its second send
 //   STAND_IN_NCCL_DELAY=20          milliseconds before each collective
+// As NCCL's, groups of calls belong to a thread; a communicator that is aborted inside an open one says so on stderr.
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -218,12 +220,13 @@ struct ncclComm {
 
 namespace {
 
-int groupDepth = 0;
+thread_local int groupDepth = 0;
 struct Grouped {
   ncclComm* comm;
   Leg leg;
 };
-std::vector<Grouped> grouped;
+thread_local std::vector<Grouped> grouped;
+std::atomic<int> sends{0};
 
 std::vector<const char*> pointers(const std::vector<std::vector<char>>& parts) {
   std::vector<const char*> p;
@@ -283,6 +286,7 @@ Result ncclCommCount(ncclComm* c, int* count) {
   return success;
 }
 Result ncclCommAbort(ncclComm* c) {
+  if (groupDepth > 0) std::fprintf(stderr, "stand-in NCCL: aborted inside a group of calls\n");
   {
     const std::lock_guard lock(c->mutex);
     c->aborted = true;
@@ -335,7 +339,7 @@ Result ncclBroadcast(const void* input, void* output, size_t count, int type, in
   });
 }
 Result ncclSend(const void* data, size_t count, int type, int peer, ncclComm* c, void*) {
-  if (groupDepth == 0) return invalidArgument;
+  if (groupDepth == 0 || ++sends == number("STAND_IN_NCCL_REFUSE", -1)) return invalidArgument;
   grouped.push_back({c, {peer, static_cast<char*>(const_cast<void*>(data)), count * sizeOf(type), false}});
   return inProgress;
 }

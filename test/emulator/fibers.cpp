@@ -295,7 +295,7 @@ void yield() {
 }
 void progress() { idle_yields = 0; }
 
-const char* run_grid(Dim grid, Dim block, size_t shared_bytes, void (*entry)(void*), void* arguments) {
+std::string run_grid(Dim grid, Dim block, size_t shared_bytes, void (*entry)(void*), void* arguments) {
   std::lock_guard<std::mutex> lock(one_grid);
   const unsigned n = block.x * block.y * block.z;
   fault_text.clear();
@@ -324,7 +324,7 @@ const char* run_grid(Dim grid, Dim block, size_t shared_bytes, void (*entry)(voi
         block_index = {x, y, z};
         run_block(block);
       }
-  return faulted ? fault_text.c_str() : nullptr;
+  return faulted ? fault_text : std::string();
 }
 
 }  // namespace emulator

@@ -3,6 +3,7 @@
 // waits for others. LIBMOE_EMULATOR_ORDER=<seed> runs ready threads in a random order, which brings out missing barriers.
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace emulator {
 
@@ -46,7 +47,7 @@ void yield();
 // Says that something happened for which a thread may be waiting with yield().
 void progress();
 
-// Runs a whole grid. `entry(arguments)` is called by every thread. Returns null, or the text of the fault.
-const char* run_grid(Dim grid, Dim block, size_t shared_bytes, void (*entry)(void*), void* arguments);
+// Runs a whole grid; grids of several host threads one after the other. `entry(arguments)` is called by every thread. Returns the text of the fault, or nothing.
+std::string run_grid(Dim grid, Dim block, size_t shared_bytes, void (*entry)(void*), void* arguments);
 
 }  // namespace emulator

@@ -13,6 +13,7 @@ const instructions: Readonly<Record<number, string>> = {
   436: 'UTMALDG', // cp.async.bulk.tensor to shared memory
   437: 'UTMASTG',
   442: 'UBLKCP', // cp.async.bulk
+  456: 'USETMAXREG', // setmaxnreg
   387: 'LDL', // local memory: spilled registers, or arrays that are indexed at run time
   391: 'STL',
 };

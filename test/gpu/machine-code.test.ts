@@ -129,4 +129,11 @@ describe.skipIf(typeof build === 'string')('the machine code of the kernels', ()
     expect(without.map((f) => f.source)).toEqual([]);
     expect(kernels.filter((k) => k.architecture !== 90)).toEqual([]);
   });
+
+  // Warp groups that hand registers over (cuda/sm90/product.h) count on 168 a thread; with fewer at launch the multipliers would wait for ever.
+  it.skipIf(folder('cuda/sm90').length === 0)('is launched with the registers that are handed over', () => {
+    const handing = files.flatMap((f) => f.kernels).filter((k) => has(k, 'USETMAXREG'));
+    expect(handing.length).toBeGreaterThan(0);
+    expect(handing.filter((k) => k.registers !== 168).map((k) => `${k.name}: ${k.registers}`)).toEqual([]);
+  });
 });

@@ -20,8 +20,8 @@ if (why) console.log(`skipped: NCCL with one rank, ${why}`);
 
 describe.skipIf(why !== undefined)('NCCL with one rank', () => {
   it('reduces, gathers, scatters, sends and waits', async () => {
-    // The rank looks for the library where a user's would be found.
-    const library = emulated ? {} : { LIBMOE_NCCL: undefined };
+    // The rank looks for the library where a user's would be found. NCCL's kernels have no PTX to be forced to.
+    const library = emulated ? {} : { LIBMOE_NCCL: undefined, CUDA_FORCE_PTX_JIT: undefined };
     const [rank, ...others] = await ncclRanks(1, 'operations', () => ({
       TEST_DEVICE: device,
       TEST_TIMEOUT: '120',

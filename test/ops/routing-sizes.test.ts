@@ -126,6 +126,33 @@ describe('gating for every number of experts', () => {
     }
   });
 
+  // Their counts alone are 240 KB for a block: more than any card's shared memory.
+  it('30000 experts, in groups too', () => {
+    const [tokens, experts] = [3, 30_000];
+    const logits = logitsOf(tokens, experts).map((v) => v / 64);
+    for (const o of [{ topK: 5 }, { topK: 4, score: 'sigmoid' as const, groups: { count: 100, kept: 60 } }]) {
+      const narrow = gated(logits, experts, 'f32', o, [0, 1, tokens]);
+      const wide = gated(logits, experts, 'f64', o, [0, 1, tokens]);
+      expect(narrow.experts).toEqual(wide.experts);
+      const counts = Array(4 * experts).fill(0); // [sequence, expert], then of first choices
+      narrow.experts.forEach((e, slot) => {
+        const sequence = slot < o.topK ? 0 : 1;
+        counts[sequence * experts + e] += 1;
+        if (slot % o.topK === 0) counts[(2 + sequence) * experts + e] += 1;
+      });
+      for (const found of [narrow.counts, wide.counts])
+        expect(found.findIndex((n, i) => n !== counts[i])).toBe(-1);
+      for (const key of ['weights', 'lse', 'sums', 'summary', 'gradient'] as const)
+        closeTo(narrow[key], wide[key], 3e-5, key);
+      if (!('score' in o))
+        for (let t = 0; t < tokens; t += 1) {
+          const row = logits.slice(t * experts, (t + 1) * experts);
+          const best = row.indexOf(Math.max(...row));
+          expect(narrow.experts[t * o.topK]).toBe(best);
+        }
+    }
+  });
+
   it.each([2, 7, 66, 200])('%i experts: noisy logits agree in f32 and f64', (experts) => {
     const tokens = 67;
     const run = (dtype: 'f32' | 'f64') =>

@@ -8,6 +8,8 @@ import { mean } from '../../ts/tensor/reduction.ts';
 import { optimizer, schedule, train } from '../../ts/training/index.ts';
 
 const device = defaultDevice();
+/** The emulated device takes half a minute for each, beside others more. */
+const patience = 240_000;
 const waits = (): number => memory(device).waits;
 
 /**
@@ -128,26 +130,34 @@ describe.skipIf(device === 'cpu')(
       expect(waits() - before).toBe(2);
     });
 
-    it('there is one in a training step, whatever the router', async () => {
-      const more: Record<string, number> = {};
-      for (const kind of routers) {
-        const seen = await waitsOfStep(kind);
-        if (seen !== 1) more[titleOf(kind)] = seen;
-      }
-      for (const [title, reason] of Object.entries(waiting))
-        console.log(`more than one: ${title} (${reason})`);
-      expect(more, 'waits in a step').toEqual(
-        Object.fromEntries(Object.keys(waiting).map((title) => [title, expect.anything()])),
-      );
-    });
+    it(
+      'there is one in a training step, whatever the router',
+      async () => {
+        const more: Record<string, number> = {};
+        for (const kind of routers) {
+          const seen = await waitsOfStep(kind);
+          if (seen !== 1) more[titleOf(kind)] = seen;
+        }
+        for (const [title, reason] of Object.entries(waiting))
+          console.log(`more than one: ${title} (${reason})`);
+        expect(more, 'waits in a step').toEqual(
+          Object.fromEntries(Object.keys(waiting).map((title) => [title, expect.anything()])),
+        );
+      },
+      patience,
+    );
 
-    it('there is none in a pass with masked tokens and capacities', () => {
-      const some: Record<string, number> = {};
-      for (const kind of [...routers, ...variants]) {
-        const seen = waitsOfMaskedPass(kind);
-        if (seen > 0) some[titleOf(kind)] = seen;
-      }
-      expect(some, 'waits in a pass').toEqual({});
-    });
+    it(
+      'there is none in a pass with masked tokens and capacities',
+      () => {
+        const some: Record<string, number> = {};
+        for (const kind of [...routers, ...variants]) {
+          const seen = waitsOfMaskedPass(kind);
+          if (seen > 0) some[titleOf(kind)] = seen;
+        }
+        expect(some, 'waits in a pass').toEqual({});
+      },
+      patience,
+    );
   },
 );

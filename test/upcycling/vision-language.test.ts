@@ -100,7 +100,7 @@ describe('upcycling of tower and projector', () => {
     const { model, report } = upcycleVisionLanguageWithReport(llava, {
       experts: 3,
       topK: 2,
-      parts,
+      parts: [...parts],
       layers: 'every:2',
     });
     using all = model;

@@ -1,8 +1,10 @@
+import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
+import { type ShowOptions, showConversations } from './show-conversations.ts';
 
 export function dataCommand(): Command {
   const prepare = new Command('prepare')
@@ -41,11 +43,32 @@ export function dataCommand(): Command {
       else console.log(table(['', ''], Object.entries(result)));
     });
   const show = new Command('show')
-    .description('what a folder of token shards holds')
-    .argument('<folder>', 'a folder that "data prepare" or a training wrote')
+    .description('what a folder of token shards or a file of conversations holds')
+    .argument(
+      '<path>',
+      'a folder that "data prepare" or a training wrote, or conversations in LLaVA\'s format (.json, .jsonl)',
+    )
+    .option(
+      '--tokenizer <folder>',
+      'conversations: show a record as the model sees it, in the ids of this tokenizer',
+    )
+    .option(
+      '--template <name>',
+      'phi35, phi3, chatml, vicuna, llama-2, mistral or plain; default: the chat template beside the tokenizer',
+    )
+    .option('--record <n>', 'which of the usable records, from 1 (default: 1)')
+    .option('--context <n>', 'most tokens of a record, images included', '2048')
+    .option('--tokens-per-image <n>', 'rows that an image takes', '256')
+    .option('--compat <how>', "fixed, or libmoe for the original's reading and label masking", 'fixed')
+    .option('--cache <folder>', 'where the index of the file is kept (default: beside it)')
     .option('--json', 'print one JSON object')
-    .addHelpText('after', '\nExample: npx libmoe data show runs/cache/0123456789abcdef\nMore: docs/data.md')
-    .action(async (folder: string, o: { json?: boolean }) => {
+    .addHelpText(
+      'after',
+      '\nExamples: npx libmoe data show runs/cache/0123456789abcdef\n          npx libmoe data show llava.json --tokenizer phi-3.5 --template phi35 --record 17\nMore: docs/data.md',
+    )
+    .action(async (place: string, o: ShowOptions) => {
+      if (statSync(place, { throwIfNoEntry: false })?.isFile()) return showConversations(place, o);
+      const folder = place;
       const { openShards } = await import('../data/index.ts');
       const dataset = openShards(folder);
       const { manifest } = dataset;

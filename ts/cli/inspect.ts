@@ -50,6 +50,10 @@ interface Inspection {
       kernels: 'sm_80' | 'sm_90a';
       emulated: boolean;
     }[];
+    /** Cards that are there but cannot be used; `devices` counts without them. */
+    leftOut: { name: string; reason: string }[];
+    /** Never used: dense products have kernels here too. */
+    cublasLt: Part;
   };
   /** What connects ranks: NCCL on CUDA, MPI on the CPU. */
   nccl: Part & Found;
@@ -107,6 +111,14 @@ function cudaPart(status: NativeCuda | null): Inspection['cuda'] {
       kernels: d.major === 9 && d.minor === 0 && process.env.LIBMOE_GPU_ARCH !== '80' ? 'sm_90a' : 'sm_80',
       emulated: d.emulated,
     })),
+    leftOut: (status?.leftOut ?? []).map(({ ordinal, name, why }) => ({
+      name: `${name} (CUDA device ${ordinal})`,
+      reason: why,
+    })),
+    cublasLt: {
+      available: false,
+      reason: 'not used: every product has a kernel of this library (docs/gpu.md)',
+    },
   };
 }
 
@@ -187,7 +199,8 @@ export function inspectCommand(): Command {
           `  cuda:${n}`,
           `${d.name}, ${d.computeCapability}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB, ${d.kernels} kernels`,
         ]),
-        ['cuBLASLt', 'not used: every product has a kernel of this library (docs/gpu.md)'],
+        ...i.cuda.leftOut.map((d): [string, string] => ['  left out', `${d.name}: ${d.reason}`]),
+        ['cuBLASLt', i.cuda.cublasLt.reason ?? ''],
         ['NCCL', i.nccl.reason ?? `${i.nccl.version} in ${i.nccl.path}`],
         ['MPI', i.mpi.reason ?? `${i.mpi.version} through ${i.mpi.path}`],
       ];

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { Command } from 'commander';
 import { launchEnvironment } from '../distributed/index.ts';
+import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { collect, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
@@ -31,7 +32,11 @@ The main keys of a recipe (all of them: docs/experiments.md; examples: recipes/d
   training             steps, microBatches, optimizer, schedule, clipNorm, checkpointEvery, evaluateEvery (docs/training.md)
   strategy.data        ranks that train together, started by "libmoe launch --nproc N -- train …" (docs/training.md)
   evaluation           tasks, limit, scorer (docs/evaluation.md)
-  logging.routing      { every, tokens }: what the routers do, token by token (docs/routing-records.md)`;
+  logging.routing      { every, tokens }: what the routers do, token by token (docs/routing-records.md)
+
+"kind: vision-language" trains a model that sees images on conversations (docs/vision-language.md, recipes/vision-language/).
+"kind: pipeline" names recipes that are carried out one after the other, each from the checkpoint of the one before it;
+--set then begins with the name of a stage, and --resume goes on with the stage that was running.`;
 
 /** The command that goes on with a stopped run: the one that was typed, and where it ran if that cannot be guessed from it. */
 function resumption(o: Options, { name, out }: { name: string; out: string }): string {
@@ -69,7 +74,10 @@ export function trainCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText('after', help)
     .action(async (recipe: string, o: Options) => {
-      const { merged, openRecipe, parseOverrides, runRecipe } = await import('../experiment/index.ts');
+      const { isPipeline, merged, openRecipe, parseOverrides, runRecipe } = await import(
+        '../experiment/index.ts'
+      );
+      if (isPipeline(recipe)) return pipeline(recipe, o);
       let changes = parseOverrides(o.set ?? []);
       if (o.device) changes = merged(changes, { device: o.device });
       if (o.steps) changes = merged(changes, { training: { steps: whole('--steps', o.steps) } });
@@ -103,4 +111,54 @@ export function trainCommand(): Command {
       if (evaluation) console.log(`\n${printTable(evaluation)}`);
       console.log(`\n${path.relative('.', result.out) || '.'}: metrics.jsonl, checkpoints/, eval/`);
     });
+}
+
+/** Carries out the stages of a pipeline. */
+async function pipeline(file: string, o: Options): Promise<void> {
+  if (o.steps !== undefined || o.device !== undefined)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `${file} is a pipeline of several recipes: say it of a stage, such as --set STAGE.training.steps=100 or --set STAGE.device=cuda:0`,
+    );
+  const { parseOverrides, runPipeline } = await import('../experiment/index.ts');
+  const changes = parseOverrides(o.set ?? []);
+  const result = await interruptible((signal) =>
+    runPipeline(file, changes, {
+      ...(o.out && { out: o.out }),
+      resume: o.resume ?? false,
+      smoke: o.smoke ?? false,
+      signal,
+      log,
+      command: process.argv.slice(2),
+    }),
+  );
+  if (launchEnvironment().rank > 0) return;
+  const stages = result.stages.map(({ evaluation, ...stage }) => ({
+    ...stage,
+    evaluation: evaluation?.results,
+  }));
+  if (o.json) {
+    printJson({ ...result, stages });
+    return;
+  }
+  const { headlines } = await import('../experiment/index.ts');
+  console.log(
+    table(
+      ['stage', 'steps', 'last loss', 'seconds', 'evaluation', 'checkpoint'],
+      result.stages.map(({ stage, training, last, seconds, evaluation, checkpoint }) => [
+        stage,
+        training.step,
+        last?.loss.toFixed(5) ?? '–',
+        seconds.toFixed(1),
+        evaluation
+          ? Object.entries(headlines(evaluation))
+              .map(([task, value]) => `${task} ${value.toFixed(4)}`)
+              .join(', ')
+          : '–',
+        checkpoint ? path.relative('.', checkpoint) : '–',
+      ]),
+    ),
+  );
+  if (!result.completed)
+    console.log(`stopped; go on with: ${resumption(o, { name: result.name, out: result.out })}`);
 }

@@ -27,9 +27,8 @@ export {
   type ImagePoolOptions,
   type ImageProcessor,
   type ImageProcessorOptions,
-  type ImageSource,
   imageProcessor,
-  type LoadedImage,
+  type PooledImage,
   type ProcessedImage,
 } from './images/index.ts';
 export { LibmoeOrderLoader, type LibmoeOrderOptions } from './libmoe-order.ts';

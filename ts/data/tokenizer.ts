@@ -5,7 +5,7 @@ import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { fail } from '../native/index.ts';
 import { readJsonObject } from '../storage/json.ts';
 import { readLlama2cTokenizer } from './llama2c-tokenizer.ts';
-import { wordEncoder } from './word-encoder.ts';
+import { impliedWordSplit, wordEncoder } from './word-encoder.ts';
 
 /** Options of {@link Tokenizer.encode}. */
 export interface EncodeOptions {
@@ -117,7 +117,8 @@ function huggingFace(
   };
   let engine: HuggingFaceTokenizer;
   try {
-    engine = new HuggingFaceTokenizer(complete, config);
+    const split = impliedWordSplit(complete);
+    engine = new HuggingFaceTokenizer(split ? { ...complete, pre_tokenizer: split } : complete, config);
   } catch (error) {
     fail('ERR_LIBMOE_TOKENIZER', `${source.file} cannot be used: ${(error as Error).message}`, error);
   }

@@ -9,6 +9,23 @@ export const wordSplit = {
   invert: false,
 };
 
+/**
+ * A pre-tokenizer for a tokenizer.json of SentencePiece's kind that has none, so that words are merged one by one and remembered instead of a
+ * text as one long word: where no token of the vocabulary reaches from one word into the next, none can be made that does, and the ids stay
+ * the same. Undefined where that is not so.
+ */
+export function impliedWordSplit(json: Record<string, unknown>): object | undefined {
+  const { type, vocab } = json.model as { type?: string; vocab: Record<string, number> };
+  const before = json.pre_tokenizer as { type?: string; replacement?: string } | null | undefined;
+  const metaspace = before?.type === 'Metaspace' && before.replacement === wordMark;
+  if (type !== 'BPE' || !(metaspace || before === null) || Array.isArray(vocab) || !(wordMark in vocab))
+    return undefined;
+  const crosses = new RegExp(`[^${wordMark}]${wordMark}`);
+  for (const token in vocab) if (crosses.test(token)) return undefined;
+  const split = { ...wordSplit, pattern: { Regex: `${wordMark}+[^${wordMark}]*|[^${wordMark}]+` } };
+  return metaspace ? { type: 'Sequence', pretokenizers: [before, split] } : split;
+}
+
 interface AddedToken {
   id: number;
   content: string;

@@ -15,7 +15,14 @@ export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
 export type { PlannedMemory } from './plan-memory.ts';
 export { type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
 export { copyTokenizer } from './prepare-tokenizer.ts';
-export { loadRecipe, openRecipe, recipeText } from './recipe.ts';
+export {
+  type AnyRecipe,
+  type AnyRecipeInput,
+  loadAnyRecipe,
+  loadRecipe,
+  openRecipe,
+  recipeText,
+} from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
 export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
 export {
@@ -30,3 +37,8 @@ export {
 export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
 export { importUserModule } from './user-modules.ts';
+export {
+  type VisionLanguageRecipe,
+  type VisionLanguageRecipeInput,
+  visionLanguageRecipeSchema,
+} from './vision-language-recipe.ts';

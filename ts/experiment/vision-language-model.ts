@@ -41,6 +41,7 @@ export async function makeVisionLanguageModel(
     log(
       `upcycled: ${report.parameters.before.toLocaleString('en')} → ${report.parameters.after.toLocaleString('en')} parameters`,
     );
+    for (const note of report.notes) log(note);
     for (const why of report.unlikeDense) log(`the model does not start as the dense one: ${why}`);
     return model;
   } finally {

@@ -3,8 +3,13 @@ import { templateNames } from '../data/conversations/index.ts';
 import { languageModelConfigSchema } from '../models/language/config.ts';
 import { visionTowerConfigSchema } from '../models/vision/index.ts';
 import { projectorSchema } from '../models/vision-language/index.ts';
-import { vlmUpcycleOptionsSchema } from '../upcycling/index.ts';
+import { upcycledParts, upcycleOptionsSchema } from '../upcycling/index.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
+
+/** As of a language model, and which parts become mixtures of experts; default tower and projector. */
+const vlmUpcycleOptionsSchema = upcycleOptionsSchema.extend({
+  parts: z.array(z.enum(upcycledParts)).min(1).optional(),
+});
 
 const oneOrMore = z.union([z.string(), z.array(z.string()).min(1)]);
 

@@ -1,6 +1,6 @@
 import { fail } from '../native/index.ts';
 import { record } from '../tensor/autograd.ts';
-import { divide, maximum, scale } from '../tensor/elementwise.ts';
+import { cast, divide, maximum, scale } from '../tensor/elementwise.ts';
 import { keep, noGrad, scope, Tensor } from '../tensor/index.ts';
 import type { Coefficient } from './coefficient.ts';
 import type { RoutingRecord } from './record.ts';
@@ -43,9 +43,9 @@ export interface AuxiliaryLoss {
   /** Name of the layer. */
   layer: string;
   /** Where there is a `coefficientTensor`, asking for this waits for the device. */
-  readonly coefficient: number;
+  coefficient: number;
   /** One element: a coefficient that the router moves on the device. */
-  readonly coefficientTensor?: Tensor;
+  coefficientTensor?: Tensor;
   /** A scalar, f32 (f64 for f64). */
   value: Tensor;
   /** Of how many things the value is the mean on this rank, where the router said so. */
@@ -172,36 +172,30 @@ export class Collection {
 
   /** Makes the losses from these places on the means that {@link ForwardContext.part} says. */
   average(losses: number, deferred: number): void {
+    const own = [...this.losses.slice(losses), ...this.deferred.slice(deferred)];
     const layers = new Map<string, Set<string>>();
     const calls = new Map<string, number>();
-    for (const { name, layer } of [...this.losses.slice(losses), ...this.deferred.slice(deferred)]) {
+    for (const { name, layer } of own) {
       layers.set(name, (layers.get(name) ?? new Set()).add(layer));
       calls.set(`${name} ${layer}`, (calls.get(`${name} ${layer}`) ?? 0) + 1);
     }
-    const shareOf = ({ name }: { name: string }): number => 1 / layers.get(name)!.size;
-    const timesOf = ({ name, layer }: { name: string; layer: string }): number =>
-      calls.get(`${name} ${layer}`)!;
-    for (const loss of this.deferred.slice(deferred)) {
-      const times = timesOf(loss);
-      if (!loss.overLayers) loss.coefficient = part(loss.coefficient, shareOf(loss));
+    for (const loss of own) {
+      const times = calls.get(`${loss.name} ${loss.layer}`)!;
+      const parts = layers.get(loss.name)!.size;
+      if ('finish' in loss) {
+        if (!loss.overLayers) loss.coefficient = dividedBy(loss.coefficient, parts);
+      } else if (loss.coefficientTensor) loss.coefficientTensor = dividedBy(loss.coefficientTensor, parts);
+      else loss.coefficient /= parts;
       if (times === 1) continue;
-      const { finish } = loss;
-      loss.finish = (sums) => scale(finish(sums), 1 / times);
+      if ('finish' in loss) {
+        const { finish } = loss;
+        loss.finish = (sums) => scale(finish(sums), 1 / times);
+      } else {
+        const { value } = loss;
+        loss.value = keep(scale(value, 1 / times));
+        value.dispose();
+      }
     }
-    this.losses.splice(
-      losses,
-      Number.POSITIVE_INFINITY,
-      ...this.losses.slice(losses).map((loss) => {
-        const { coefficientTensor, ...rest } = loss;
-        const times = timesOf(loss);
-        const value = times === 1 ? loss.value : keep(scale(loss.value, 1 / times));
-        if (times > 1) loss.value.dispose();
-        return withCoefficient(
-          { ...rest, value },
-          part(coefficientTensor ?? loss.coefficient, shareOf(loss)),
-        );
-      }),
-    );
   }
 
   remember(previous: Collection['previous']): void {
@@ -210,13 +204,12 @@ export class Collection {
   }
 }
 
-/** So much of a coefficient; one on the device is replaced. */
-function part(coefficient: number | Tensor, share: number): number | Tensor {
-  if (typeof coefficient === 'number') return coefficient * share;
-  if (share === 1) return coefficient;
-  const own = keep(noGrad(() => scale(coefficient, share)));
+/** A coefficient over a number, in f64; a tensor takes the place of the one given. */
+function dividedBy<C extends number | Tensor>(coefficient: C, parts: number): C {
+  if (!(coefficient instanceof Tensor)) return ((coefficient as number) / parts) as C;
+  const part = noGrad(() => scope(() => keep(divide(cast(coefficient, 'f64'), parts))));
   coefficient.dispose();
-  return own;
+  return part as Tensor as C;
 }
 
 /** The loss with a coefficient from the host or the device. */
@@ -227,7 +220,9 @@ export function withCoefficient(
   if (typeof coefficient === 'number') return { ...loss, coefficient };
   const own = { ...loss, coefficientTensor: coefficient };
   // Not enumerable: a scope that looks for tensors in what it returns is not to wait for the device.
-  return Object.defineProperty(own, 'coefficient', { get: () => coefficient.item() }) as AuxiliaryLoss;
+  return Object.defineProperty(own, 'coefficient', {
+    get: () => own.coefficientTensor.item(),
+  }) as AuxiliaryLoss;
 }
 
 /**

@@ -26,6 +26,8 @@ export interface NativeCuda {
     memoryBytes: number;
     emulated: boolean;
   }[];
+  /** Cards that cannot be used, by CUDA's own number, and why; the others can. */
+  leftOut: { ordinal: number; name: string; why: string }[];
 }
 
 /** Handles, memory and host transfer (native/binding/tensors.cpp). */
@@ -33,6 +35,8 @@ export interface TensorsNative {
   empty(shape: readonly number[], dtype: number, deviceKind: number, deviceIndex: number): Handle;
   view(tensor: Handle, shape: readonly number[], elementOffset: number): Handle;
   release(tensor: Handle): void;
+  /** As release, of a tensor that the collector found; lets V8 know how much memory is left. */
+  collected(tensor: Handle): void;
   upload(tensor: Handle, data: HostArray): void;
   download(tensor: Handle, data: HostArray): void;
   downloadAll(tensors: readonly Handle[], data: readonly HostArray[]): void;
@@ -48,7 +52,6 @@ export interface TensorsNative {
   elapsed(from: number, to: number): number;
   dropMark(deviceKind: number, deviceIndex: number, mark: number): void;
   cudaStatus(): NativeCuda;
-  adjustExternal(bytes: number): void;
   cpuInfo(): { instructionSet: string; threads: number };
   setThreads(threads: number): void;
 }

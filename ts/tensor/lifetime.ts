@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { native } from '../native/index.ts';
+import type { DeviceName } from './dtype.ts';
 
 /** Something that a scope frees at its end. */
 export interface Owned {
@@ -14,16 +14,28 @@ export class Owner {
   constructor(readonly parent: Owner | undefined) {}
 }
 
+/** Where tensors are made: one for the process, one for each `onDevice` that is under way. */
+export interface Place {
+  device: DeviceName;
+}
+
+/** What holds for code and everything that it awaits, however it interleaves with other code. */
 interface Frame {
   readonly owner: Owner | undefined;
   readonly gradient: boolean;
+  readonly place: Place;
 }
 
-const root: Frame = { owner: undefined, gradient: true };
+const root: Frame = { owner: undefined, gradient: true, place: { device: 'cpu' } };
 const frames = new AsyncLocalStorage<Frame>();
 const frame = (): Frame => frames.getStore() ?? root;
 
 export const currentOwner = (): Owner | undefined => frame().owner;
+
+export const currentPlace = (): Place => frame().place;
+
+/** Runs `fn`, and what it awaits, with another place. */
+export const inPlace = <T>(place: Place, fn: () => T): T => frames.run({ ...frame(), place }, fn);
 
 /** Whether operations are recorded for `backward`. */
 export const isGradEnabled = (): boolean => frame().gradient;
@@ -36,19 +48,19 @@ export function scope<T>(fn: () => T): T {
   const outer = frame();
   const owner = new Owner(outer.owner);
   return settle(
-    () => frames.run({ owner, gradient: outer.gradient }, fn),
+    () => frames.run({ ...outer, owner }, fn),
     (result) => close(owner, result),
   );
 }
 
 /** Runs `fn` without recording operations: nothing inside can be differentiated, and nothing is kept for it. */
 export function noGrad<T>(fn: () => T): T {
-  return frames.run({ owner: frame().owner, gradient: false }, fn);
+  return frames.run({ ...frame(), gradient: false }, fn);
 }
 
 /** Runs `fn` with recording on, whatever surrounds it. */
 export function enableGrad<T>(fn: () => T): T {
-  return frames.run({ owner: frame().owner, gradient: true }, fn);
+  return frames.run({ ...frame(), gradient: true }, fn);
 }
 
 /** Takes a tensor out of every scope: it lives until `dispose()` or until it is garbage. */
@@ -86,7 +98,6 @@ function close(owner: Owner, result: unknown): void {
   for (const member of owner.members) {
     if (member.owner === owner) member.dispose();
   }
-  if (!owner.parent) reportExternalMemory();
 }
 
 /** Moves the tensors of a scope's result to the scope around it. */
@@ -104,13 +115,4 @@ function adopt(value: unknown, from: Owner, depth: number): void {
   } else if (Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null) {
     for (const item of Object.values(value)) adopt(item, from, depth + 1);
   }
-}
-
-let reported = 0;
-/** Tells V8 the net change of native memory, once per outermost scope: a report per tensor would cost milliseconds a step. */
-function reportExternalMemory(): void {
-  const bytes = native().memory(0, 0).bytes;
-  if (Math.abs(bytes - reported) < 1 << 20) return;
-  native().adjustExternal(bytes - reported);
-  reported = bytes;
 }

@@ -25,7 +25,7 @@ export interface TensorOptions {
 }
 
 // Only the safety net: scopes, `using` and dispose() free at once, this when a forgotten tensor is garbage.
-const forgotten = new FinalizationRegistry<Handle>((handle) => native().release(handle));
+const forgotten = new FinalizationRegistry<Handle>((handle) => native().collected(handle));
 
 /**
  * A contiguous, row-major, multi-dimensional array on one device. Owns one reference to native storage; views share storage.

@@ -10,6 +10,8 @@ const shared = {
   learningRate: z.number().positive(),
   /** Steps of linear growth at the beginning: step i < W gets learningRate · (i + 1) / W. */
   warmupSteps: z.int().nonnegative().default(0),
+  /** Instead of `warmupSteps`: such a part of all steps, rounded up, as in transformers. */
+  warmupRatio: z.number().min(0).lt(1).optional(),
 };
 const minimumRatio = z.number().min(0).max(1);
 
@@ -30,7 +32,8 @@ export const scheduleOptions = z.discriminatedUnion('name', [
   z.strictObject({ name: z.literal('constant'), ...shared }),
   z.strictObject({
     name: z.literal('noam'),
-    ...shared,
+    learningRate: shared.learningRate,
+    warmupRatio: z.undefined().optional(),
     /** Growth to `learningRate` at this step, then decay with the inverse square root of the step (Vaswani et al. 2017, §5.3). */
     warmupSteps: z.int().positive(),
   }),
@@ -54,7 +57,10 @@ export function schedule(options: ScheduleOptions, steps: number): Schedule {
   const parsed = scheduleOptions.safeParse(options);
   if (!parsed.success)
     fail('ERR_LIBMOE_CONFIG', `schedule: ${explainIssues(scheduleOptions, parsed.error.issues, options)}`);
-  const { data } = parsed;
+  const { warmupRatio, ...given } = parsed.data;
+  if (warmupRatio !== undefined && given.warmupSteps > 0)
+    fail('ERR_LIBMOE_CONFIG', 'schedule: warmupSteps and warmupRatio say the same thing: set one of them');
+  const data = warmupRatio === undefined ? given : { ...given, warmupSteps: Math.ceil(warmupRatio * steps) };
   const { learningRate: peak, warmupSteps: warmup } = data;
   const after = decay(data, steps);
   return (step) => {

@@ -42,6 +42,7 @@ describe('the folder of a tower', () => {
     for (const [key, t] of again.stateDict()) expect(t.toArray(), key).toEqual(state.get(key)!.toArray());
     const json = JSON.parse(readFileSync(join(place, 'config.json'), 'utf8'));
     expect(json.num_hidden_layers).toBe(tower.blocks.length);
+    expect(json.hidden_act).toBe(tower.config.kind === 'clip' ? 'quick_gelu' : 'gelu_pytorch_tanh');
     expect(json.architectures).toEqual([
       name === 'moe'
         ? 'LibMoeVisionTower'

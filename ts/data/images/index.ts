@@ -5,8 +5,7 @@ export {
   type ImageCounts,
   ImagePool,
   type ImagePoolOptions,
-  type ImageSource,
-  type LoadedImage,
+  type PooledImage,
 } from './pool.ts';
 export type {
   ImageProcessor,

@@ -9,13 +9,7 @@ import { type ImageProcessorOptions, type ProcessedImage, processorOf } from './
 import { imageProcessorSettings } from './processor-config.ts';
 
 /** An image, or why there is none. */
-export type LoadedImage = ProcessedImage | ImageFailure;
-
-/** Where a loader gets its images. */
-export interface ImageSource {
-  /** One result for each path, in their order. */
-  load(paths: readonly string[]): Promise<LoadedImage[]>;
-}
+export type PooledImage = ProcessedImage | ImageFailure;
 
 /** Options of {@link ImagePool}. */
 export interface ImagePoolOptions extends ImageProcessorOptions {
@@ -43,15 +37,17 @@ export interface ImageCounts {
  * exception. Sharp decodes on Node's own pool of threads, 4 unless the environment variable UV_THREADPOOL_SIZE says more: set it to the number
  * of workers where that is larger. {@link ImagePool.close} it after use.
  */
-export class ImagePool implements ImageSource {
+export class ImagePool {
   readonly counts: ImageCounts = { loaded: 0, missing: 0, broken: 0 };
-  /** Of the images that come out. */
+  /** Width and height of what comes out, in pixels. */
   readonly side: number;
+  /** Black after normalisation, by channel. */
+  readonly black: readonly [number, number, number];
   private readonly work: ImageWork;
   private readonly folder: string;
   private readonly workers: number;
   private readonly prefetch: number;
-  private readonly running = new Set<Promise<LoadedImage>>();
+  private readonly running = new Set<Promise<PooledImage>>();
   private threads: Promise<Piscina> | undefined;
   private closed = false;
 
@@ -75,12 +71,14 @@ export class ImagePool implements ImageSource {
       processing: { ...(mode && { mode }), ...(gridPinpoints && { gridPinpoints }) },
       decoding: decode,
     };
-    this.side = processorOf(this.work.settings, this.work.processing).side;
+    const { side, black } = processorOf(this.work.settings, this.work.processing);
+    this.side = side;
+    this.black = black;
   }
 
   /** All of them, in the order of `paths`. Rejects only for what is no image's fault (ERR_LIBMOE_STATE after `close`). */
-  async load(paths: readonly string[]): Promise<LoadedImage[]> {
-    const list: LoadedImage[] = new Array(paths.length);
+  async load(paths: readonly string[]): Promise<PooledImage[]> {
+    const list: PooledImage[] = new Array(paths.length);
     let at = 0;
     const line = async (): Promise<void> => {
       for (let i = at++; i < paths.length; i = at++) list[i] = await this.one(paths[i]!);
@@ -91,8 +89,8 @@ export class ImagePool implements ImageSource {
   }
 
   /** One after the other in order, at most `prefetch` of them ahead of the consumer. */
-  async *stream(paths: Iterable<string> | AsyncIterable<string>): AsyncGenerator<LoadedImage> {
-    const ahead: Promise<LoadedImage>[] = [];
+  async *stream(paths: Iterable<string> | AsyncIterable<string>): AsyncGenerator<PooledImage> {
+    const ahead: Promise<PooledImage>[] = [];
     try {
       for await (const file of paths) {
         const next = this.one(file);
@@ -119,7 +117,7 @@ export class ImagePool implements ImageSource {
     await this.close();
   }
 
-  private async one(file: string): Promise<LoadedImage> {
+  private async one(file: string): Promise<PooledImage> {
     if (this.closed)
       fail('ERR_LIBMOE_STATE', 'this ImagePool has been closed; make another one to load more images');
     const made = this.make(path.resolve(this.folder, file));
@@ -133,7 +131,7 @@ export class ImagePool implements ImageSource {
     }
   }
 
-  private async make(file: string): Promise<LoadedImage> {
+  private async make(file: string): Promise<PooledImage> {
     if (this.workers === 0) return loadImage(file, this.work);
     this.threads ??= this.start();
     const threads = await this.threads;

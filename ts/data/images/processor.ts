@@ -29,8 +29,8 @@ export interface ImageProcessor {
   readonly side: number;
   /** Throws ERR_LIBMOE_IMAGE for an image so long and thin that its square could not be held. */
   process(image: DecodedImage): ProcessedImage;
-  /** A black image: what stands in for one that could not be read. */
-  black(): ProcessedImage;
+  /** What black becomes, by channel: an image of nothing else stands in for one that could not be read. */
+  readonly black: readonly [number, number, number];
 }
 
 /** The image processor of settings that have been read. */
@@ -63,7 +63,7 @@ export function processorOf(
       write(stepsOf(view, settings), table, pixels, i * 3 * side * side);
     return { pixels, tiles: list.length };
   };
-  return { side, process, black: () => process(canvas(side, side, [0, 0, 0])) };
+  return { side, process, black: [table[0]!, table[256]!, table[512]!] };
 }
 
 /** The side of what comes out; it must not depend on the image. */

@@ -31,6 +31,7 @@ export {
   windowsOf,
 } from './config.ts';
 export { endTokens } from './end-tokens.ts';
+export type { FileLayout } from './file-tensors.ts';
 export {
   type GeneratedToken,
   type GenerateOptions,

@@ -32,7 +32,8 @@ export interface ParameterReport {
   flopsPerToken: number;
 }
 
-function feedForwardSize(
+/** Of one feed-forward layer or expert. */
+export function feedForwardSize(
   width: number,
   { hidden, gated, bias }: FeedForwardConfig,
 ): { weights: number; biases: number } {
@@ -136,7 +137,11 @@ function attentionSize(config: LanguageModelConfig): { weights: number; others: 
   };
 }
 
-function moeSize(config: LanguageModelConfig): {
+/** What the size of MoE layers depends on. */
+export type MoeSizes = Pick<LanguageModelConfig, 'dModel' | 'layers' | 'moe'>;
+
+/** Of one MoE layer without its router: each expert, how many there are, and the matrices and biases that every token sees. */
+export function moeSize(config: Pick<MoeSizes, 'dModel' | 'moe'>): {
   expert: { weights: number; biases: number };
   experts: number;
   others: number;
@@ -155,11 +160,12 @@ function moeSize(config: LanguageModelConfig): {
   };
 }
 
-const sumOf = <T>(items: readonly T[], value: (item: T) => number): number =>
+/** The sum of a value of each. */
+export const sumOf = <T>(items: readonly T[], value: (item: T) => number): number =>
   items.reduce((sum, item) => sum + value(item), 0);
 
 /** The router of a layer, made and counted, as some have more parameters in later layers, and what it costs a token. */
-function routerOf(config: LanguageModelConfig, layer: number) {
+export function routerOf(config: MoeSizes, layer: number) {
   const { dModel, layers } = config;
   const moe = config.moe!;
   using router = oneRouter(moe, dModel, layers, layer);

@@ -8,6 +8,7 @@ import { sum } from '../../tensor/reduction.ts';
 import { permute, reshape } from '../../tensor/shape.ts';
 import { softmax } from '../../tensor/softmax.ts';
 
+/** Sizes of an {@link AttentionPool}. */
 export interface AttentionPoolOptions extends LayerOptions {
   heads: number;
   eps: number;

@@ -9,6 +9,8 @@ import { resolveLayers } from '../language/layer-selection.ts';
 const count = z.number().int().positive();
 
 const activations = ['quickGelu', 'geluTanh', 'gelu', 'relu', 'silu'] as const satisfies ActivationName[];
+/** The activations of a tower's feed-forward layers. */
+export type TowerActivation = 'quickGelu' | 'geluTanh' | 'gelu' | 'relu' | 'silu';
 
 const expertSchema = z.strictObject({
   hidden: count.optional(),
@@ -58,7 +60,7 @@ type Parsed = z.output<typeof visionTowerConfigSchema>;
 
 /** A complete configuration: every default written out. */
 export type VisionTowerConfig = Omit<Parsed, 'activation' | 'eps' | 'resolution' | 'moe'> & {
-  activation: (typeof activations)[number];
+  activation: TowerActivation;
   eps: number;
   resolution: number;
   moe?: MoeConfig | undefined;
@@ -130,16 +132,17 @@ export function withFlavour(router: MoeConfig['router']): MoeConfig['router'] {
   return flavoured ? { flavour: 'vision-language', ...router } : router;
 }
 
-type Layers = Pick<VisionTowerConfig, 'layers' | 'selectLayer' | 'compat'>;
+/** What says which layers are used. */
+export type TowerLayers = Pick<VisionTowerConfig, 'layers' | 'selectLayer' | 'compat'>;
 
 /** Index of the hidden state that the features are, from 0. */
-export function featureLayerOf({ layers, selectLayer, compat }: Layers): number {
+export function featureLayerOf({ layers, selectLayer, compat }: TowerLayers): number {
   if (compat === 'libmoe') return layers - 1;
   return selectLayer < 0 ? layers + 1 + selectLayer : selectLayer;
 }
 
 /** How many layers are computed, and kept. */
-export const depthOf = (config: Layers): number =>
+export const depthOf = (config: TowerLayers): number =>
   config.compat === 'libmoe' ? config.layers : featureLayerOf(config);
 
 /** The indices of the MoE layers among those computed. */

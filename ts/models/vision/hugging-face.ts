@@ -1,7 +1,7 @@
 import { isJsonObject, type JsonObject } from '../../storage/json.ts';
 import { Fields } from '../language/architectures/fields.ts';
 import { activationOf, hiddenActOf } from '../language/architectures/llama.ts';
-import { depthOf, type VisionTowerConfig, type VisionTowerOptions } from './config.ts';
+import { depthOf, type TowerActivation, type VisionTowerConfig, type VisionTowerOptions } from './config.ts';
 
 const kinds: Record<string, 'clip' | 'siglip'> = {
   clip: 'clip',
@@ -52,7 +52,7 @@ export function visionConfigOf(json: JsonObject, source: string): VisionTowerOpt
     layers: fields.layers('num_hidden_layers', 12),
     heads: fields.count('num_attention_heads', 12),
     hidden: fields.count('intermediate_size', 3072),
-    activation: activationOf(fields, 'hidden_act', activation) as VisionTowerConfig['activation'],
+    activation: activationOf(fields, 'hidden_act', activation) as TowerActivation,
     eps: fields.number('layer_norm_eps', eps),
     ...(inner && whole.has('vision_feature_layer') && features(whole, kind)),
   };
@@ -90,7 +90,7 @@ export function visionJson(config: VisionTowerConfig): JsonObject {
     num_channels: 3,
     image_size: config.imageSize,
     patch_size: config.patchSize,
-    hidden_act: hiddenActOf(config.activation),
+    hidden_act: config.activation === 'geluTanh' ? 'gelu_pytorch_tanh' : hiddenActOf(config.activation),
     layer_norm_eps: config.eps,
     attention_dropout: 0,
     ...(clip

@@ -1,3 +1,5 @@
+export { AttentionPool, type AttentionPoolOptions } from './attention-pool.ts';
+export type { VisionBlock } from './block.ts';
 export {
   loadVisionTower,
   readVisionTowerConfig,
@@ -7,6 +9,8 @@ export {
 export {
   depthOf,
   resolveVisionTowerConfig,
+  type TowerActivation,
+  type TowerLayers,
   tokensPerImageOf,
   type VisionTowerConfig,
   type VisionTowerOptions,
@@ -22,4 +26,5 @@ export {
   towerTensors,
 } from './file-tensors.ts';
 export { visionConfigOf, visionJson } from './hugging-face.ts';
+export { type TowerParameterReport, towerParameterReport } from './parameters.ts';
 export { type ImagesOptions, newVisionTower, VisionTower } from './tower.ts';

@@ -1,0 +1,181 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
+import {
+  type AnyRecipeInput,
+  headlines,
+  loadAnyRecipe,
+  merged,
+  runPipeline,
+  runRecipe,
+} from '../../ts/experiment/index.ts';
+import { readJournal } from '../../ts/storage/index.ts';
+import { openSafetensors, type Safetensors } from '../../ts/storage/safetensors.ts';
+import { leaveToCollector } from '../collected.ts';
+import { temporaryFolder } from '../storage/temporary.ts';
+import { madeUpImages } from './made-up-images.ts';
+
+leaveToCollector();
+const temporary = temporaryFolder();
+const place = (...parts: string[]): string => join(temporary, ...parts);
+let conversations = '';
+let task = '';
+
+beforeAll(async () => {
+  ({ conversations, task } = await madeUpImages(temporary));
+});
+
+/** The parts of a small model, and what all stages have in common. */
+const base = (): Record<string, unknown> => ({
+  kind: 'vision-language',
+  name: 'colours',
+  seed: 3,
+  data: {
+    train: { conversations, images: temporary },
+    template: 'phi35',
+    system: '',
+    context: 64,
+    batchSamples: 8,
+    workers: 0,
+  },
+  training: {
+    steps: 12,
+    optimizer: { name: 'adamw', weightDecay: 0 },
+    schedule: { name: 'cosine', learningRate: 5e-3, warmupRatio: 0.1 },
+  },
+  evaluation: { tasks: [task], scorer: 'fixed' },
+});
+
+const parts = {
+  tokenizer: {
+    train: {
+      vocabularySize: 290,
+      byteFallback: true,
+      userDefinedSymbols: ['<image>', '<|user|>', '<|assistant|>', '<|end|>'],
+    },
+  },
+  model: {
+    language: {
+      dModel: 32,
+      layers: 2,
+      heads: 2,
+      feedForward: { hidden: 64, activation: 'silu', gated: true },
+      maxPositions: 128,
+    },
+    vision: { kind: 'siglip', imageSize: 16, patchSize: 8, dModel: 32, layers: 2, heads: 2, hidden: 48 },
+    projector: { type: 'mlp2x_gelu' },
+  },
+};
+
+const recipe = (changes: Record<string, unknown> = {}): AnyRecipeInput =>
+  merged(merged(base(), parts), changes) as AnyRecipeInput;
+
+const weights = (folder: string): Buffer => readFileSync(join(folder, 'model.safetensors'));
+
+describe('training of a vision-language model', () => {
+  it('learns what is to be seen, stops and goes on with the same bits, and starts again from its checkpoint', async () => {
+    const whole = await runRecipe(recipe({ training: { steps: 90 } }), {}, { out: place('whole') });
+    expect(headlines(whole.evaluation!)).toEqual({ colours: 1 });
+    const losses = readJournal(place('whole', 'metrics.jsonl')).map(({ crossEntropy }) =>
+      Number(crossEntropy),
+    );
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! / 3);
+    for (const file of ['config.json', 'preprocessor_config.json', 'tokenizer.json'])
+      expect(existsSync(join(whole.checkpoint!, file))).toBe(true);
+
+    const stopping = new AbortController();
+    const options = { out: place('stopped'), signal: stopping.signal };
+    const changes = recipe({ training: { steps: 90, checkpointEvery: 0.25 } });
+    const stopped = await runRecipe(
+      changes,
+      {},
+      {
+        ...options,
+        onStep: ({ step }) => {
+          if (step === 7) stopping.abort();
+        },
+      },
+    );
+    expect(stopped.training).toMatchObject({ step: 7, completed: false });
+    const resumed = await runRecipe(changes, {}, { out: place('stopped'), resume: true });
+    expect(resumed.training.step).toBe(90);
+    expect(weights(resumed.checkpoint!).equals(weights(whole.checkpoint!))).toBe(true);
+
+    // The recipe that the run folder keeps repeats the run.
+    const again = await runRecipe(place('whole', 'recipe.yaml'), {}, { out: place('again') });
+    expect(weights(again.checkpoint!).equals(weights(whole.checkpoint!))).toBe(true);
+  });
+
+  it('trains only what is named, and takes the rest as it is', async () => {
+    const first = await runRecipe(recipe({ training: { steps: 1 } }), {}, { out: place('first') });
+    const start = merged(base(), {
+      start: { checkpoint: first.checkpoint },
+      training: { steps: 2, trained: ['projector.*'] },
+    }) as AnyRecipeInput;
+    const second = await runRecipe(start, {}, { out: place('second') });
+    const [a, b] = [first, second].map(({ checkpoint }) => openSafetensors(checkpoint!));
+    const values = (files: Safetensors, name: string): string => {
+      using read = files.read(name);
+      return read.toArray().join();
+    };
+    const changed = a!.names().filter((name) => values(a!, name) !== values(b!, name));
+    expect(changed.length).toBe(4);
+    expect(changed.every((name) => /projector/.test(name))).toBe(true);
+    // Frozen parameters have no state.
+    const state = openSafetensors(second.checkpoint!, { base: 'optimizer-00000' });
+    expect(state.names().every((name) => name.startsWith('projector.'))).toBe(true);
+  });
+
+  it('goes through the stages of a pipeline, stopped and resumed too', async () => {
+    const stage = (name: string, changes: Record<string, unknown>): { name: string; recipe: string } => {
+      writeFileSync(place(`${name}.yaml`), stringify(merged(base(), changes)));
+      return { name, recipe: `${name}.yaml` };
+    };
+    const file = place('stages.yaml');
+    const stages = [
+      stage('pretrain', { ...parts, training: { steps: 6, trained: ['projector.*'] } }),
+      stage('prefinetune', { start: { checkpoint: 'nowhere' }, training: { steps: 6 } }),
+      stage('instruct', {
+        start: { checkpoint: 'nowhere', upcycle: { experts: 3, topK: 2, router: 'smoe' } },
+        training: { steps: 6 },
+      }),
+    ];
+    writeFileSync(file, stringify({ kind: 'pipeline', name: 'stages', stages }));
+    const whole = await runPipeline(file, {}, { out: place('stages') });
+    expect(whole.completed).toBe(true);
+    const counts = readJournal(place('stages', 'instruct', 'metrics.jsonl')).at(-1)!.moe as object;
+    expect(Object.keys(counts)).toEqual(['vision.0', 'vision.1', 'projector']);
+
+    const stopping = new AbortController();
+    const status = { write: () => true, isTTY: false };
+    const stopped = await runPipeline(
+      file,
+      {},
+      {
+        out: place('stages-stopped'),
+        signal: stopping.signal,
+        log: (line) => {
+          if (line.includes('stage 2')) setTimeout(() => stopping.abort(), 30);
+        },
+        status: status as never,
+      },
+    ).catch(() => ({ completed: false, stages: [] }));
+    expect(stopped.completed).toBe(false);
+    const resumed = await runPipeline(file, {}, { out: place('stages-stopped'), resume: true });
+    const ends = [whole, resumed].map(({ stages: all }) => weights(all.at(-1)!.checkpoint!));
+    expect(ends[0]!.equals(ends[1]!)).toBe(true);
+
+    await expect(runPipeline(file, { instrukt: { seed: 1 } })).rejects.toThrow(/"instruct"/);
+  });
+
+  it('refuses what no schema sees', () => {
+    const bad = (changes: Record<string, unknown>) => () => loadAnyRecipe(recipe(changes));
+    expect(bad({ start: { checkpoint: 'a' } })).toThrow(/either "model".*got both/);
+    expect(bad({ tokenizer: undefined })).toThrow(/needs "tokenizer"/);
+    expect(bad({ data: { batchTokens: 64 } })).toThrow(/batchSamples.*batchTokens/);
+    expect(bad({ training: { epochs: 1 } })).toThrow(/steps or training.epochs/);
+    expect(bad({ training: { microBatches: 3 } })).toThrow(/not a multiple of 3/);
+    expect(bad({ data: { tempalte: 'phi3' } })).toThrow(/"data.tempalte".*"template"/);
+  });
+});
