@@ -96,7 +96,7 @@ describe('upcycling of tower and projector', () => {
 
   it('also of the language model, of LLaVA checkpoints, and of a projector with pixel shuffle', async () => {
     using llava = await loadVisionLanguageModel(join(golden, 'siglip-llama'));
-    const parts = ['vision', 'projector', 'language'] as const;
+    const parts: VisionLanguageUpcycleOptions['parts'] = ['vision', 'projector', 'language'];
     const { model, report } = upcycleVisionLanguageWithReport(llava, {
       experts: 3,
       topK: 2,

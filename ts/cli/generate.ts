@@ -1,7 +1,8 @@
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
+import { imageOptions } from './images.ts';
 import { interruptible } from './interrupt.ts';
-import { deviceOption, number, seed, takeDevice, whole } from './options.ts';
+import { collect, deviceOption, number, seed, takeDevice, whole } from './options.ts';
 import { printJson, table } from './output.ts';
 
 interface Options {
@@ -18,9 +19,12 @@ interface Options {
   seed: string;
   routing?: boolean;
   json?: boolean;
+  image?: string[];
+  imageMode?: string;
 }
 
 export function generateCommand(): Command {
+  const [image, imageMode] = imageOptions;
   return new Command('generate')
     .description('continue a text or answer in a conversation, token by token as it is made')
     .requiredOption('--model <checkpoint>', 'a checkpoint folder, a run folder, or a llama2c .bin')
@@ -33,12 +37,14 @@ export function generateCommand(): Command {
     .option('--top-k <k>', 'only the k likeliest tokens')
     .option('--top-p <p>', 'only the likeliest tokens that together have this probability')
     .option('--seed <n>', 'of the sampling', '0')
+    .option(...image!, collect)
+    .option(...imageMode!)
     .option('--routing', 'which experts the model used for each new token')
     .option(...deviceOption)
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
-      "\nExample: npx libmoe generate --model runs/demo/moe --prompt 'My fellow citizens' --temperature 0.5 --routing\nMore: docs/models.md",
+      "\nExamples: npx libmoe generate --model runs/demo/moe --prompt 'My fellow citizens' --temperature 0.5 --routing\n          npx libmoe generate --model llava --chat --image cat.jpg --prompt 'What is this?'\nMore: docs/models.md",
     )
     .action(async (o: Options) => {
       const sampling = {
@@ -51,27 +57,52 @@ export function generateCommand(): Command {
       };
       const { resolveCheckpoint } = await import('../experiment/index.ts');
       const { loadTokenizer } = await import('../data/index.ts');
-      const { endTokens, generate, loadModel, moeLayersOf } = await import('../models/language/index.ts');
+      const { endTokens, generate, LanguageModel, moeLayersOf } = await import('../models/language/index.ts');
+      const { generateWithImages, loadAnyModel } = await import('../models/vision-language/index.ts');
+      const { encodeWithImages, readImages, withMarks } = await import('./images.ts');
       const checkpoint = resolveCheckpoint(o.model);
       const tokenizer = loadTokenizer(o.tokenizer ?? checkpoint);
       const chat = o.chat === true || o.system !== undefined;
+      const images = o.image ?? [];
+      const asked = { ...o, prompt: images.length > 0 ? withMarks(o.prompt, images.length) : o.prompt };
       // A chat template writes the token that begins a text by itself.
-      const prompt = tokenizer.encode(chat ? await conversation(o, checkpoint) : o.prompt, {
-        addSpecialTokens: !chat,
+      const words = chat ? await conversation(asked, checkpoint) : asked.prompt;
+      await takeDevice(o.device);
+      const model = await loadAnyModel(checkpoint);
+      const language = model instanceof LanguageModel ? model : model.language;
+      model.eval();
+      let pixels: Awaited<ReturnType<typeof readImages>>['pixels'] | undefined;
+      const prepared = async (): Promise<{ ids: Int32Array; starts: Int32Array }> => {
+        if (images.length === 0)
+          return { ids: tokenizer.encode(words, { addSpecialTokens: !chat }), starts: new Int32Array(0) };
+        if (model instanceof LanguageModel)
+          return fail('ERR_LIBMOE_ARGUMENT', `--image: ${o.model} is a language model and sees no images`);
+        const shown = await readImages(model, images, o.imageMode);
+        pixels = shown.pixels;
+        return encodeWithImages(model, tokenizer, words, { tiles: shown.tiles, addBos: !chat });
+      };
+      const done = (): void => {
+        pixels?.dispose();
+        model.dispose();
+      };
+      const { ids: prompt, starts } = await prepared().catch((error: unknown) => {
+        done();
+        throw error;
       });
-      if (prompt.length === 0)
+      if (prompt.length === 0) {
+        done();
         fail(
           'ERR_LIBMOE_ARGUMENT',
           `--prompt is empty, and ${tokenizer.name} has no token that begins a text: give a beginning`,
         );
-      await takeDevice(o.device);
-      const model = await loadModel(checkpoint);
-      model.eval();
+      }
+      // What stands for the rows of images is no text.
+      const said = model instanceof LanguageModel ? prompt : prompt.filter((id) => id !== model.imageTokenId);
       const tokens: Generated[] = [];
       // An answer stands alone; a continuation comes with what it continues.
-      const shownFrom = chat ? prompt.length : 0;
+      const shownFrom = chat ? said.length : 0;
       const text = (): string =>
-        tokenizer.decode([...prompt, ...tokens.map(({ token }) => token)].slice(shownFrom));
+        tokenizer.decode([...said, ...tokens.map(({ token }) => token)].slice(shownFrom));
       let shown = '';
       const show = (now: string): void => {
         // A token can end inside a character: its beginning is shown when the rest has come.
@@ -79,16 +110,24 @@ export function generateCommand(): Command {
         shown = now;
       };
       await interruptible(async (signal) => {
-        if (o.routing && moeLayersOf(model.config).length === 0)
-          fail('ERR_LIBMOE_ARGUMENT', `--routing: ${o.model} has no MoE layers`);
-        const stop = new Set(endTokens(model, checkpoint));
+        if (o.routing && moeLayersOf(language.config).length === 0)
+          fail(
+            'ERR_LIBMOE_ARGUMENT',
+            `--routing: ${o.model} has no MoE layers${model === language ? '' : ' in its language model'}`,
+          );
+        const stop = new Set(endTokens(language, checkpoint));
         if (tokenizer.eosId !== undefined) stop.add(tokenizer.eosId);
-        for await (const token of generate(model, prompt, { ...sampling, signal, stop: [...stop] })) {
+        const options = { ...sampling, signal, stop: [...stop] };
+        const stream =
+          model instanceof LanguageModel
+            ? generate(model, prompt, options)
+            : generateWithImages(model, { ids: prompt, pixels, starts }, options);
+        for await (const token of stream) {
           tokens.push(token);
           show(text());
         }
         show(text());
-      }).finally(() => model.dispose());
+      }).finally(done);
       const ids = [...prompt, ...tokens.map(({ token }) => token)];
       if (!o.json) process.stdout.write('\n');
       if (o.json) {

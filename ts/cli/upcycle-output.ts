@@ -22,7 +22,7 @@ export interface WrittenAs {
 
 /** Who can load the checkpoint. */
 function loaders({ family, transformers }: WrittenAs): string {
-  if (family !== 'LibMoeForCausalLM') return `transformers loads it as ${family}`;
+  if (!family.startsWith('LibMoe')) return `transformers loads it as ${family}`;
   const nearest = transformers.family;
   return transformers.lost.length > 0
     ? `only libmoe loads it: the nearest architecture of transformers, ${nearest}, knows no model with ${transformers.lost.join('; ')}`

@@ -6,6 +6,7 @@ import { codeOf, fail } from '../native/index.ts';
 import { collect, layerSelection, number, seed, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 import { type StepZero, upcycleText, type WrittenAs } from './upcycle-output.ts';
+import { partsOf, upcycleVisionLanguageCheckpoint } from './upcycle-vision-language.ts';
 
 interface Options {
   from?: string;
@@ -31,6 +32,8 @@ interface Options {
   tokenizer?: string;
   family?: string;
   json?: boolean;
+  parts?: string;
+  fromScratch?: boolean;
 }
 
 /** An option that must be there unless `--router list` asks for nothing but the names. */
@@ -82,6 +85,11 @@ export function upcycleCommand(): Command {
     .option('--perturb <factor>', 'add noise to the experts: so many standard deviations of their weights')
     .option('--keep-first', 'the first expert stays as the dense layer is')
     .option('--only <pattern>', 'take over only tensors with such names; * is any text (repeatable)', collect)
+    .option(
+      '--parts <list>',
+      'of a vision-language checkpoint: some of vision,projector,language (default: vision,projector)',
+    )
+    .option('--from-scratch', 'draw experts as those of a new model; the dense layers are lost')
     .option('--seed <n>', 'seeds the routers, each by its layer, and all else that is drawn', '0')
     .option('--text <file>', 'the text on which both models are compared (default: a short one of ours)')
     .option('--tokenizer <file>', 'goes into the new checkpoint when the dense one has none of its own')
@@ -92,7 +100,7 @@ export function upcycleCommand(): Command {
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
-      '\nWhere the weights of a token\'s experts sum to 1 the new model starts as good as the dense one; where not, the command says why and by how much.\n\nExamples: npx libmoe upcycle --router list\n          npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\n          npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --router shared-v3 --router-option biasUpdate=0.01 --reinitialise 0.5\nThen:     npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md, docs/routers/',
+      '\nWhere the weights of a token\'s experts sum to 1 the new model starts as good as the dense one; where not, the command says why and by how much.\n\nExamples: npx libmoe upcycle --router list\n          npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --layers every:2\n          npx libmoe upcycle --from llava --out llava-moe --experts 4 --top-k 2 --parts vision,projector\n          npx libmoe upcycle --from runs/dense --out moe --experts 8 --top-k 2 --router shared-v3 --router-option biasUpdate=0.01 --reinitialise 0.5\nThen:     npx libmoe train RECIPE with "start: { checkpoint: moe }". More: docs/upcycling.md, docs/moe.md, docs/routers/',
     )
     .action(async (o: Options) => {
       if (o.router === 'list') return listRouters(o.json ?? false);
@@ -135,10 +143,26 @@ export function upcycleCommand(): Command {
           },
         }),
         ...(o.only && { only: o.only }),
+        ...(o.fromScratch && { fromScratch: true }),
         seed: seed('--seed', o.seed),
       };
-      const dense = await loadModel(from);
       const text = o.text ? readFileSync(o.text, 'utf8') : sampleText;
+      const { isVisionLanguageCheckpoint } = await import('../models/vision-language/index.ts');
+      if (isVisionLanguageCheckpoint(from))
+        return upcycleVisionLanguageCheckpoint({
+          from,
+          out,
+          options: { ...options, ...(o.parts && { parts: partsOf(o.parts) }) },
+          text,
+          textName: o.text ?? 'a sample text',
+          tokenizer,
+          tokenizerFrom: o.tokenizer ?? from,
+          family: o.family,
+          json: o.json ?? false,
+        });
+      if (o.parts)
+        fail('ERR_LIBMOE_ARGUMENT', `--parts is for vision-language checkpoints, ${source} is none`);
+      const dense = await loadModel(from);
       const stepZero: StepZero = { text: o.text ?? 'a sample text', tokens: 0, dense: 0, upcycled: 0 };
       let sequences: number[][];
       let upcycled: ReturnType<typeof upcycleWithReport>;

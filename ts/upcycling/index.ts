@@ -1,7 +1,7 @@
 export type { UpcycleReport } from './copies.ts';
 export { addExpertNoise, type ExpertNoise, expertNoiseSchema, type NoiseReport } from './expert-noise.ts';
 export { type UpcycleOptions, upcycledConfig, upcycleOptionsSchema } from './options.ts';
-export { meanLoss, sampleText, textSequences } from './step-zero.ts';
+export { meanLoss, meanLossWithImage, sampleText, textSequences } from './step-zero.ts';
 export { whyUnlikeDense } from './unlike-dense.ts';
 export { upcycle, upcycleWithReport } from './upcycle.ts';
 export {

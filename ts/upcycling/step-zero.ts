@@ -1,7 +1,8 @@
 import type { Tokenizer } from '../data/index.ts';
 import { type LanguageModel, packSequences } from '../models/language/index.ts';
+import type { VisionLanguageModel } from '../models/vision-language/index.ts';
 import { ForwardContext } from '../moe/index.ts';
-import { noGrad, scope } from '../tensor/index.ts';
+import { noGrad, scope, type Tensor } from '../tensor/index.ts';
 
 /** A text to compare two models of one tokenizer on, where nobody gives a better one. */
 export const sampleText: string =
@@ -27,15 +28,41 @@ export function textSequences(text: string, tokenizer: Tokenizer, model: Languag
 
 /** Mean cross entropy of predicting every token but the first of each sequence, in nats per token, outside training. */
 export function meanLoss(model: LanguageModel, sequences: readonly (readonly number[])[]): number {
+  return meanOver(sequences, (sequence, context) =>
+    model.loss(
+      { ...packSequences([sequence.slice(0, -1)]), targets: Int32Array.from(sequence.slice(1)) },
+      context,
+    ),
+  );
+}
+
+/** The same with a made-up image, waves of colour, before each sequence. */
+export function meanLossWithImage(
+  model: VisionLanguageModel,
+  sequences: readonly (readonly number[])[],
+): number {
+  const { imageTokenId, tokensPerImage } = model;
+  const side = model.vision.imageSize;
+  const wave = (i: number): number => Math.sin(i * 0.02) * Math.cos(Math.floor(i / side) * 0.05);
+  const pixels = Float32Array.from({ length: 3 * side * side }, (_, i) => wave(i));
+  const image = Array<number>(tokensPerImage).fill(imageTokenId);
+  return meanOver(sequences, (sequence, context) => {
+    const batch = packSequences([[...image, ...sequence.slice(0, -1)]]);
+    const targets = Int32Array.from([...image.map(() => -1), ...sequence.slice(1)]);
+    const images = { pixels, count: 1, side, starts: Int32Array.of(0) };
+    return model.loss({ ...batch, targets, images }, context);
+  });
+}
+
+function meanOver(
+  sequences: readonly (readonly number[])[],
+  loss: (sequence: readonly number[], context: ForwardContext) => Tensor,
+): number {
   let nats = 0;
   let tokens = 0;
   for (const sequence of sequences) {
-    const batch = {
-      ...packSequences([sequence.slice(0, -1)]),
-      targets: Int32Array.from(sequence.slice(1)),
-    };
     using context = new ForwardContext();
-    const mean = noGrad(() => scope(() => model.loss(batch, context).item()));
+    const mean = noGrad(() => scope(() => loss(sequence, context).item()));
     nats += mean * (sequence.length - 1);
     tokens += sequence.length - 1;
   }

@@ -4,10 +4,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import {
+  configOf,
   isVisionLanguageCheckpoint,
   loadAnyModel,
   loadVisionLanguageModel,
+  newVisionLanguageModel,
   readVisionLanguageConfig,
+  readVisionLanguageWeights,
   saveVisionLanguageModel,
   type VisionLanguageModel,
 } from '../../../ts/models/vision-language/index.ts';
@@ -119,4 +122,48 @@ describe.each(['siglip-llama', 'clip-phi3'])('LLaVA of transformers, %s', (name)
     using other = await loadVisionLanguageModel(folder);
     expect(logitsOf(other, batch)).toEqual(logitsOf(model, batch));
   });
+});
+
+it('saves what LLaVA has not under our own names, the same bits again', async () => {
+  const folder = join(temporary, 'own');
+  using model = newVisionLanguageModel(
+    {
+      vision: {
+        kind: 'clip',
+        imageSize: 16,
+        patchSize: 8,
+        dModel: 8,
+        layers: 2,
+        heads: 2,
+        hidden: 12,
+        scales: [1, 2],
+        moe: { experts: 3, topK: 2 },
+      },
+      projector: {
+        type: 'moe',
+        pixelShuffle: 2,
+        moe: { experts: 4, topK: 2, shared: true, sharedMix: 'half' },
+      },
+      language: { vocabularySize: 20, dModel: 12, layers: 1, heads: 2, feedForward: { hidden: 8 } },
+      imageTokenId: 25,
+      compat: 'libmoe',
+    },
+    { seed: 2 },
+  );
+  await expect(saveVisionLanguageModel(model, folder, { family: 'public' })).rejects.toThrow(
+    /ERR_LIBMOE_UNSUPPORTED.*mixture of experts in the vision tower; the scales \[1, 2\]; a projector "moe"; pixelShuffle 2/,
+  );
+  await saveVisionLanguageModel(model, folder);
+  using again = await loadVisionLanguageModel(folder);
+  expect(configOf(again)).toEqual(configOf(model));
+  expect(again.tokensPerImage).toBe(1);
+  const pixels = Float32Array.from({ length: 3 * 256 }, (_, i) => Math.sin(i));
+  const batch = {
+    ids: Int32Array.of(3, 25, 4),
+    targets: Int32Array.of(-1, 4, -1),
+    sequenceOffsets: Int32Array.of(0, 3),
+    images: { pixels, count: 1, side: 16, starts: Int32Array.of(1) },
+  };
+  expect(logitsOf(again, batch)).toEqual(logitsOf(model, batch));
+  readVisionLanguageWeights(again, folder);
 });

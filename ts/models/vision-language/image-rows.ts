@@ -1,16 +1,7 @@
+import type { BatchImages } from '../../data/vision-batch.ts';
 import { fail } from '../../native/index.ts';
 
-/** The images of a packed batch, on the host: as in `data`'s VisionLanguageBatch. */
-export interface BatchImages {
-  /** Normalised, channel first, `[count, 3, side, side]`. */
-  pixels: Float32Array;
-  count: number;
-  side: number;
-  /** The first row in `ids` of each image, `[count]`; it owns `tokensPerImage` rows from there. −1: none (the zero image of a text). */
-  starts: Int32Array;
-  /** Rows that each image really has, `[count]`, where it was cut as LibMoE does. Absent: all of them. */
-  rows?: Int32Array;
-}
+export type { BatchImages };
 
 /** What the places of images in a batch depend on. */
 export interface ImagePlace {

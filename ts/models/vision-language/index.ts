@@ -16,6 +16,7 @@ export {
   visionLanguageConfigSchema,
 } from './config.ts';
 export { generateWithImages, type ImagePrompt } from './generate.ts';
+export { lostInLlava } from './hugging-face.ts';
 export {
   type BatchImages,
   type ExpandedPlaceholders,
@@ -37,4 +38,5 @@ export {
   projectorSchema,
   resolveProjectorConfig,
 } from './projector-config.ts';
+export { type RawImages, rawForwardWithImages } from './raw-forward.ts';
 export type { ImageTower } from './tower.ts';
