@@ -17,7 +17,7 @@ export {
   SampleMaker,
   type SampleOptions,
 } from './samples.ts';
-export { type Tally, tallyKinds } from './tally.ts';
+export type { Tally } from './tally.ts';
 export {
   type ConversationTemplate,
   conversationTemplate,
