@@ -124,7 +124,8 @@ describe('training of a vision-language model', () => {
     expect(changed.every((name) => /projector/.test(name))).toBe(true);
     // Frozen parameters have no state.
     const state = openSafetensors(second.checkpoint!, { base: 'optimizer-00000' });
-    expect(state.names().every((name) => name.startsWith('projector.'))).toBe(true);
+    expect(state.names().length).toBe(8);
+    expect(state.names().every((name) => name.includes('projector.'))).toBe(true);
   });
 
   it('goes through the stages of a pipeline, stopped and resumed too', async () => {
