@@ -5,10 +5,15 @@ type Tree = { [key: string]: unknown };
 const isTree = (value: unknown): value is Tree =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Keys of which a tree has one: the tree with the other takes the place of the whole. */
-const alternatives = ['files', 'dataset'] as const;
+/** Keys of which a tree has one: the tree with another takes the place of the whole. Sources of data, and parts of a model: of a checkpoint, or new. */
+const alternatives = [
+  ['files', 'dataset', 'conversations'],
+  ['checkpoint', 'dModel'],
+] as const;
 const another = (a: Tree, b: Tree): boolean =>
-  alternatives.some((key) => key in a && !(key in b) && alternatives.some((other) => other in b));
+  alternatives.some((keys) =>
+    keys.some((key) => key in a && !(key in b) && keys.some((other) => other in b)),
+  );
 
 /**
  * `base` with every leaf of `changes` laid over it; lists replace lists, and a source of another kind replaces a source. Neither argument is

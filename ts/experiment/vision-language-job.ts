@@ -18,6 +18,7 @@ import { fail } from '../native/index.ts';
 import { writeFileAtomically } from '../storage/index.ts';
 import { visionLanguageBatches } from '../training/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
+import { emojiConversations } from './emoji-source.ts';
 import { finished } from './evaluation.ts';
 import { defaultProcessor, processorFile, processorIn } from './image-processor.ts';
 import type { Job, JobSetting } from './job.ts';
@@ -38,7 +39,8 @@ export async function visionLanguageJob(
   await strategy.onFirstRank(async () => {
     opened = await open(recipe, setting, false);
   });
-  const { tokenizer, tokenizerFolder, conversations } = opened ?? (await open(recipe, setting, true));
+  const { tokenizer, tokenizerFolder, conversations, imageFolder } =
+    opened ?? (await open(recipe, setting, true));
   let model: VisionLanguage | undefined;
   let images: ImagePool | undefined;
   try {
@@ -60,7 +62,14 @@ export async function visionLanguageJob(
         `images are made ${pool.side} × ${pool.side} pixels large, and the tower takes ${made.vision.imageSize}: set data.processor, or the tower's resolution`,
       );
     const template = templateOf(recipe, tokenizer, tokenizerFolder);
-    const loader = loaderOf(recipe, setting, { conversations, tokenizer, template, pool, model: made });
+    const loader = loaderOf(recipe, setting, {
+      conversations,
+      tokenizer,
+      template,
+      pool,
+      model: made,
+      imageFolder,
+    });
     const steps = stepsOf(recipe, loader);
     const { checkpointEvery } = recipe.training;
     const parameters = made.parameterCount();
@@ -114,6 +123,8 @@ export async function visionLanguageJob(
 }
 
 interface Opened {
+  /** What paths of images are relative to. */
+  imageFolder: string;
   tokenizer: Tokenizer;
   tokenizerFolder: string;
   conversations: Conversations;
@@ -129,11 +140,13 @@ function startOf({ start, model }: VisionLanguageRecipe): string | undefined {
 async function open(recipe: VisionLanguageRecipe, setting: JobSetting, ready: boolean): Promise<Opened> {
   const { out, log, signal, checkpoint } = setting;
   const { data, model, start } = recipe;
-  const files = [data.train.conversations].flat();
-  const conversations = await openConversations(files, {
+  const cache = path.resolve(data.cache ?? path.join(path.dirname(out), 'cache'));
+  const { train } = data;
+  const files = 'dataset' in train ? await emojiConversations(train, cache, { signal, log }) : train;
+  const conversations = await openConversations(files.conversations, {
     compat: data.compat,
     onBad: data.onBad,
-    cache: path.resolve(data.cache ?? path.join(path.dirname(out), 'cache')),
+    cache,
     warn: log,
     ...(signal && { signal }),
   });
@@ -149,7 +162,8 @@ async function open(recipe: VisionLanguageRecipe, setting: JobSetting, ready: bo
       { log, signal, checkpoint, ready },
     );
     log(`conversations: ${conversations.length}, ${conversations.bad.count} left out`);
-    return { conversations, tokenizerFolder, tokenizer: loadTokenizer(tokenizerFolder) };
+    const imageFolder = path.resolve(files.images);
+    return { conversations, imageFolder, tokenizerFolder, tokenizer: loadTokenizer(tokenizerFolder) };
   } catch (error) {
     await conversations.close();
     throw error;
@@ -187,9 +201,10 @@ function loaderOf(
     template: ConversationTemplate;
     pool: ImagePool;
     model: VisionLanguage;
+    imageFolder: string;
   },
 ): VisionLanguageLoader {
-  const { conversations, tokenizer, template, pool, model } = parts;
+  const { conversations, tokenizer, template, pool, model, imageFolder } = parts;
   const { maxPositions } = model.language.config;
   if (data.context > maxPositions)
     fail(
@@ -200,7 +215,7 @@ function loaderOf(
     tokenizer,
     template,
     images: pool,
-    imageFolder: path.resolve(data.train.images),
+    imageFolder,
     context: data.context,
     tokensPerImage: model.tokensPerImage,
     imageTokenId: model.imageTokenId,

@@ -3,13 +3,9 @@ import { templateNames } from '../data/conversations/index.ts';
 import { languageModelConfigSchema } from '../models/language/config.ts';
 import { visionTowerConfigSchema } from '../models/vision/index.ts';
 import { projectorSchema } from '../models/vision-language/index.ts';
-import { upcycledParts, upcycleOptionsSchema } from '../upcycling/index.ts';
+import { vlmUpcycleOptionsSchema } from '../upcycling/index.ts';
+import { emojiSourceSchema } from './emoji-source.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
-
-/** As of a language model, and which parts become mixtures of experts; default tower and projector. */
-const vlmUpcycleOptionsSchema = upcycleOptionsSchema.extend({
-  parts: z.array(z.enum(upcycledParts)).min(1).optional(),
-});
 
 const oneOrMore = z.union([z.string(), z.array(z.string()).min(1)]);
 
@@ -29,12 +25,15 @@ export const visionLanguageRecipeSchema = z.strictObject({
   /** A tokenizer.json (or its folder), or how to train one on the conversations. Default: the checkpoint's. */
   tokenizer: tokenizerSchema.optional(),
   data: z.strictObject({
-    train: z.strictObject({
-      /** Files in LLaVA's format, .json or .jsonl. */
-      conversations: oneOrMore,
-      /** The folder that their image paths are relative to. */
-      images: z.string().default('.'),
-    }),
+    train: z.union([
+      z.strictObject({
+        /** Files in LLaVA's format, .json or .jsonl. */
+        conversations: oneOrMore,
+        /** The folder that their image paths are relative to. */
+        images: z.string().default('.'),
+      }),
+      emojiSourceSchema,
+    ]),
     /** How conversations are written: a built-in template, or `jinja`, the checkpoint's own chat template. */
     template: z.enum([...templateNames, 'smollm', 'v1', 'llama_2', 'jinja']),
     /** The system text of conversations that bring none; default: the template's. */
