@@ -127,3 +127,37 @@ describe('aggregation', () => {
     expect(() => metricNamed('accuracy')).toThrow('ERR_LIBMOE_CONFIG');
   });
 });
+
+describe('yes/no metrics', () => {
+  const answer = (says: 'yes' | 'no', wanted: 'yes' | 'no'): ScoredQuestion =>
+    scored(says === 'yes' ? [-1, -2] : [-2, -1], {
+      choices: ['yes', 'no'],
+      gold: [wanted === 'yes' ? 0 : 1],
+    });
+  // Of POPE's table: 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
+  const all = [
+    ...Array.from({ length: 3 }, () => answer('yes', 'yes')),
+    answer('yes', 'no'),
+    ...Array.from({ length: 2 }, () => answer('no', 'yes')),
+    ...Array.from({ length: 4 }, () => answer('no', 'no')),
+  ];
+  const value = (name: string, of: ScoredQuestion[]): number =>
+    metricNamed(name).aggregate(
+      of.map((question) => item(name, question)),
+      'fixed',
+    );
+
+  it('are those of the table of answers', () => {
+    expect(value('yes_precision', all)).toBeCloseTo(3 / 4, 12);
+    expect(value('yes_recall', all)).toBeCloseTo(3 / 5, 12);
+    expect(value('yes_f1', all)).toBeCloseTo(6 / 9, 12);
+    expect(value('yes_ratio', all)).toBeCloseTo(4 / 10, 12);
+  });
+
+  it('are 0 where nothing says yes, and refuse other choices', () => {
+    const never = all.filter(({ sums }) => sums[0]! < sums[1]!);
+    for (const name of ['yes_precision', 'yes_recall', 'yes_f1', 'yes_ratio'])
+      expect(value(name, never)).toBe(0);
+    expect(() => item('yes_f1', scored([-1, -2], { choices: ['maybe', 'no'] }))).toThrow(/yes and no/);
+  });
+});

@@ -64,3 +64,4 @@ export {
 } from './task.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
+export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';
