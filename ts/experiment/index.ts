@@ -1,6 +1,11 @@
 export { resolveCheckpoint } from './checkpoint-path.ts';
 export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo.ts';
 export { headlines } from './evaluation.ts';
+export {
+  type ImageTextRecipe,
+  type ImageTextRecipeInput,
+  imageTextRecipeSchema,
+} from './image-text-recipe.ts';
 export { type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
 export { merged, parseOverrides } from './overrides.ts';
 export {

@@ -3,6 +3,7 @@ import { resolveVisionTowerConfig } from '../models/vision/index.ts';
 import { resolveProjectorConfig } from '../models/vision-language/index.ts';
 import { routerDefinition } from '../moe/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
+import type { ImageTextRecipe } from './image-text-recipe.ts';
 import { type Recipe, recipeSchema } from './language-recipe.ts';
 import type { AnyRecipe } from './recipe.ts';
 import { type VisionLanguageRecipe, visionLanguageRecipeSchema } from './vision-language-recipe.ts';
@@ -82,8 +83,16 @@ export function resolvedVisionLanguageRecipe(
   return visionLanguageRecipeSchema.parse({ ...recipe, model: resolved });
 }
 
+/** {@link resolvedRecipe} for the pretraining of a tower. */
+export const resolvedImageTextRecipe = (recipe: ImageTextRecipe): ImageTextRecipe => ({
+  ...recipe,
+  model: { ...recipe.model, vision: resolveVisionTowerConfig(recipe.model.vision) },
+});
+
 /** The recipe with what only a run can know, whatever its kind. */
 export const resolvedAnyRecipe = (recipe: AnyRecipe, vocabularySize: number): AnyRecipe =>
   recipe.kind === 'language'
     ? resolvedRecipe(recipe, vocabularySize)
-    : resolvedVisionLanguageRecipe(recipe, vocabularySize);
+    : recipe.kind === 'vision-language'
+      ? resolvedVisionLanguageRecipe(recipe, vocabularySize)
+      : resolvedImageTextRecipe(recipe);

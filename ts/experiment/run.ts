@@ -22,6 +22,7 @@ import {
 } from '../training/index.ts';
 import { type Environment, environment, recordEnvironment } from './environment.ts';
 import { headlines } from './evaluation.ts';
+import { imageTextJob } from './image-text-job.ts';
 import type { Job, JobSetting } from './job.ts';
 import { languageJob } from './language-job.ts';
 import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
@@ -111,7 +112,9 @@ async function runAsked(
     const parts = { recipe, out, log, options, surroundings, strategy };
     return recipe.kind === 'language'
       ? await trainAndEvaluate({ ...parts, job: await languageJob(recipe, setting) })
-      : await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) });
+      : recipe.kind === 'vision-language'
+        ? await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) })
+        : await trainAndEvaluate({ ...parts, job: await imageTextJob(recipe, setting) });
   } finally {
     await leave();
   }

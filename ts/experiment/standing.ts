@@ -74,8 +74,10 @@ export function standingRun(out: string, recipe: AnyRecipe, resume: boolean): St
 
 /** The recipe to go on with: the run's own wherever it makes up the run. */
 export function continued(recipe: AnyRecipe, { recipe: stored, checkpoint }: StandingRun): AnyRecipe {
+  if (!checkpoint) return recipe;
   // Both are of one kind, or they would be two runs.
-  return checkpoint ? ({ ...recipe, model: stored.model, start: stored.start } as AnyRecipe) : recipe;
+  const { model, start } = stored as { model?: unknown; start?: unknown };
+  return { ...recipe, model, start } as AnyRecipe;
 }
 
 function storedRecipe(file: string): AnyRecipe {
@@ -100,17 +102,20 @@ export function differences(was: AnyRecipe, is: AnyRecipe, mayDiffer: readonly s
   const before = leaves(resolvedAnyRecipe(was, vocabularySize));
   const after = leaves(resolvedAnyRecipe(is, vocabularySize));
   const start = 'start.checkpoint';
-  if (was.start && is.start && isOrHolds(is.start.checkpoint, was.start.checkpoint))
-    after.set(start, before.get(start));
+  const [began, asked] = [startOf(was), startOf(is)];
+  if (began && asked && isOrHolds(asked, began)) after.set(start, before.get(start));
   const keys = [...new Set([...before.keys(), ...after.keys()])].filter(
     (key) => before.get(key) !== after.get(key) && !mayDiffer.some((own) => `${key}.`.startsWith(`${own}.`)),
   );
   return keys.map((key) => `${key} was ${before.get(key) ?? 'not set'}, is ${after.get(key) ?? 'not set'}`);
 }
 
+const startOf = (recipe: AnyRecipe): string | undefined =>
+  'start' in recipe ? recipe.start?.checkpoint : undefined;
+
 function vocabularyIn(recipe: AnyRecipe): number | undefined {
   if (recipe.kind === 'language') return recipe.model?.vocabularySize;
-  const language = recipe.model?.language;
+  const language = recipe.kind === 'vision-language' ? recipe.model?.language : undefined;
   return language && 'vocabularySize' in language ? language.vocabularySize : undefined;
 }
 
