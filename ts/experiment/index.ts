@@ -1,5 +1,6 @@
 export { resolveCheckpoint } from './checkpoint-path.ts';
-export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo.ts';
+export { type DemoResult, type DemoRun, runDemo } from './demo.ts';
+export type { DemoOptions } from './demo-runs.ts';
 export { headlines } from './evaluation.ts';
 export {
   type ImageTextRecipe,
@@ -43,6 +44,7 @@ export {
 export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
 export { importUserModule } from './user-modules.ts';
+export { runVisionDemo, type VisionDemoResult, type VisionDemoRun } from './vision-demo.ts';
 export {
   type VisionLanguageRecipe,
   type VisionLanguageRecipeInput,

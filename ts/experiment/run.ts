@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import type { Results, Task } from '../evaluation/index.ts';
+import type { Results, TaskChoice } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
@@ -220,7 +220,7 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
 }
 
 /** What happens beside training, in this order. */
-async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: (Task | string)[]): Promise<Callback[]> {
+async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: TaskChoice[]): Promise<Callback[]> {
   const { recipe, job, out, log, options } = parts;
   const { evaluateEvery: evaluation, evaluateFirst } = recipe.training;
   const callbacks: Callback[] = [

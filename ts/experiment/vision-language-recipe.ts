@@ -51,8 +51,11 @@ export const visionLanguageRecipeSchema = z.strictObject({
   }),
   evaluation: z
     .strictObject({
-      /** Task names or files; images of a task are prepared as those of the training. */
-      tasks: z.array(z.string()).default([]),
+      /**
+       * Task names or files, or `{ task: NAME, … }` with keys that are laid over those of the task; images of a task are prepared as those of the
+       * training.
+       */
+      tasks: z.array(z.union([z.string(), z.looseObject({ task: z.string() })])).default([]),
       limit: z.number().positive().optional(),
       scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
     })
