@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { z } from 'zod';
-import { drawEmoji, emojiArtists, emojiThings } from '../data/emoji.ts';
+import { drawEmoji, emojiArtists, emojiThings, emojiVersions } from '../data/emoji.ts';
 import { emojiQuestionKinds, emojiQuestions } from '../data/emoji-questions.ts';
+import { permutation } from '../data/shuffle.ts';
 import { registerDataset } from './dataset.ts';
 
 /** Questions about emoji as one artist drew them; the drawings are made when they are first needed. */
@@ -22,11 +24,14 @@ registerDataset('emoji', {
   }),
   load: async ({ artist, question, categories, first, choices, seed, side, folder }) => {
     const things = emojiThings(categories).slice(0, first);
-    const place = resolve(folder, String(side));
+    const versions = createHash('sha256').update(JSON.stringify(emojiVersions())).digest('hex').slice(0, 8);
+    const place = resolve(folder, `${side}-${versions}`);
     await drawEmoji(things, place, { side, artists: [artist] });
-    return emojiQuestions(things, artist, question, { choices, seed }).map((row) => ({
-      ...row,
-      image: resolve(place, row.image),
-    }));
+    const rows = emojiQuestions(things, artist, question, { choices, seed });
+    // Things stand by category; the first so many of a limit are to be of all.
+    return Array.from(permutation(rows.length, seed, 0, 'emoji/questions'), (at) => {
+      const row = rows[at]!;
+      return { ...row, image: resolve(place, row.image) };
+    });
   },
 });

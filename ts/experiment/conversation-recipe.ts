@@ -22,6 +22,11 @@ export const conversationKeys = {
   batchTokens: count.optional(),
   /** `length`, `modality`: conversations of like length (and all with or all without images) come together, as LibMoE deals them. */
   order: z.enum(['none', 'shuffle', 'length', 'modality']).default('shuffle'),
+  /**
+   * For the grouped orders: parts of like length that a batch is dealt into; default microBatches × ranks. A run that goes on with another number of
+   * ranks needs that of its beginning.
+   */
+  groups: count.optional(),
   /** How an image becomes square: `pad` on a canvas, `square` as the processor has it, `anyres` in tiles. */
   imageMode: z.enum(['pad', 'square', 'anyres']).default('pad'),
   /** A preprocessor_config.json or its folder; default: that of the tower's checkpoint, else what its kind was trained with. */

@@ -38,7 +38,7 @@ export async function imageTextJob(
     const tower = newVisionTower(wanted.vision, { seed, dtype });
     const made = new ImageTextModel(tower, { vocabularySize, width: wanted.width }, { seed, dtype });
     model = made;
-    const processor = processorIn(data.processor ?? setting.checkpoint) ?? defaultProcessor(tower.config);
+    const processor = processorIn(setting.checkpoint ?? data.processor) ?? defaultProcessor(tower.config);
     const pool = new ImagePool({
       processor,
       mode: data.imageMode,
@@ -56,7 +56,7 @@ export async function imageTextJob(
       tokensPerImage: 1,
       imageTokenId: vocabularySize,
       seed,
-      groups: training.microBatches * recipe.strategy.data,
+      groups: data.groups ?? 1,
     });
     const steps = stepsOf(training, loader);
     const others = (): Map<string, (typeof made)['logitScale']> =>

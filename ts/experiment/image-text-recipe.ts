@@ -33,6 +33,10 @@ export function checkImageTextRecipe(recipe: ImageTextRecipe, refuse: (message: 
   checkConversationKeys(recipe, refuse);
   if (recipe.data.batchSamples === undefined)
     refuse('captions are compared by the batch: set data.batchSamples');
+  if (recipe.training.microBatches > 1 || recipe.strategy.data > 1)
+    refuse(
+      'captions are compared with all images of a batch, which cannot be cut: set training.microBatches and strategy.data to 1, and data.batchSamples smaller if memory is short',
+    );
   if (recipe.model.vision.pool === undefined)
     refuse(
       'model.vision needs pool: "attention", "class" or "mean", one vector of an image to compare with texts',

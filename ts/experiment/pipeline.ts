@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
-import { readRecipe, readYaml } from './recipe.ts';
+import { type AnyRecipeInput, openRecipe, readRecipe, readYaml } from './recipe.ts';
 import { folderName } from './recipe-parts.ts';
 import { type RunOptions, type RunResult, runRecipe } from './run.ts';
 import { madeFolder } from './standing.ts';
@@ -84,20 +84,26 @@ export async function runPipeline(
         (nearestKey(key, names) ? `; did you mean "${nearestKey(key, names)}"?` : ''),
     );
   }
-  const out = madeFolder(given ?? path.join('runs', name));
-  const done: PipelineResult['stages'] = [];
-  for (const [i, stage] of stages.entries()) {
+  const recipeOf = (stage: Pipeline['stages'][number], before: string | undefined): AnyRecipeInput => {
     const { smoke, ...recipe } = merged(
       readRecipe(path.resolve(path.dirname(file), stage.recipe)),
       stage.set,
     );
     const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
-    const before = done.at(-1)?.checkpoint;
     const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
-    const whole = merged(started, (changes[stage.name] as Record<string, unknown> | undefined) ?? {});
+    const own = (changes[stage.name] as Record<string, unknown> | undefined) ?? {};
+    return { ...merged(started, own), name: `${name}-${stage.name}` } as AnyRecipeInput;
+  };
+  // What is wrong with the last stage is to be known before the first one begins.
+  for (const [i, stage] of stages.entries())
+    await openRecipe(recipeOf(stage, i === 0 ? undefined : 'before'));
+  const out = madeFolder(given ?? path.join('runs', name));
+  const done: PipelineResult['stages'] = [];
+  for (const [i, stage] of stages.entries()) {
+    const whole = recipeOf(stage, done.at(-1)?.checkpoint);
     log(`── stage ${i + 1} of ${stages.length}: ${stage.name}`);
     const result = await runRecipe(
-      { ...whole, name: `${name}-${stage.name}` } as never,
+      whole,
       {},
       {
         ...rest,

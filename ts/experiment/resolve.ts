@@ -48,10 +48,15 @@ export function resolvedRecipe(recipe: Recipe, vocabularySize: number): Recipe {
 
 /** {@link resolvedRecipe} for a vision-language model. */
 export function resolvedVisionLanguageRecipe(
-  recipe: VisionLanguageRecipe,
+  given: VisionLanguageRecipe,
   vocabularySize: number,
 ): VisionLanguageRecipe {
-  const { model, start } = recipe;
+  const { model, start, training, strategy } = given;
+  const { order } = given.data;
+  const groups =
+    given.data.groups ??
+    (order === 'length' || order === 'modality' ? training.microBatches * strategy.data : undefined);
+  const recipe = { ...given, data: { ...given.data, ...(groups !== undefined && { groups }) } };
   if (start) {
     const { checkpoint, upcycle } = start;
     return {

@@ -243,7 +243,7 @@ async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: TaskChoice[]): Pro
       },
     });
   }
-  if (evaluation !== null) {
+  if (evaluation !== null && tasks.length > 0) {
     callbacks.push(
       evaluateEvery(evaluation, async ({ step }) =>
         headlines(await job.evaluate(path.join(out, 'eval', String(step)), tasks)),

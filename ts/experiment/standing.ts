@@ -27,6 +27,7 @@ const free = [
   'data.cache',
   'data.workers',
   'training.steps',
+  'training.epochs',
   'training.activationCheckpointing',
   'training.checkpointEvery',
   'training.keepCheckpoints',
@@ -101,17 +102,23 @@ export function differences(was: AnyRecipe, is: AnyRecipe, mayDiffer: readonly s
   const vocabularySize = vocabularyIn(was) ?? vocabularyIn(is) ?? 1;
   const before = leaves(resolvedAnyRecipe(was, vocabularySize));
   const after = leaves(resolvedAnyRecipe(is, vocabularySize));
-  const start = 'start.checkpoint';
-  const [began, asked] = [startOf(was), startOf(is)];
-  if (began && asked && isOrHolds(asked, began)) after.set(start, before.get(start));
+  for (const key of ['start.checkpoint', 'model.language.checkpoint', 'model.vision.checkpoint']) {
+    const [began, asked] = [before, after].map((all) => all.get(key));
+    if (
+      began &&
+      asked &&
+      isOrHolds(JSON.parse(givenIn(is, key) ?? asked) as string, JSON.parse(began) as string)
+    )
+      after.set(key, began);
+  }
   const keys = [...new Set([...before.keys(), ...after.keys()])].filter(
     (key) => before.get(key) !== after.get(key) && !mayDiffer.some((own) => `${key}.`.startsWith(`${own}.`)),
   );
   return keys.map((key) => `${key} was ${before.get(key) ?? 'not set'}, is ${after.get(key) ?? 'not set'}`);
 }
 
-const startOf = (recipe: AnyRecipe): string | undefined =>
-  'start' in recipe ? recipe.start?.checkpoint : undefined;
+/** What a recipe says at a path before anything is resolved, as JSON. */
+const givenIn = (recipe: AnyRecipe, key: string): string | undefined => leaves(recipe).get(key);
 
 function vocabularyIn(recipe: AnyRecipe): number | undefined {
   if (recipe.kind === 'language') return recipe.model?.vocabularySize;

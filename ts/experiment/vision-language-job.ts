@@ -41,7 +41,7 @@ export async function visionLanguageJob(
     const { imageTokenId, tokensPerImage } = made;
     const { maxPositions, vocabularySize } = made.language.config;
     const processor =
-      processorIn(data.processor ?? checkpoint ?? startOf(recipe)) ?? defaultProcessor(made.vision.config);
+      processorIn(checkpoint ?? data.processor ?? startOf(recipe)) ?? defaultProcessor(made.vision.config);
     const pool = new ImagePool({
       processor,
       mode: data.imageMode,
@@ -59,7 +59,7 @@ export async function visionLanguageJob(
         `data.context ${data.context} is more than the language model's maxPositions ${maxPositions}`,
       );
     const template = templateOf(data, opened);
-    const groups = training.microBatches * strategy.data;
+    const groups = data.groups ?? training.microBatches * strategy.data;
     const parts = { template, pool, tokensPerImage, imageTokenId, seed, groups };
     const loader = conversationLoader(data, opened, setting, parts);
     const steps = stepsOf(training, loader);

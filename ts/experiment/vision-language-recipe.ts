@@ -68,7 +68,7 @@ export type VisionLanguageRecipeInput = z.input<typeof visionLanguageRecipeSchem
 
 /** Checks what no schema sees. @param refuse throws ERR_LIBMOE_RECIPE */
 export function checkVisionLanguageRecipe(
-  { model, start, tokenizer, data, training, strategy }: VisionLanguageRecipe,
+  { model, start, tokenizer, data, training, strategy, evaluation }: VisionLanguageRecipe,
   refuse: (message: string) => never,
 ): void {
   if ((model === undefined) === (start === undefined))
@@ -81,4 +81,6 @@ export function checkVisionLanguageRecipe(
   if (fromFile && typeof tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
   checkConversationKeys({ data, training, strategy }, refuse);
+  if (data.imageMode === 'anyres' && evaluation.tasks.length > 0)
+    refuse('evaluation shows one tile of an image: with data.imageMode anyres leave evaluation.tasks empty');
 }
