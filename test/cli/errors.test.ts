@@ -244,7 +244,6 @@ const wrong: [string, string[], RegExp][] = [
     ['bench', '--compare', file('c.json', '{}'), file('b.json', '{}')],
     /^ERR_LIBMOE_FILE: .*c\.json is not a result file/,
   ],
-  ['vision demo', ['demo', '--vision'], /^ERR_LIBMOE_UNSUPPORTED/],
   ['bad seed', ['demo', '--seed', 'x'], /^ERR_LIBMOE_ARGUMENT: --seed/],
   [
     'a recipe whose name leaves runs/',
