@@ -46,5 +46,16 @@ export function remedies(
     if (!attempt({ ...low, activationCheckpointing: true }))
       cuts.some((n) => attempt({ ...low, activationCheckpointing: true, microBatches: n }));
   }
+  if (wouldFit.length === 0) {
+    // Everything that can be set, at once.
+    const last = more.at(-1) ?? ranks;
+    const finest = Math.floor(batchSequences / last);
+    attempt({
+      ...(precision === 'f32' && { precision: 'bf16' as const }),
+      ...(last > ranks && { ranks: last }),
+      ...(finest > microBatches && { microBatches: finest }),
+      ...(!activationCheckpointing && { activationCheckpointing: true }),
+    });
+  }
   return { wouldFit, least };
 }

@@ -167,9 +167,11 @@ export function plannedVisionLanguageMemory(
     : blocks.reduce((a, b) => a + b, 0);
   const kept = walked ? tokens * ((language.layers + 2) * stream + all) : 0;
   const held = working(language).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
-  const inBackward = tokens * Math.max(...held);
-
   const learns = trained.language > 0;
+  // The gradients that come into a block and leave it; where weights learn, those of a whole block are counted before they all are there.
+  const passing = learns ? 0 : 2 * stream;
+  const inBackward = tokens * (Math.max(...held) + passing);
+
   const ofOutput = learns ? vocabularySize * dModel * f32 : 0;
   const ofLanguage = trained.language * f32;
   const ofBlock = learns ? ((model.language.total - model.language.embeddings) / language.layers) * f32 : 0;

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readModelConfig } from '../models/language/checkpoint.ts';
 import { parameterReport, resolveLanguageModelConfig } from '../models/language/index.ts';
 import {
@@ -26,6 +27,17 @@ import { type RouterOnProbe, routerOnProbe } from './plan-router.ts';
 import { type PlannedParts, plannedVisionLanguageMemory } from './plan-vision-language-memory.ts';
 import type { VisionLanguageRecipe } from './vision-language-recipe.ts';
 
+/** What config.json in a checkpoint folder says; there need be no weights. @throws ERR_LIBMOE_FILE saying what will do where there is nothing */
+function known<T>(checkpoint: string, read: (folder: string) => T): T {
+  const folder = resolveCheckpoint(checkpoint);
+  if (!existsSync(folder))
+    fail(
+      'ERR_LIBMOE_FILE',
+      `no checkpoint at ${folder}: a plan needs a folder with its config.json, no weights; what a stage before this one is to write is known when the whole pipeline is planned (libmoe plan …/pipeline.yaml)`,
+    );
+  return read(folder);
+}
+
 /** Steps that a router with a schedule is looked at where a recipe gives epochs. */
 const assumedSteps = 1000;
 
@@ -41,7 +53,7 @@ export function plannedVisionLanguageModel(
   before?: VisionLanguageConfig,
 ): VisionLanguageConfig {
   if (start) {
-    const config = before ?? readVisionLanguageConfig(resolveCheckpoint(start.checkpoint)).config;
+    const config = before ?? known(start.checkpoint, readVisionLanguageConfig).config;
     if (!start.upcycle) return config;
     const dense = { ...config, featureWidth: featureWidthOf(config.vision) };
     return upcycledVisionLanguageConfig(dense, start.upcycle).config;
@@ -49,7 +61,7 @@ export function plannedVisionLanguageModel(
   const { language, vision, projector, compat } = model!;
   const llm =
     'checkpoint' in language
-      ? readModelConfig(resolveCheckpoint(language.checkpoint))
+      ? known(language.checkpoint, readModelConfig)
       : resolveLanguageModelConfig({
           ...language,
           vocabularySize: language.vocabularySize ?? vocabularyOf(tokenizer!),
@@ -57,7 +69,7 @@ export function plannedVisionLanguageModel(
   const tower = (): VisionTowerConfig => {
     if (!('checkpoint' in vision)) return resolveVisionTowerConfig(vision);
     const { checkpoint, ...changes } = vision;
-    return readVisionTowerConfig(resolveCheckpoint(checkpoint), changes);
+    return known(checkpoint, (folder) => readVisionTowerConfig(folder, changes));
   };
   return {
     vision: tower(),
@@ -68,7 +80,7 @@ export function plannedVisionLanguageModel(
   };
 }
 
-/** Parameters that are trained, by part. @throws ERR_LIBMOE_UNSUPPORTED for patterns that divide a part */
+/** Parameters that are trained, by part. @throws ERR_LIBMOE_UNSUPPORTED for patterns that divide a part, ERR_LIBMOE_CONFIG for those that name none */
 function trainedOf(
   patterns: readonly string[],
   totals: Record<UpcycledPart, number>,
@@ -77,14 +89,20 @@ function trainedOf(
     patterns.some(
       (pattern) => /^[^*]*\*+$/.test(pattern) && `${part}.`.startsWith(pattern.replace(/\*+$/, '')),
     );
+  const fixedOf = (pattern: string): string => pattern.split('*')[0]!;
+  const overlaps = (pattern: string, part: string): boolean =>
+    fixedOf(pattern).startsWith(`${part}.`) || `${part}.`.startsWith(fixedOf(pattern));
+  for (const pattern of patterns)
+    if (!upcycledParts.some((part) => overlaps(pattern, part)))
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `training.trained: "${pattern}" names nothing: parts are ${upcycledParts.map((part) => `${part}.*`).join(', ')}`,
+      );
   const trained = { vision: 0, projector: 0, language: 0 };
   for (const part of upcycledParts) {
     if (whole(part)) trained[part] = totals[part];
     else {
-      const divided = patterns.find((pattern) => {
-        const [fixed = ''] = pattern.split('*');
-        return fixed.startsWith(`${part}.`) || `${part}.`.startsWith(fixed);
-      });
+      const divided = patterns.find((pattern) => overlaps(pattern, part));
       if (divided !== undefined)
         fail(
           'ERR_LIBMOE_UNSUPPORTED',
@@ -119,7 +137,8 @@ export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: Visi
   const most = context / projector.tokensPerImage;
   // Tiles of an image are images of their own; how many there are the data say.
   const imagesPerSequence = data.imageMode === 'anyres' ? Math.floor(most) : Math.min(1, most);
-  const batchSequences = batchSamples ?? Math.max(1, Math.ceil(batchTokens! / context));
+  const groups = training.microBatches * recipe.strategy.data;
+  const batchSequences = batchSamples ?? groups * Math.ceil(batchTokens! / context / groups);
   const tokensPerStep = batchTokens ?? batchSequences * context;
   const settings = settingsOf(recipe, { sequenceLength: context, batchSequences });
 

@@ -56,6 +56,8 @@ export interface Plan {
 
 /** What a card's context and work spaces take: assumed. */
 const contextBytes = 2 ** 30;
+/** Part of a card's memory beyond which a plan says that little is left. */
+const tight = 0.9;
 /** What Node, the library and the loader take: measured on the demo before its model was made. */
 const processBytes = 128 * 2 ** 20;
 
@@ -141,6 +143,11 @@ export function planned(reckoning: Reckoning, options: PlanOptions): Plan {
     notes: [
       ...reckoning.notes,
       ...notesOf(options, onGpu, settings, memory),
+      ...(onGpu && fits && memory.total > tight * available
+        ? [
+            `it fits with ${gibibytes(available - memory.total)} to spare; what the allocator loses between blocks is not counted`,
+          ]
+        : []),
       ...(fits || found.wouldFit.length > 0 ? [] : [whatIsMissing(memory, available)]),
     ],
     ...found,
@@ -169,11 +176,12 @@ function notesOf(
   return notes;
 }
 
+const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
 /** Why no setting helps. */
 function whatIsMissing(memory: PlannedMemory, available: number): string {
   const { weights, masterWeights, gradients, optimizerState } = memory;
   const held = weights + masterWeights + gradients + optimizerState;
-  const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   const split =
     'spreading optimizer state, gradients or parameters over ranks, which this version does not do';
   return held > available
