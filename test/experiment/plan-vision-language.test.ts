@@ -169,6 +169,48 @@ describe('memory of a vision-language step', () => {
   );
 });
 
+describe('a plan of a vision-language recipe', () => {
+  it('adds up its parts, and counts forward passes alone of what is frozen', () => {
+    const all = planRecipe(recipeOf({}));
+    const frozen = planRecipe(recipeOf({ training: projector }));
+    const sum = (plan: typeof all, key: 'parameters' | 'trainedParameters' | 'flopsPerStep') =>
+      Object.values(plan.parts!).reduce((total, part) => total + part[key], 0);
+    expect(sum(all, 'parameters')).toBe(all.parameters);
+    expect(sum(all, 'trainedParameters')).toBe(all.parameters);
+    expect(sum(all, 'flopsPerStep')).toBeCloseTo(all.flopsPerToken * all.tokensPerStep, 3);
+    expect(all.tokensPerStep).toBe(8 * 128);
+    expect(frozen.trainedParameters).toBe(frozen.parts!.projector.parameters);
+    expect(frozen.parts!.vision.flopsPerStep).toBe(all.parts!.vision.flopsPerStep / 3);
+    expect(frozen.parts!.projector.flopsPerStep).toBe(all.parts!.projector.flopsPerStep);
+    // The weights of the language model take two of the six products of a parameter and a token.
+    const weights = frozen.parts!.language.parameters - 512 * 96;
+    const spared = all.parts!.language.flopsPerStep - frozen.parts!.language.flopsPerStep;
+    expect(spared / (2 * weights * 1024)).toBeCloseTo(1, 1);
+    const images = 8 * towerParameterReport(plannedVisionLanguageModel(recipeOf({})).vision).flopsPerImage;
+    expect(all.parts!.vision.flopsPerStep).toBe(3 * images);
+  });
+
+  it('knows batches by tokens, tiles, ranks and epochs', () => {
+    const all = planRecipe(recipeOf({}));
+    const byTokens = planRecipe(recipeOf({ data: { batchSamples: undefined, batchTokens: 1000 } }));
+    expect([byTokens.tokensPerStep, byTokens.memory.activations]).toEqual([1000, all.memory.activations]);
+    const tiles = planRecipe(recipeOf({ data: { imageMode: 'anyres' } }));
+    // As many images of 16 rows as 128 tokens have room for.
+    expect(tiles.parts!.vision.flopsPerStep).toBe(8 * all.parts!.vision.flopsPerStep);
+    expect(tiles.memory.total).toBeGreaterThan(all.memory.total);
+    expect(tiles.notes[0]).toMatch(/8 images \(tiles\)/);
+    const two = planRecipe(recipeOf({ strategy: { data: 2 } }), {}, { gpuMemory: 80 });
+    const one = planRecipe(recipeOf({}), {}, { gpuMemory: 80 });
+    expect(two.memory.activations).toBe(one.memory.activations / 2);
+    expect(two.memory.optimizerState).toBe(one.memory.optimizerState);
+    expect(two.memory.buckets).toBeGreaterThan(one.memory.buckets);
+    const epochs = planRecipe(recipeOf({ training: { steps: undefined, epochs: 2 } }));
+    expect([epochs.tokens, epochs.flops, epochs.time.seconds]).toEqual([null, null, null]);
+    expect(epochs.notes.join()).toMatch(/steps of an epoch are known when the data are read/);
+    expect(all.tokens).toBe(all.tokensPerStep);
+  });
+});
+
 /** A checkpoint of which there is the configuration alone. */
 function writeConfig(place: string, json: object): void {
   mkdirSync(place, { recursive: true });

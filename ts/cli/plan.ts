@@ -15,8 +15,12 @@ interface Options {
 export function planCommand(): Command {
   return new Command('plan')
     .description('what a recipe takes: parameters, operations, memory, time; refuses what cannot fit')
-    .argument('<recipe>', 'a YAML file')
-    .option('--set <path=value>', 'change a key of the recipe (repeatable)', collect)
+    .argument('<recipe>', 'a YAML file: a recipe, or a pipeline of several')
+    .option(
+      '--set <path=value>',
+      'change a key of the recipe, of a pipeline beginning with the stage (repeatable)',
+      collect,
+    )
     .option('--smoke', "lay the recipe's `smoke` block over it")
     .option('--gpu <name>', 'for this card: a100-40, a100-80, h100, h200 (default: the CPU of this machine)')
     .option('--gpus <n>', 'how many there are; the recipe uses one per rank (strategy.data)')
