@@ -8,7 +8,7 @@ const colours = { red: '#d02020', green: '#20a040', blue: '#2040d0', yellow: '#e
 export async function madeUpImages(
   folder: string,
   side = 16,
-): Promise<{ conversations: string; task: string }> {
+): Promise<{ conversations: string; captions: string; task: string }> {
   mkdirSync(join(folder, 'images'), { recursive: true });
   const names = Object.keys(colours);
   for (const [name, background] of Object.entries(colours))
@@ -41,6 +41,15 @@ export async function madeUpImages(
   ]);
   const conversations = join(folder, 'conversations.json');
   writeFileSync(conversations, JSON.stringify(records));
+  const captions = join(folder, 'captions.jsonl');
+  const captioned = names.map((name) => ({
+    image: `images/${name}.png`,
+    conversations: [
+      { from: 'human', value: '<image>' },
+      { from: 'gpt', value: name },
+    ],
+  }));
+  writeFileSync(captions, [...captioned, ...captioned].map((record) => JSON.stringify(record)).join('\n'));
   const task = join(folder, 'colours.yaml');
   const rows = names.map((name, i) => ({ image: `images/${name}.png`, answer: i }));
   writeFileSync(join(folder, 'colours.jsonl'), rows.map((row) => JSON.stringify(row)).join('\n'));
@@ -57,5 +66,5 @@ doc_to_target: answer
 metric_list: [{ metric: acc }]
 `,
   );
-  return { conversations, task };
+  return { conversations, captions, task };
 }

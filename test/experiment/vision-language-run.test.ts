@@ -10,6 +10,7 @@ import {
   runPipeline,
   runRecipe,
 } from '../../ts/experiment/index.ts';
+import { loadVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
 import { openSafetensors, type Safetensors } from '../../ts/storage/safetensors.ts';
 import { leaveToCollector } from '../collected.ts';
@@ -20,10 +21,11 @@ leaveToCollector();
 const temporary = temporaryFolder();
 const place = (...parts: string[]): string => join(temporary, ...parts);
 let conversations = '';
+let captions = '';
 let task = '';
 
 beforeAll(async () => {
-  ({ conversations, task } = await madeUpImages(temporary));
+  ({ conversations, captions, task } = await madeUpImages(temporary));
 });
 
 /** The parts of a small model, and what all stages have in common. */
@@ -126,6 +128,57 @@ describe('training of a vision-language model', () => {
     const state = openSafetensors(second.checkpoint!, { base: 'optimizer-00000' });
     expect(state.names().length).toBe(8);
     expect(state.names().every((name) => name.includes('projector.'))).toBe(true);
+  });
+
+  it('takes a tower that learned from captions', async () => {
+    const tower = {
+      kind: 'image-text',
+      name: 'captions',
+      seed: 5,
+      tokenizer: { train: { vocabularySize: 282, byteFallback: true } },
+      data: {
+        train: { conversations: captions, images: temporary },
+        context: 32,
+        batchSamples: 8,
+        workers: 0,
+      },
+      model: {
+        vision: {
+          kind: 'siglip',
+          imageSize: 16,
+          patchSize: 8,
+          dModel: 32,
+          layers: 2,
+          heads: 2,
+          hidden: 48,
+          pool: 'mean',
+        },
+        width: 16,
+      },
+      training: { steps: 40, schedule: { name: 'constant', learningRate: 3e-3 } },
+    } as AnyRecipeInput;
+    const whole = await runRecipe(tower, {}, { out: place('tower') });
+    const losses = readJournal(place('tower', 'metrics.jsonl')).map(({ crossEntropy }) =>
+      Number(crossEntropy),
+    );
+    expect(losses.at(-1)!).toBeLessThan(losses[0]! / 2);
+
+    const stopping = new AbortController();
+    const onStep = ({ step }: { step: number }) => {
+      if (step === 9) stopping.abort();
+    };
+    await runRecipe(tower, {}, { out: place('tower-stopped'), signal: stopping.signal, onStep });
+    const resumed = await runRecipe(tower, {}, { out: place('tower-stopped'), resume: true });
+    expect(weights(resumed.checkpoint!).equals(weights(whole.checkpoint!))).toBe(true);
+
+    const seeing = { vision: { checkpoint: place('tower'), selectLayer: -2, scales: [1, 2] } };
+    const model = { ...parts.model, ...seeing };
+    const joined = merged(merged(base(), { ...parts, model }), { training: { steps: 2 } }) as AnyRecipeInput;
+    const { checkpoint } = await runRecipe(joined, {}, { out: place('joined') });
+    using vlm = await loadVisionLanguageModel(checkpoint!);
+    expect(vlm.vision.config).toMatchObject({ selectLayer: -2, scales: [1, 2] });
+    expect(vlm.vision.featureWidth).toBe(64);
+    expect(() => loadAnyRecipe(tower, { model: { vision: { pool: undefined } } })).toThrow(/needs pool/);
   });
 
   it('goes through the stages of a pipeline, stopped and resumed too', async () => {

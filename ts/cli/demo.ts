@@ -1,8 +1,11 @@
 import path from 'node:path';
 import { Command } from 'commander';
+import type { VisionDemoResult } from '../experiment/index.ts';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
+
+const millions = (n: number): string => (n / 1e6).toFixed(2);
 
 export function demoCommand(): Command {
   return new Command('demo')
@@ -11,37 +14,35 @@ export function demoCommand(): Command {
       '\nStopped (Ctrl-C) and called again it goes on.\n\nExample: npx libmoe demo --out runs/demo --seed 42\nMore: docs/experiments.md',
     )
     .description('train, upcycle, evaluate and report on real text, on the CPU, in a few minutes')
-    .option('--out <folder>', 'where the runs and the report go', 'runs/demo')
+    .option('--out <folder>', 'where the runs and the report go (default: runs/demo, runs/demo-vision)')
     .option('--seed <n>', 'seed of model, data order and routers', '42')
     .option('--smoke', 'the same at toy size, to see whether everything works')
     .option('--vision', 'the vision-language demo')
     .option('--json', 'print one JSON object')
-    .action(async (o: { out: string; seed: string; smoke?: boolean; vision?: boolean; json?: boolean }) => {
-      if (o.vision)
-        fail(
-          'ERR_LIBMOE_UNSUPPORTED',
-          'the vision-language demo comes with a later version; "libmoe demo" trains a language model',
-        );
+    .action(async (o: { out?: string; seed: string; smoke?: boolean; vision?: boolean; json?: boolean }) => {
       const seed = Number(o.seed);
       if (!Number.isInteger(seed) || seed < 0)
         fail('ERR_LIBMOE_ARGUMENT', `--seed expects a whole number, got "${o.seed}"`);
-      const { runDemo } = await import('../experiment/index.ts');
-      const result = await interruptible((signal) =>
-        runDemo({
-          out: o.out,
-          seed,
-          smoke: o.smoke ?? false,
-          signal,
-          log,
-          command: process.argv.slice(2),
-        }),
-      );
+      const { runDemo, runVisionDemo } = await import('../experiment/index.ts');
+      const options = {
+        ...(o.out && { out: o.out }),
+        seed,
+        smoke: o.smoke ?? false,
+        log,
+        command: process.argv.slice(2),
+      };
+      if (o.vision) {
+        const seen = await interruptible((signal) => runVisionDemo({ ...options, signal }));
+        if (o.json) printJson(seen);
+        else printVision(seen);
+        return;
+      }
+      const result = await interruptible((signal) => runDemo({ ...options, signal }));
       if (o.json) {
         printJson(result);
         return;
       }
       const tasks = Object.keys(result.runs[0]?.tasks ?? {});
-      const millions = (n: number) => (n / 1e6).toFixed(2);
       console.log();
       console.log(
         table(
@@ -70,4 +71,31 @@ export function demoCommand(): Command {
         `\nreport: ${path.relative('.', result.report)} (open it in a browser)   in all ${result.seconds.toFixed(0)} s`,
       );
     });
+}
+
+/** Accuracies beside those of guessing. */
+function printVision({ runs, chance, report, seconds }: VisionDemoResult): void {
+  const tasks = Object.keys(runs[0]?.tasks ?? {});
+  const percent = (share: number | undefined): string =>
+    share === undefined ? '–' : `${(100 * share).toFixed(1)} %`;
+  console.log();
+  console.log(
+    table(
+      ['run', 'parameters (M)', 'active (M)', 'seconds', ...tasks],
+      [
+        ...runs.map((run) => [
+          run.name,
+          millions(run.parameters),
+          millions(run.activeParameters),
+          run.seconds.toFixed(1),
+          ...tasks.map((task) => percent(run.tasks[task])),
+        ]),
+        ['guessing', '', '', '', ...tasks.map((task) => percent(chance[task]))],
+      ],
+    ),
+  );
+  console.log('\naccuracy on the drawings of an artist whom training has not seen');
+  console.log(
+    `report: ${path.relative('.', report)} (open it in a browser)   in all ${seconds.toFixed(0)} s`,
+  );
 }

@@ -141,7 +141,7 @@ async function drawOne(
   const svg =
     `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="${left} ${top} ${width} ${height}" ` +
     `width="${side}" height="${side}">${body.replaceAll('currentColor', '#000')}</svg>`;
-  const part = `${file}.part`;
+  const part = `${file}.${process.pid}.part`;
   await sharp(Buffer.from(svg)).flatten({ background: '#ffffff' }).png().toFile(part);
   renameSync(part, file);
 }

@@ -3,8 +3,10 @@ import type { ConversationTemplate, ImageSource, ImageTiles } from '../data/conv
 import type { Tokenizer } from '../data/tokenizer.ts';
 import type { CachedSequences } from '../models/language/kv-cache.ts';
 import { packSequences } from '../models/language/packed-batch.ts';
+import type { VisionTower } from '../models/vision/index.ts';
 import {
   type BatchImages,
+  configOf,
   expandPlaceholders,
   type VisionLanguageModel,
 } from '../models/vision-language/index.ts';
@@ -34,7 +36,7 @@ export interface VisionLanguageAdapterOptions extends Omit<LanguageAdapterOption
  * its choices.
  */
 export function visionLanguageAdapter(
-  model: VisionLanguageModel,
+  model: VisionLanguageModel<VisionTower>,
   options: VisionLanguageAdapterOptions,
 ): EvalModel {
   const { tokenizer, template, images: source, preparation, ...rest } = options;
@@ -65,7 +67,7 @@ export function visionLanguageAdapter(
     {
       language: model.language,
       whole: model,
-      identity: [imagesVersion, imageTokenId, tokensPerImage, template.name, preparation],
+      identity: [imagesVersion, configOf(model), template.name, preparation],
       imagePlaceholder: placeholder,
       encodeTurn(question, answer) {
         const segments = template.render({
@@ -73,7 +75,7 @@ export function visionLanguageAdapter(
             { role: 'user', text: question },
             { role: 'assistant', text: answer },
           ],
-          images: [],
+          images: Array(question.split(placeholder).length - 1).fill(''),
           unplaced: [],
         });
         if (typeof segments === 'string') return fail('ERR_LIBMOE_DATA', segments);

@@ -6,6 +6,7 @@ import {
   heldOutTextTask,
   type Results,
   type Task,
+  type TaskChoice,
   wordOrderTask,
 } from '../evaluation/index.ts';
 import { languageAdapter } from '../evaluation/language-adapter.ts';
@@ -39,7 +40,7 @@ function firstTokens(text: string, tokenizer: Tokenizer, tokens: number | null):
 }
 
 /** Held-out texts as tasks, and whatever else the recipe evaluates. */
-export async function tasksOf(recipe: Recipe, tokenizer: Tokenizer): Promise<(Task | string)[]> {
+export async function tasksOf(recipe: Recipe, tokenizer: Tokenizer): Promise<TaskChoice[]> {
   const { maxCharacters, maxTokens } = recipe.evaluation;
   const texts: Task[] = [];
   for (const [name, source] of Object.entries(recipe.data.heldOut)) {
@@ -63,7 +64,7 @@ export async function evaluateInto(
   tokenizer: Tokenizer,
   recipe: Recipe,
   folder: string,
-  tasks: (Task | string)[],
+  tasks: TaskChoice[],
   signal?: AbortSignal,
 ): Promise<Results> {
   mkdirSync(folder, { recursive: true });

@@ -1,6 +1,12 @@
 export { resolveCheckpoint } from './checkpoint-path.ts';
-export { type DemoOptions, type DemoResult, type DemoRun, runDemo } from './demo.ts';
+export { type DemoResult, type DemoRun, runDemo } from './demo.ts';
+export type { DemoOptions } from './demo-runs.ts';
 export { headlines } from './evaluation.ts';
+export {
+  type ImageTextRecipe,
+  type ImageTextRecipeInput,
+  imageTextRecipeSchema,
+} from './image-text-recipe.ts';
 export { type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
 export { merged, parseOverrides } from './overrides.ts';
 export {
@@ -41,6 +47,7 @@ export {
 export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
 export { importUserModule } from './user-modules.ts';
+export { runVisionDemo, type VisionDemoResult, type VisionDemoRun } from './vision-demo.ts';
 export {
   type VisionLanguageRecipe,
   type VisionLanguageRecipeInput,

@@ -1,4 +1,4 @@
-import type { Results, Task } from '../evaluation/index.ts';
+import type { Results, TaskChoice } from '../evaluation/index.ts';
 import type { BatchKind, BatchSource, Callback, Strategy, TrainableModel } from '../training/index.ts';
 import type { AnyRecipe } from './recipe.ts';
 
@@ -34,9 +34,9 @@ export interface Job<Batch> {
   saveModel(folder: string): void | Promise<void>;
   loadModel(folder: string): void | Promise<void>;
   /** What is evaluated; empty: nothing. */
-  tasks(): Promise<(Task | string)[]>;
+  tasks(): Promise<TaskChoice[]>;
   /** Evaluates into a folder. @throws ERR_LIBMOE_STOPPED when the signal was aborted; the same call goes on */
-  evaluate(folder: string, tasks: (Task | string)[], signal?: AbortSignal): Promise<Results>;
+  evaluate(folder: string, tasks: TaskChoice[], signal?: AbortSignal): Promise<Results>;
   /** What happens beside training in this kind of run alone. */
   callbacks(): Promise<Callback[]>;
   dispose(): void | Promise<void>;

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
-import { readRecipe, readYaml } from './recipe.ts';
+import { type AnyRecipeInput, openRecipe, readRecipe, readYaml } from './recipe.ts';
 import { folderName } from './recipe-parts.ts';
 import { type RunOptions, type RunResult, runRecipe } from './run.ts';
 import { madeFolder } from './standing.ts';
@@ -79,14 +79,15 @@ export function checkChanges(stages: Pipeline['stages'], changes: Record<string,
  * @param options `changes` of the pipeline; `toy`: with the recipe's `smoke` block over it; `before`: the checkpoint that the stage before it left
  */
 export function stageRecipe(
-  file: string,
+  pipeline: { file: string; name: string },
   { name, recipe: own, set }: Pipeline['stages'][number],
-  { changes, toy, before }: { changes: Record<string, unknown>; toy: boolean; before?: string },
-): Record<string, unknown> {
-  const { smoke, ...recipe } = merged(readRecipe(path.resolve(path.dirname(file), own)), set);
+  { changes, toy, before }: { changes: Record<string, unknown>; toy: boolean; before: string | undefined },
+): AnyRecipeInput {
+  const { smoke, ...recipe } = merged(readRecipe(path.resolve(path.dirname(pipeline.file), own)), set);
   const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
   const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
-  return merged(started, (changes[name] as Record<string, unknown> | undefined) ?? {});
+  const whole = merged(started, (changes[name] as Record<string, unknown> | undefined) ?? {});
+  return { ...whole, name: `${pipeline.name}-${name}` } as AnyRecipeInput;
 }
 
 /**
@@ -104,14 +105,18 @@ export async function runPipeline(
   const { name, stages } = loadPipeline(file);
   const { smoke: toy = false, out: given, log = () => {}, ...rest } = options;
   checkChanges(stages, changes);
+  const recipeOf = (stage: Pipeline['stages'][number], before: string | undefined): AnyRecipeInput =>
+    stageRecipe({ file, name }, stage, { changes, toy, before });
+  // What is wrong with the last stage is to be known before the first one begins.
+  for (const [i, stage] of stages.entries())
+    await openRecipe(recipeOf(stage, i === 0 ? undefined : 'before'));
   const out = madeFolder(given ?? path.join('runs', name));
   const done: PipelineResult['stages'] = [];
   for (const [i, stage] of stages.entries()) {
-    const before = done.at(-1)?.checkpoint;
-    const whole = stageRecipe(file, stage, { changes, toy, ...(before !== undefined && { before }) });
+    const whole = recipeOf(stage, done.at(-1)?.checkpoint);
     log(`── stage ${i + 1} of ${stages.length}: ${stage.name}`);
     const result = await runRecipe(
-      { ...whole, name: `${name}-${stage.name}` } as never,
+      whole,
       {},
       {
         ...rest,

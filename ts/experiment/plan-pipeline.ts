@@ -1,7 +1,7 @@
 import { checkChanges, loadPipeline, stageRecipe } from './pipeline.ts';
 import { type Plan, type PlanOptions, planned, reckon } from './plan.ts';
 import type { PlannedModel } from './plan-reckoning.ts';
-import { type AnyRecipeInput, importModulesOf, loadAnyRecipe } from './recipe.ts';
+import { openRecipe } from './recipe.ts';
 
 /** What the stages of a pipeline take. */
 export interface PipelinePlan {
@@ -31,10 +31,11 @@ export async function planPipeline(
   const plans: PipelinePlan['stages'] = [];
   let before: PlannedModel | undefined;
   for (const stage of stages) {
-    const tree = stageRecipe(file, stage, { changes, toy, ...(before && { before: notYet }) });
-    await importModulesOf(tree);
-    const recipe = loadAnyRecipe({ ...tree, name: `${name}-${stage.name}` } as AnyRecipeInput);
-    const reckoning = reckon(recipe, recipe.start?.checkpoint === notYet ? before : undefined);
+    const recipe = await openRecipe(
+      stageRecipe({ file, name }, stage, { changes, toy, before: before && notYet }),
+    );
+    const start = recipe.kind === 'image-text' ? undefined : recipe.start;
+    const reckoning = reckon(recipe, start?.checkpoint === notYet ? before : undefined);
     plans.push({ ...planned(reckoning, machine), stage: stage.name });
     before = reckoning.model;
   }

@@ -79,6 +79,11 @@ export function planRecipe(
  * @param before the model that the stage before it leaves, which need not be there yet
  */
 export function reckon(recipe: AnyRecipe, before?: PlannedModel): Reckoning {
+  if (recipe.kind === 'image-text')
+    return fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `${recipe.name}: the training of a tower on images and texts (kind image-text) cannot be planned: a language or vision-language recipe can`,
+    );
   if (before && before.kind !== recipe.kind)
     return fail(
       'ERR_LIBMOE_RECIPE',

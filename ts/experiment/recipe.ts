@@ -4,6 +4,12 @@ import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
+import {
+  checkImageTextRecipe,
+  type ImageTextRecipe,
+  type ImageTextRecipeInput,
+  imageTextRecipeSchema,
+} from './image-text-recipe.ts';
 import { checkLanguageRecipe, type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
 import { merged } from './overrides.ts';
 import { importUserModule } from './user-modules.ts';
@@ -15,9 +21,9 @@ import {
 } from './vision-language-recipe.ts';
 
 /** Any kind of recipe, every default written out. */
-export type AnyRecipe = Recipe | VisionLanguageRecipe;
+export type AnyRecipe = Recipe | VisionLanguageRecipe | ImageTextRecipe;
 /** Any kind of recipe as one writes it. */
-export type AnyRecipeInput = RecipeInput | VisionLanguageRecipeInput;
+export type AnyRecipeInput = RecipeInput | VisionLanguageRecipeInput | ImageTextRecipeInput;
 
 /**
  * {@link loadRecipe} after importing the files that the recipe's `imports` names.
@@ -38,7 +44,11 @@ export async function importModulesOf({ imports }: Record<string, unknown>): Pro
 }
 
 /** What each kind of recipe is checked by. */
-const schemas = { language: recipeSchema, 'vision-language': visionLanguageRecipeSchema };
+const schemas = {
+  language: recipeSchema,
+  'vision-language': visionLanguageRecipeSchema,
+  'image-text': imageTextRecipeSchema,
+};
 
 /**
  * Reads and checks a recipe: a YAML file or an object, with changes laid over it, every default written out. A file may be laid over another:
@@ -55,14 +65,15 @@ export function loadAnyRecipe(
   const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `${where}: ${message}`);
   if (kind === 'pipeline')
     refuse('this is a pipeline of several recipes, not one: see "libmoe train --help"');
-  if (kind !== 'language' && kind !== 'vision-language')
+  if (kind !== 'language' && kind !== 'vision-language' && kind !== 'image-text')
     return refuse(`kind must be one of ${Object.keys(schemas).join(', ')}, got ${JSON.stringify(kind)}`);
   const schema = schemas[kind];
   const parsed = schema.safeParse(tree);
   if (!parsed.success) return refuse(explainIssues(schema, parsed.error.issues, tree));
   const recipe = parsed.data;
   if (recipe.kind === 'language') checkLanguageRecipe(recipe, refuse);
-  else checkVisionLanguageRecipe(recipe, refuse);
+  else if (recipe.kind === 'vision-language') checkVisionLanguageRecipe(recipe, refuse);
+  else checkImageTextRecipe(recipe, refuse);
   return recipe;
 }
 

@@ -3,6 +3,7 @@ import { resolveVisionTowerConfig } from '../models/vision/index.ts';
 import { resolveProjectorConfig } from '../models/vision-language/index.ts';
 import { routerDefinition } from '../moe/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
+import type { ImageTextRecipe } from './image-text-recipe.ts';
 import { type Recipe, recipeSchema } from './language-recipe.ts';
 import type { AnyRecipe } from './recipe.ts';
 import { type VisionLanguageRecipe, visionLanguageRecipeSchema } from './vision-language-recipe.ts';
@@ -47,10 +48,15 @@ export function resolvedRecipe(recipe: Recipe, vocabularySize: number): Recipe {
 
 /** {@link resolvedRecipe} for a vision-language model. */
 export function resolvedVisionLanguageRecipe(
-  recipe: VisionLanguageRecipe,
+  given: VisionLanguageRecipe,
   vocabularySize: number,
 ): VisionLanguageRecipe {
-  const { model, start } = recipe;
+  const { model, start, training, strategy } = given;
+  const { order } = given.data;
+  const groups =
+    given.data.groups ??
+    (order === 'length' || order === 'modality' ? training.microBatches * strategy.data : undefined);
+  const recipe = { ...given, data: { ...given.data, ...(groups !== undefined && { groups }) } };
   if (start) {
     const { checkpoint, upcycle } = start;
     return {
@@ -82,8 +88,16 @@ export function resolvedVisionLanguageRecipe(
   return visionLanguageRecipeSchema.parse({ ...recipe, model: resolved });
 }
 
+/** {@link resolvedRecipe} for the pretraining of a tower. */
+export const resolvedImageTextRecipe = (recipe: ImageTextRecipe): ImageTextRecipe => ({
+  ...recipe,
+  model: { ...recipe.model, vision: resolveVisionTowerConfig(recipe.model.vision) },
+});
+
 /** The recipe with what only a run can know, whatever its kind. */
 export const resolvedAnyRecipe = (recipe: AnyRecipe, vocabularySize: number): AnyRecipe =>
   recipe.kind === 'language'
     ? resolvedRecipe(recipe, vocabularySize)
-    : resolvedVisionLanguageRecipe(recipe, vocabularySize);
+    : recipe.kind === 'vision-language'
+      ? resolvedVisionLanguageRecipe(recipe, vocabularySize)
+      : resolvedImageTextRecipe(recipe);

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import type { Results, Task } from '../evaluation/index.ts';
+import type { Results, TaskChoice } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
@@ -22,6 +22,7 @@ import {
 } from '../training/index.ts';
 import { type Environment, environment, recordEnvironment } from './environment.ts';
 import { headlines } from './evaluation.ts';
+import { imageTextJob } from './image-text-job.ts';
 import type { Job, JobSetting } from './job.ts';
 import { languageJob } from './language-job.ts';
 import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
@@ -111,7 +112,9 @@ async function runAsked(
     const parts = { recipe, out, log, options, surroundings, strategy };
     return recipe.kind === 'language'
       ? await trainAndEvaluate({ ...parts, job: await languageJob(recipe, setting) })
-      : await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) });
+      : recipe.kind === 'vision-language'
+        ? await trainAndEvaluate({ ...parts, job: await visionLanguageJob(recipe, setting) })
+        : await trainAndEvaluate({ ...parts, job: await imageTextJob(recipe, setting) });
   } finally {
     await leave();
   }
@@ -217,7 +220,7 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
 }
 
 /** What happens beside training, in this order. */
-async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: (Task | string)[]): Promise<Callback[]> {
+async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: TaskChoice[]): Promise<Callback[]> {
   const { recipe, job, out, log, options } = parts;
   const { evaluateEvery: evaluation, evaluateFirst } = recipe.training;
   const callbacks: Callback[] = [
@@ -240,7 +243,7 @@ async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: (Task | string)[])
       },
     });
   }
-  if (evaluation !== null) {
+  if (evaluation !== null && tasks.length > 0) {
     callbacks.push(
       evaluateEvery(evaluation, async ({ step }) =>
         headlines(await job.evaluate(path.join(out, 'eval', String(step)), tasks)),

@@ -27,6 +27,7 @@ const free = [
   'data.cache',
   'data.workers',
   'training.steps',
+  'training.epochs',
   'training.activationCheckpointing',
   'training.checkpointEvery',
   'training.keepCheckpoints',
@@ -74,8 +75,10 @@ export function standingRun(out: string, recipe: AnyRecipe, resume: boolean): St
 
 /** The recipe to go on with: the run's own wherever it makes up the run. */
 export function continued(recipe: AnyRecipe, { recipe: stored, checkpoint }: StandingRun): AnyRecipe {
+  if (!checkpoint) return recipe;
   // Both are of one kind, or they would be two runs.
-  return checkpoint ? ({ ...recipe, model: stored.model, start: stored.start } as AnyRecipe) : recipe;
+  const { model, start } = stored as { model?: unknown; start?: unknown };
+  return { ...recipe, model, start } as AnyRecipe;
 }
 
 function storedRecipe(file: string): AnyRecipe {
@@ -99,18 +102,27 @@ export function differences(was: AnyRecipe, is: AnyRecipe, mayDiffer: readonly s
   const vocabularySize = vocabularyIn(was) ?? vocabularyIn(is) ?? 1;
   const before = leaves(resolvedAnyRecipe(was, vocabularySize));
   const after = leaves(resolvedAnyRecipe(is, vocabularySize));
-  const start = 'start.checkpoint';
-  if (was.start && is.start && isOrHolds(is.start.checkpoint, was.start.checkpoint))
-    after.set(start, before.get(start));
+  for (const key of ['start.checkpoint', 'model.language.checkpoint', 'model.vision.checkpoint']) {
+    const [began, asked] = [before, after].map((all) => all.get(key));
+    if (
+      began &&
+      asked &&
+      isOrHolds(JSON.parse(givenIn(is, key) ?? asked) as string, JSON.parse(began) as string)
+    )
+      after.set(key, began);
+  }
   const keys = [...new Set([...before.keys(), ...after.keys()])].filter(
     (key) => before.get(key) !== after.get(key) && !mayDiffer.some((own) => `${key}.`.startsWith(`${own}.`)),
   );
   return keys.map((key) => `${key} was ${before.get(key) ?? 'not set'}, is ${after.get(key) ?? 'not set'}`);
 }
 
+/** What a recipe says at a path before anything is resolved, as JSON. */
+const givenIn = (recipe: AnyRecipe, key: string): string | undefined => leaves(recipe).get(key);
+
 function vocabularyIn(recipe: AnyRecipe): number | undefined {
   if (recipe.kind === 'language') return recipe.model?.vocabularySize;
-  const language = recipe.model?.language;
+  const language = recipe.kind === 'vision-language' ? recipe.model?.language : undefined;
   return language && 'vocabularySize' in language ? language.vocabularySize : undefined;
 }
 

@@ -11,6 +11,7 @@ import {
 } from '../models/vision-language/index.ts';
 import { MoeLayer } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
+import type { Module } from '../nn/module.ts';
 import { upcycleVisionLanguageWithReport } from '../upcycling/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import type { VisionLanguageRecipe } from './vision-language-recipe.ts';
@@ -100,11 +101,16 @@ async function towerOf(
 ): Promise<VisionTower> {
   if (!('checkpoint' in vision)) return newVisionTower(vision, { seed, dtype });
   const { checkpoint, ...changes } = vision;
-  return loadVisionTower(resolveCheckpoint(checkpoint), { dtype, changes });
+  // One vector of an image is what contrastive training compares; here every patch counts.
+  return loadVisionTower(resolveCheckpoint(checkpoint), { dtype, changes: { ...changes, pool: undefined } });
 }
 
 /** A model in words, and how many of its parameters a token or an image row passes: of every layer with experts, as many as it is sent to. */
-export function describeParts(model: VisionLanguage): { model: string; activeParameters: number } {
+export function describeMixtures(model: Module): {
+  model: string;
+  parameters: number;
+  activeParameters: number;
+} {
   let idle = 0;
   let mixture = '';
   for (const module of model.namedModules().values()) {
@@ -114,5 +120,6 @@ export function describeParts(model: VisionLanguage): { model: string; activePar
     idle += each * Math.max(0, experts.count - topK);
     mixture ||= `${experts.count} experts, top ${topK}`;
   }
-  return { model: mixture || 'dense', activeParameters: Math.round(model.parameterCount() - idle) };
+  const parameters = model.parameterCount();
+  return { model: mixture || 'dense', parameters, activeParameters: Math.round(parameters - idle) };
 }

@@ -63,6 +63,8 @@ export function routersAfterStep(
   }
   for (const layer of moe) {
     const own = layers.get(layer.name);
-    if (own) layer.afterStep({ ...own, ...at, layers: known });
+    // What is frozen stays as it is, biases and coefficients that routers move themselves included.
+    const learns = layer.parameters().some(({ requiresGrad }) => requiresGrad);
+    if (own && learns) layer.afterStep({ ...own, ...at, layers: known });
   }
 }

@@ -237,7 +237,8 @@ function fingerprintOf(data: Conversations, options: ResolvedLoaderOptions): str
     imageTokenId,
     order,
     batching,
-    groups,
+    // Which samples make a batch depends on it in the grouped orders alone.
+    ...(order === 'length' || order === 'modality' ? [groups] : []),
     seed,
   ];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32);

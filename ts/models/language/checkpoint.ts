@@ -95,6 +95,12 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     throw error;
   }
   model.checkpoint = path;
+  describeAs(model, architecture, json);
+  return model;
+}
+
+/** What a config.json says of a model beside its form, which is handed on when the model is saved. */
+function describeAs(model: LanguageModel, architecture: Architecture, json: JsonObject): void {
   model.family = architecture.name;
   const text = isJsonObject(json.text_config) ? json.text_config : {};
   model.specialTokens = Object.fromEntries(
@@ -102,15 +108,15 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
       .filter((field) => field in json || field in text)
       .map((field) => [field, json[field] ?? text[field] ?? null]),
   );
-  return model;
 }
 
 /** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadModel} */
 export function readModelWeights(model: LanguageModel, folder: string): void {
-  const { architecture } = readConfig(folder);
+  const { architecture, json } = readConfig(folder);
   refusePickledWeights(folder);
   const layout = layoutOf(architecture, model.config);
   readFileTensors(layout, model.stateDict(), openSafetensors(folder), folder);
+  describeAs(model, architecture, json);
 }
 
 /**

@@ -105,17 +105,22 @@ export async function loadVisionLanguageModel(
     model.dispose();
     throw error;
   }
-  const text = isJsonObject(json.text_config) ? json.text_config : {};
   model.checkpoint = folder;
   model.language.checkpoint = folder;
+  describeAs(model, folder, json);
+  return model;
+}
+
+/** What a config.json says of the language model beside its form, which is handed on when the model is saved. */
+function describeAs({ language }: VisionLanguageModel, folder: string, json: JsonObject): void {
+  const text = isJsonObject(json.text_config) ? json.text_config : {};
   if (isJsonObject(json.text_config))
-    model.language.family = textConfigIn(json, join(folder, 'config.json')).architecture.name;
-  model.language.specialTokens = Object.fromEntries(
+    language.family = textConfigIn(json, join(folder, 'config.json')).architecture.name;
+  language.specialTokens = Object.fromEntries(
     specialTokens
       .filter((field) => field in json || field in text)
       .map((field) => [field, text[field] ?? json[field] ?? null]),
   );
-  return model;
 }
 
 /** Overwrites a model's weights with those of a checkpoint folder of the same configuration. @throws as {@link loadVisionLanguageModel} */
@@ -123,6 +128,7 @@ export function readVisionLanguageWeights(model: VisionLanguageModel<VisionTower
   const { config, json } = readVisionLanguageConfig(folder);
   refusePickledWeights(folder);
   readFileTensors(layoutIn(folder, config, json), model.stateDict(), openSafetensors(folder), folder);
+  describeAs(model, folder, json);
 }
 
 /** Loads a checkpoint of either kind: a vision-language model where it is one, else a language model. @throws as either */

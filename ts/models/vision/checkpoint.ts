@@ -78,9 +78,18 @@ export async function loadVisionTower(
  * @throws ERR_LIBMOE_FILE for a folder with files that libmoe did not write, ERR_LIBMOE_CONFIG for options that a file cannot hold
  */
 export async function saveVisionTower(tower: VisionTower, folder: string): Promise<void> {
-  const { config } = tower;
   const place = resolve(folder);
   refuseForeign(place);
+  refuseFunctions(tower.config);
+  await writeFolderAtomically(place, async (temporary) => {
+    writeVisionTowerFiles(tower, temporary);
+    writeChecksums(temporary);
+  });
+}
+
+/** Writes config.json and the weights into `folder`, which exists: a part of a larger checkpoint. */
+export function writeVisionTowerFiles(tower: VisionTower, folder: string): void {
+  const { config } = tower;
   refuseFunctions(config);
   const json: JsonObject = {
     ...visionJson(config),
@@ -89,9 +98,6 @@ export async function saveVisionTower(tower: VisionTower, folder: string): Promi
     torch_dtype: dtypeName(tower.dtype),
     libmoe: { version: 1, vision: config as unknown as JsonValue },
   };
-  await writeFolderAtomically(place, async (temporary) => {
-    writeFileAtomically(join(temporary, 'config.json'), configText(json));
-    scope(() => writeShardedSafetensors(temporary, towerTensors(tower, config.moe ? '' : 'vision_model.')));
-    writeChecksums(temporary);
-  });
+  writeFileAtomically(join(folder, 'config.json'), configText(json));
+  scope(() => writeShardedSafetensors(folder, towerTensors(tower, config.moe ? '' : 'vision_model.')));
 }

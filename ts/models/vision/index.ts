@@ -5,6 +5,7 @@ export {
   readVisionTowerConfig,
   saveVisionTower,
   type TowerChanges,
+  writeVisionTowerFiles,
 } from './checkpoint.ts';
 export {
   depthOf,
@@ -26,5 +27,6 @@ export {
   towerTensors,
 } from './file-tensors.ts';
 export { visionConfigOf, visionJson } from './hugging-face.ts';
+export { ImageTextModel, type ImageTextOptions } from './image-text.ts';
 export { type TowerParameterReport, towerParameterReport } from './parameters.ts';
 export { type ImagesOptions, newVisionTower, VisionTower } from './tower.ts';

@@ -1,0 +1,44 @@
+import { z } from 'zod';
+import { visionTowerConfigSchema } from '../models/vision/index.ts';
+import { checkConversationKeys, conversationKeys, conversationTrainingKeys } from './conversation-recipe.ts';
+import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
+
+/** The pretraining of a tower on images and captions, SigLIP's way. Every key has a default or is required; unknown keys are errors. */
+export const imageTextRecipeSchema = z.strictObject({
+  kind: z.literal('image-text'),
+  ...commonKeys,
+  /** A tokenizer.json (or its folder), or how to train one on the captions. */
+  tokenizer: tokenizerSchema,
+  /** Of each conversation there are one image, one question, which is not looked at, and the caption. */
+  data: z.strictObject(conversationKeys),
+  model: z.strictObject({
+    /** With `pool`, which makes one vector of an image. */
+    vision: visionTowerConfigSchema,
+    /** Of the embeddings that are compared; default the tower's dModel. */
+    width: count.optional(),
+  }),
+  training: z.strictObject({
+    ...conversationTrainingKeys,
+    ...trainingKeys,
+    keepCheckpoints: count.default(3),
+  }),
+});
+/** A recipe for pretraining a tower with every default written out. */
+export type ImageTextRecipe = z.output<typeof imageTextRecipeSchema>;
+/** The same as one writes it. */
+export type ImageTextRecipeInput = z.input<typeof imageTextRecipeSchema>;
+
+/** Checks what no schema sees. @param refuse throws ERR_LIBMOE_RECIPE */
+export function checkImageTextRecipe(recipe: ImageTextRecipe, refuse: (message: string) => never): void {
+  checkConversationKeys(recipe, refuse);
+  if (recipe.data.batchSamples === undefined)
+    refuse('captions are compared by the batch: set data.batchSamples');
+  if (recipe.training.microBatches > 1 || recipe.strategy.data > 1)
+    refuse(
+      'captions are compared with all images of a batch, which cannot be cut: set training.microBatches and strategy.data to 1, and data.batchSamples smaller if memory is short',
+    );
+  if (recipe.model.vision.pool === undefined)
+    refuse(
+      'model.vision needs pool: "attention", "class" or "mean", one vector of an image to compare with texts',
+    );
+}
