@@ -38,3 +38,33 @@ it('plan ends with 1 for what cannot fit, and with 2 for what is wrong', async (
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toMatch(/^ERR_LIBMOE_ARGUMENT: of which memory/m);
 });
+
+it('plan takes a pipeline stage by stage, none of which has run', async () => {
+  const file = path.join(root, 'recipes/vision-language/phi35-siglip/pipeline.yaml');
+  const { code, stdout, stderr } = await libmoe([
+    'plan',
+    file,
+    '--smoke',
+    '--gpus',
+    '4',
+    '--gpu-memory',
+    '80',
+  ]);
+  expect(code).toBe(0);
+  for (const stage of ['pretrain', 'prefinetune', 'instruct'])
+    expect(stdout).toMatch(new RegExp(`^recipe +phi35-siglip-${stage}$`, 'm'));
+  expect(stdout).toMatch(
+    /part +parameters +active +trained +operations per step[\s\S]*vision +[\d,]+ +[\d,]+ +0 /,
+  );
+  expect(stderr).toMatch(/note: instruct: every conversation is counted as long as data.context, 160 tokens/);
+  const small = await libmoe(['plan', file, '--smoke', '--gpu-memory', '0.5', '--json']);
+  expect(small.code).toBe(1);
+  expect(JSON.parse(small.stdout).stages.map(({ fits }: { fits: boolean }) => fits)).toEqual([
+    false,
+    false,
+    false,
+  ]);
+  expect(small.stderr).toMatch(
+    /phi35-siglip-instruct takes [\d.]+ GiB[\s\S]*--set instruct\.training\.microBatches=8/,
+  );
+});

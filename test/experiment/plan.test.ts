@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { loadRecipe, merged, planRecipe, type RecipeInput } from '../../ts/experiment/index.ts';
-import { plannedModel } from '../../ts/experiment/plan.ts';
+import { plannedModel } from '../../ts/experiment/plan-language.ts';
 import { LanguageModel, parameterReport } from '../../ts/models/language/index.ts';
 import { memory, resetPeakMemory } from '../../ts/tensor/index.ts';
 import { optimizer, schedule, train } from '../../ts/training/index.ts';

@@ -20,6 +20,9 @@ export {
 } from './pipeline.ts';
 export { type Plan, type PlanOptions, planRecipe } from './plan.ts';
 export type { PlannedMemory } from './plan-memory.ts';
+export { type PipelinePlan, planPipeline } from './plan-pipeline.ts';
+export type { PlannedPart } from './plan-reckoning.ts';
+export type { Remedy } from './plan-remedies.ts';
 export { type Prepared, type PrepareOptions, prepareData } from './prepare.ts';
 export { copyTokenizer } from './prepare-tokenizer.ts';
 export {

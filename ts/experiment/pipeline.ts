@@ -61,6 +61,35 @@ export function loadPipeline(file: string): Pipeline {
   return fail('ERR_LIBMOE_RECIPE', `${file}: ${explainIssues(pipelineSchema, parsed.error.issues, given)}`);
 }
 
+/** Refuses changes of no stage. @throws ERR_LIBMOE_RECIPE */
+export function checkChanges(stages: Pipeline['stages'], changes: Record<string, unknown>): void {
+  const names = stages.map(({ name }) => name);
+  for (const key of Object.keys(changes)) {
+    if (names.includes(key) && tree.safeParse(changes[key]).success) continue;
+    fail(
+      'ERR_LIBMOE_RECIPE',
+      `a pipeline takes changes by stage, such as --set ${names.at(-1)}.training.steps=100: "${key}" is none of ${names.join(', ')}` +
+        (nearestKey(key, names) ? `; did you mean "${nearestKey(key, names)}"?` : ''),
+    );
+  }
+}
+
+/**
+ * The recipe of a stage, not checked yet.
+ * @param options `changes` of the pipeline; `toy`: with the recipe's `smoke` block over it; `before`: the checkpoint that the stage before it left
+ */
+export function stageRecipe(
+  pipeline: { file: string; name: string },
+  { name, recipe: own, set }: Pipeline['stages'][number],
+  { changes, toy, before }: { changes: Record<string, unknown>; toy: boolean; before: string | undefined },
+): AnyRecipeInput {
+  const { smoke, ...recipe } = merged(readRecipe(path.resolve(path.dirname(pipeline.file), own)), set);
+  const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
+  const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
+  const whole = merged(started, (changes[name] as Record<string, unknown> | undefined) ?? {});
+  return { ...whole, name: `${pipeline.name}-${name}` } as AnyRecipeInput;
+}
+
 /**
  * Carries out the stages of a pipeline one after the other, each in a folder of its own in `out`. A stage after the first starts from the last
  * checkpoint of the one before it, whatever `start.checkpoint` its recipe names. Stopped and called again with `resume` it goes on where it was:
@@ -75,25 +104,9 @@ export async function runPipeline(
 ): Promise<PipelineResult> {
   const { name, stages } = loadPipeline(file);
   const { smoke: toy = false, out: given, log = () => {}, ...rest } = options;
-  const names = stages.map((stage) => stage.name);
-  for (const key of Object.keys(changes)) {
-    if (names.includes(key) && tree.safeParse(changes[key]).success) continue;
-    fail(
-      'ERR_LIBMOE_RECIPE',
-      `a pipeline takes changes by stage, such as --set ${names.at(-1)}.training.steps=100: "${key}" is none of ${names.join(', ')}` +
-        (nearestKey(key, names) ? `; did you mean "${nearestKey(key, names)}"?` : ''),
-    );
-  }
-  const recipeOf = (stage: Pipeline['stages'][number], before: string | undefined): AnyRecipeInput => {
-    const { smoke, ...recipe } = merged(
-      readRecipe(path.resolve(path.dirname(file), stage.recipe)),
-      stage.set,
-    );
-    const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
-    const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
-    const own = (changes[stage.name] as Record<string, unknown> | undefined) ?? {};
-    return { ...merged(started, own), name: `${name}-${stage.name}` } as AnyRecipeInput;
-  };
+  checkChanges(stages, changes);
+  const recipeOf = (stage: Pipeline['stages'][number], before: string | undefined): AnyRecipeInput =>
+    stageRecipe({ file, name }, stage, { changes, toy, before });
   // What is wrong with the last stage is to be known before the first one begins.
   for (const [i, stage] of stages.entries())
     await openRecipe(recipeOf(stage, i === 0 ? undefined : 'before'));

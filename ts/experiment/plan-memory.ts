@@ -1,11 +1,5 @@
-import {
-  type FeedForwardConfig,
-  type LanguageModelConfig,
-  moeLayersOf,
-  type ParameterReport,
-  valueDimOf,
-  withDiversity,
-} from '../models/language/index.ts';
+import { type LanguageModelConfig, moeLayersOf, type ParameterReport } from '../models/language/index.ts';
+import { blocksKept, f32, logitsChunk, working } from './plan-blocks.ts';
 import type { RouterOnProbe } from './plan-router.ts';
 
 /** Bytes on one rank at the moment of a training step when there are most. */
@@ -14,7 +8,7 @@ export interface PlannedMemory {
   weights: number;
   /** f32 copies that the optimizer keeps of bf16 parameters. */
   masterWeights: number;
-  /** f32, of all parameters. */
+  /** f32, of the parameters that are trained. */
   gradients: number;
   optimizerState: number;
   /** What the tape keeps of one micro-batch for backward, and what backward works in. */
@@ -45,75 +39,6 @@ export interface MemorySettings {
   microBatches: number;
   activationCheckpointing: boolean;
   runtime: number;
-}
-
-const f32 = 4;
-
-/** What backward finds of one token in one dense feed-forward layer. */
-const feedForwardKept = ({ hidden, gated, activation }: FeedForwardConfig): number =>
-  hidden * (gated ? 4 : activation === 'identity' ? 1 : 2);
-
-/** Bytes that the tape keeps of one token in one layer's attention, its normalised input included. */
-function attentionKept(config: LanguageModelConfig, element: number): number {
-  const { dModel, heads, keyValueHeads, headDim, qkNorm, attention } = config;
-  const valueDim = valueDimOf(config);
-  const queryAndOutput = heads * (headDim + valueDim);
-  const keyAndValue = keyValueHeads * (headDim + valueDim);
-  const normed = qkNorm ? (heads + keyValueHeads) * headDim : 0;
-  // Latents before and after their norms.
-  const latents = 2 * ((attention?.queryRank ?? 0) + (attention?.keyValueRank ?? 0));
-  const statistics = attention === undefined ? 0 : attention.queryRank === undefined ? f32 : 2 * f32;
-  return element * (dModel + normed + latents + queryAndOutput + keyAndValue) + statistics + heads * f32;
-}
-
-/** What the tape keeps of one token for the diversity loss, beside the experts' second pass: a copy per choice, answers, directions, angles. */
-function diversityKept(dModel: number, topK: number, element: number): number {
-  const answers = element + (element === f32 ? 0 : f32);
-  return topK * dModel * (element + answers + f32) + 3 * topK * topK * f32;
-}
-
-/** Bytes that the tape keeps of one token in each block, without the residual stream that enters it. */
-function blocksKept(
-  config: LanguageModelConfig,
-  element: number,
-  router: RouterOnProbe | undefined,
-): number[] {
-  const { dModel, norm, moe } = config;
-  const statistics = norm === 'layernorm' ? 2 * f32 : f32;
-  const attention = attentionKept(config, element) + statistics;
-  const between = element * 2 * dModel + statistics;
-  const dense = element * feedForwardKept(config.feedForward);
-  const moeLayers = moeLayersOf(config);
-  let mixture = 0;
-  if (moe && router) {
-    const { bytesPerToken, choicesPerToken } = router;
-    const { hidden, gated } = moe.expert;
-    const shared = moe.shared ? feedForwardKept({ ...moe.expert, ...moe.shared }) : 0;
-    const rows = choicesPerToken * ((gated ? 2 : 1) * hidden * element + 3 * f32);
-    const again = withDiversity(moe) ? rows + diversityKept(dModel, moe.topK, element) : 0;
-    mixture = bytesPerToken + rows + element * shared + again;
-  }
-  return Array.from(
-    { length: config.layers },
-    (_, layer) => attention + between + (moeLayers.includes(layer) ? mixture : dense),
-  );
-}
-
-/** Numbers per token that backward of each block holds beside what was kept. */
-function working(config: LanguageModelConfig): number[] {
-  const { dModel, heads, keyValueHeads, headDim, feedForward, layers } = config;
-  const attention = (heads + keyValueHeads) * (headDim + valueDimOf(config));
-  const moeLayers = moeLayersOf(config);
-  return Array.from({ length: layers }, (_, layer) => {
-    const hidden = moeLayers.includes(layer) ? 0 : 2 * feedForward.hidden;
-    return 2 * dModel + Math.max(attention, hidden);
-  });
-}
-
-/** As native/cpu/loss.cpp cuts it. */
-function logitsChunk(tokens: number, vocabularySize: number): number {
-  const rows = Math.floor(2 ** 23 / vocabularySize / 16) * 16;
-  return Math.min(tokens, Math.min(1024, Math.max(64, rows))) * vocabularySize * f32;
 }
 
 /**

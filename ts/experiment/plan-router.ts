@@ -1,6 +1,6 @@
 import { oneRouter } from '../models/language/config.ts';
-import type { LanguageModelConfig } from '../models/language/index.ts';
 import { moeLayersOf } from '../models/language/index.ts';
+import type { MoeSizes } from '../models/language/parameters.ts';
 import { dispatchLocally, ForwardContext, withSlots } from '../moe/index.ts';
 import { add, cast } from '../tensor/elementwise.ts';
 import { memory, scope, type Tensor, tensor } from '../tensor/index.ts';
@@ -20,9 +20,10 @@ export interface RouterOnProbe {
 /**
  * Runs a router of a model on a few random tokens and looks at what it leaves: no formula has to know it. Choices are those at the first step
  * or at the last, whichever are more.
+ * @param config without a vocabulary the rows have no token ids, as those of images
  */
 export function routerOnProbe(
-  config: LanguageModelConfig,
+  config: MoeSizes & { vocabularySize?: number },
   dtype: 'f32' | 'bf16',
   steps: number,
 ): RouterOnProbe {
@@ -31,14 +32,17 @@ export function routerOnProbe(
   using router = oneRouter(moe, config.dModel, config.layers, layer);
   const probe = (tokens: number, step: number): { bytes: number; choices: number } => {
     const { dModel, vocabularySize } = config;
-    using ids = tensor(Int32Array.from({ length: tokens }, (_, t) => (7 * t) % vocabularySize));
+    using ids =
+      vocabularySize === undefined
+        ? undefined
+        : tensor(Int32Array.from({ length: tokens }, (_, t) => (7 * t) % vocabularySize));
     using sequenceOffsets = tensor(Int32Array.from([0, tokens]));
     using x = scope(() => cast(randn([tokens, dModel], { seed: 1 }), dtype));
     using context = new ForwardContext({
       training: true,
       step,
       totalSteps: steps,
-      tokenIds: ids,
+      ...(ids && { tokenIds: ids }),
       sequenceOffsets,
     });
     const before = memory().bytes;

@@ -1,19 +1,13 @@
-import { loadTokenizer } from '../data/index.ts';
-import { readModelConfig } from '../models/language/checkpoint.ts';
-import {
-  type LanguageModelConfig,
-  parameterReport,
-  resolveLanguageModelConfig,
-} from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
-import { upcycledConfig } from '../upcycling/index.ts';
-import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe, RecipeInput } from './language-recipe.ts';
+import type { UpcycledPart } from '../upcycling/index.ts';
 import { graphicsCard, type PlanDevice, thisMachine } from './plan-devices.ts';
-import { type MemorySettings, type PlannedMemory, plannedMemory } from './plan-memory.ts';
-import { type RouterOnProbe, routerOnProbe } from './plan-router.ts';
-import { loadRecipe } from './recipe.ts';
+import { reckonLanguage } from './plan-language.ts';
+import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
+import type { PlannedModel, PlannedPart, Reckoning } from './plan-reckoning.ts';
+import { type Remedy, remedies } from './plan-remedies.ts';
+import { reckonVisionLanguage } from './plan-vision-language.ts';
+import { type AnyRecipe, type AnyRecipeInput, loadAnyRecipe } from './recipe.ts';
 
 /** Which machine a plan is for; without any of these it is this one's CPU, or a single GPU if the recipe says `device: cuda:0`. */
 export interface PlanOptions {
@@ -30,12 +24,17 @@ export interface Plan {
   name: string;
   parameters: number;
   activeParameters: number;
-  /** Of a training step, forward and backward. */
+  /** Parameters that take gradients and have optimizer state. */
+  trainedParameters: number;
+  /** Of a vision-language model. */
+  parts?: Record<UpcycledPart, PlannedPart>;
+  /** Of a training step, forward and backward; of a vision-language model with what its images take. */
   flopsPerToken: number;
+  /** Of a vision-language model at the most: every conversation as long as the context. */
   tokensPerStep: number;
-  /** Of the whole run. */
-  tokens: number;
-  flops: number;
+  /** Of the whole run; null where the number of its steps is not known before the data are read. */
+  tokens: number | null;
+  flops: number | null;
   /** Ranks that train together; `memory` is that of each. */
   ranks: number;
   memory: PlannedMemory;
@@ -45,54 +44,65 @@ export interface Plan {
   /** Bytes that the device has for a rank. */
   available: number;
   fits: boolean;
-  /** Seconds of a step and of the run; null where the speed of the device is not known. `basis` says where they come from. */
+  /** Seconds of a step and of the run; null where the speed of the device or the number of steps is not known. `basis` says where they come from. */
   time: { secondsPerStep: number | null; seconds: number | null; basis: string };
   /** What else one must know. */
   notes: string[];
   /** Changes to the recipe with which it fits, the least first; empty when it fits or nothing helps. */
-  wouldFit: { set: string[]; total: number }[];
+  wouldFit: Remedy[];
+  /** Of what was tried, what takes the least memory; null when the recipe fits as it is. */
+  least: Remedy | null;
 }
 
 /** What a card's context and work spaces take: assumed. */
 const contextBytes = 2 ** 30;
+/** Part of a card's memory beyond which a plan says that little is left. */
+const tight = 0.9;
 /** What Node, the library and the loader take: measured on the demo before its model was made. */
 const processBytes = 128 * 2 ** 20;
 
-/** The configuration of the model that a recipe trains. @throws ERR_LIBMOE_RECIPE and what reading the checkpoint or the tokenizer throws */
-export function plannedModel(recipe: Recipe): LanguageModelConfig {
-  if (recipe.start) {
-    const config = readModelConfig(resolveCheckpoint(recipe.start.checkpoint));
-    return recipe.start.upcycle ? upcycledConfig(config, recipe.start.upcycle) : config;
-  }
-  return resolveLanguageModelConfig({
-    ...recipe.model,
-    vocabularySize: recipe.model?.vocabularySize ?? vocabularyOf(recipe),
-  });
-}
-
-function vocabularyOf({ tokenizer }: Recipe): number {
-  if (typeof tokenizer === 'object') return tokenizer.train.vocabularySize;
-  return loadTokenizer(tokenizer!).vocabularySize;
-}
-
 /**
- * Reckons what a recipe takes: parameters, operations, memory by kind, time. Nothing is trained or read but the checkpoint's or tokenizer's sizes.
- * Only what this version can do is counted: one process per device, each with the whole model.
- * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_ARGUMENT
+ * Reckons what a recipe takes: parameters, operations, memory by kind, time. Nothing is trained or read but the sizes in config.json, and the
+ * tokenizer's. Only what this version can do is counted: one process per device, each with the whole model.
+ * @throws ERR_LIBMOE_RECIPE, ERR_LIBMOE_ARGUMENT, and what reading a configuration throws
  */
 export function planRecipe(
-  source: string | RecipeInput,
+  source: string | AnyRecipeInput,
   changes: Record<string, unknown> = {},
   options: PlanOptions = {},
 ): Plan {
-  const recipe = loadRecipe(source, changes);
-  const config = plannedModel(recipe);
-  const report = parameterReport(config, recipe.data.sequenceLength);
-  const onGpu = Object.values(options).some((value) => value !== undefined) || recipe.device !== 'cpu';
+  return planned(reckon(loadAnyRecipe(source, changes)), options);
+}
+
+/**
+ * What a recipe takes wherever it runs.
+ * @param before the model that the stage before it leaves, which need not be there yet
+ */
+export function reckon(recipe: AnyRecipe, before?: PlannedModel): Reckoning {
+  if (recipe.kind === 'image-text')
+    return fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `${recipe.name}: the training of a tower on images and texts (kind image-text) cannot be planned: a language or vision-language recipe can`,
+    );
+  if (before && before.kind !== recipe.kind)
+    return fail(
+      'ERR_LIBMOE_RECIPE',
+      `${recipe.name}: a recipe of kind ${recipe.kind} cannot go on from a ${before.kind} model`,
+    );
+  if (recipe.kind === 'language')
+    return reckonLanguage(recipe, before?.kind === 'language' ? before.config : undefined);
+  return reckonVisionLanguage(recipe, before?.kind === 'vision-language' ? before.config : undefined);
+}
+
+/** A plan for a machine. @throws ERR_LIBMOE_ARGUMENT */
+export function planned(reckoning: Reckoning, options: PlanOptions): Plan {
+  const { parts, tokensPerStep, flopsPerStep, steps, precision } = reckoning;
+  const onGpu = Object.values(options).some((value) => value !== undefined) || reckoning.device !== 'cpu';
   const device: PlanDevice = onGpu
-    ? graphicsCard(options.gpu, options.gpuMemory, recipe.precision)
-    : thisMachine(recipe.precision);
-  const settings = settingsOf(recipe, onGpu ? contextBytes : processBytes);
+    ? graphicsCard(options.gpu, options.gpuMemory, precision)
+    : thisMachine(precision);
+  const runtime = onGpu ? contextBytes : processBytes;
+  const settings: MemorySettings = { ...reckoning.settings, runtime };
   const { ranks } = settings;
   if (options.gpus !== undefined && options.gpus < ranks)
     fail(
@@ -101,35 +111,29 @@ export function planRecipe(
     );
   // Ranks on the CPU share this machine.
   const available = onGpu ? device.memory : device.memory / ranks;
-  const probes = new Map<Recipe['precision'], RouterOnProbe>();
-  const routerIn = (precision: Recipe['precision']): RouterOnProbe | undefined => {
-    if (!config.moe) return undefined;
-    const known = probes.get(precision) ?? routerOnProbe(config, precision, recipe.training.steps);
-    probes.set(precision, known);
-    return known;
-  };
-  const memoryOf = (change: Partial<MemorySettings> = {}): PlannedMemory =>
-    plannedMemory(config, report, routerIn(change.precision ?? settings.precision), {
-      ...settings,
-      ...change,
-    });
-  const memory = memoryOf();
+  const memoryOf = (change: Partial<MemorySettings>): PlannedMemory =>
+    reckoning.memoryOf({ ...change, runtime });
+  const memory = memoryOf({});
   const activationCheckpointing = !settings.activationCheckpointing;
   const { activations, total } = memoryOf({ activationCheckpointing });
-  const tokensPerStep = recipe.data.batchSequences * recipe.data.sequenceLength;
-  const again = settings.activationCheckpointing ? 4 / 3 : 1;
   const rate = device.rate && device.rate * (onGpu ? ranks : 1);
-  const secondsPerStep = rate === undefined ? null : (again * report.flopsPerToken * tokensPerStep) / rate;
-  const { steps } = recipe.training;
+  const done = flopsPerStep + (settings.activationCheckpointing ? reckoning.flopsAgain : 0);
+  const secondsPerStep = rate === undefined ? null : done / rate;
   const fits = memory.total <= available;
+  // On the CPU more ranks only take more of the same memory.
+  const found = fits
+    ? { wouldFit: [], least: null }
+    : remedies(settings, memoryOf, available, onGpu ? (options.gpus ?? ranks) : ranks);
   return {
-    name: recipe.name,
-    parameters: report.total,
-    activeParameters: report.active,
-    flopsPerToken: report.flopsPerToken,
+    name: reckoning.name,
+    parameters: reckoning.parameters,
+    activeParameters: reckoning.activeParameters,
+    trainedParameters: reckoning.trainedParameters,
+    ...(parts && { parts }),
+    flopsPerToken: flopsPerStep / tokensPerStep,
     tokensPerStep,
-    tokens: tokensPerStep * steps,
-    flops: report.flopsPerToken * tokensPerStep * steps,
+    tokens: steps && tokensPerStep * steps,
+    flops: steps && flopsPerStep * steps,
     ranks,
     memory,
     otherwise: { activationCheckpointing, activations, total },
@@ -138,27 +142,20 @@ export function planRecipe(
     fits,
     time: {
       secondsPerStep,
-      seconds: secondsPerStep === null ? null : secondsPerStep * steps,
+      seconds: secondsPerStep === null || steps === null ? null : secondsPerStep * steps,
       basis: device.basis,
     },
-    notes: notesOf(options, onGpu, settings, memory),
-    // On the CPU more ranks only take more of the same memory.
-    wouldFit: fits ? [] : remedies(settings, memoryOf, available, onGpu ? (options.gpus ?? ranks) : ranks),
-  };
-}
-
-function settingsOf({ precision, data, training, strategy }: Recipe, runtime: number): MemorySettings {
-  const { optimizer, microBatches, activationCheckpointing } = training;
-  return {
-    precision,
-    optimizerSlots: optimizer.name === 'adamw' ? 2 : optimizer.momentum > 0 ? 1 : 0,
-    sequenceLength: data.sequenceLength,
-    batchSequences: data.batchSequences,
-    ranks: strategy.data,
-    bucketBytes: strategy.bucketMegabytes * 2 ** 20,
-    microBatches,
-    activationCheckpointing,
-    runtime,
+    notes: [
+      ...reckoning.notes,
+      ...notesOf(options, onGpu, settings, memory),
+      ...(onGpu && fits && memory.total > tight * available
+        ? [
+            `it fits with ${gibibytes(available - memory.total)} to spare; what the allocator loses between blocks is not counted`,
+          ]
+        : []),
+      ...(fits || found.wouldFit.length > 0 ? [] : [whatIsMissing(memory, available)]),
+    ],
+    ...found,
   };
 }
 
@@ -184,37 +181,15 @@ function notesOf(
   return notes;
 }
 
-/** The least change of each kind that brings the memory below what there is. */
-function remedies(
-  settings: MemorySettings,
-  memoryOf: (change: Partial<MemorySettings>) => PlannedMemory,
-  available: number,
-  devices: number,
-): Plan['wouldFit'] {
-  const { batchSequences, microBatches, activationCheckpointing, precision, ranks } = settings;
-  const perRank = batchSequences / ranks;
-  const cuts = Array.from({ length: perRank }, (_, i) => i + 1).filter(
-    (n) => n > microBatches && perRank % n === 0,
-  );
-  const more = Array.from({ length: devices }, (_, i) => i + 1).filter(
-    (n) => n > ranks && batchSequences % (n * microBatches) === 0,
-  );
-  const found: Plan['wouldFit'] = [];
-  const attempt = (change: Partial<MemorySettings>): boolean => {
-    const { total } = memoryOf(change);
-    if (total > available) return false;
-    const names: Record<string, string> = { precision: 'precision', ranks: 'strategy.data' };
-    const set = Object.entries(change).map(([key, value]) => `${names[key] ?? `training.${key}`}=${value}`);
-    found.push({ set, total });
-    return true;
-  };
-  for (const low of precision === 'f32' ? [{}, { precision: 'bf16' as const }] : [{}]) {
-    if (Object.keys(low).length > 0) attempt(low);
-    more.some((n) => attempt({ ...low, ranks: n }));
-    cuts.some((n) => attempt({ ...low, microBatches: n }));
-    if (activationCheckpointing) continue;
-    if (!attempt({ ...low, activationCheckpointing: true }))
-      cuts.some((n) => attempt({ ...low, activationCheckpointing: true, microBatches: n }));
-  }
-  return found;
+const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
+/** Why no setting helps. */
+function whatIsMissing(memory: PlannedMemory, available: number): string {
+  const { weights, masterWeights, gradients, optimizerState } = memory;
+  const held = weights + masterWeights + gradients + optimizerState;
+  const split =
+    'spreading optimizer state, gradients or parameters over ranks, which this version does not do';
+  return held > available
+    ? `weights, master weights, gradients and optimizer state alone are ${gibibytes(held)} on each rank, and more ranks do not make that less: it takes ${split}`
+    : `of ${gibibytes(available)} weights, master weights, gradients and optimizer state take ${gibibytes(held)} on each rank, and what is left is too little for one conversation or sequence at a time: it takes ${split}, or a shorter context`;
 }

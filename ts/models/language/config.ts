@@ -292,6 +292,6 @@ export const turningLayersOf = ({
 }: Pick<LanguageModelConfig, 'rotary' | 'layers'>): number[] => rotary.layers ?? resolveLayers('all', layers);
 
 /** The indices of the MoE layers; none in a dense model. */
-export function moeLayersOf(config: LanguageModelConfig): number[] {
+export function moeLayersOf(config: Pick<LanguageModelConfig, 'moe' | 'layers'>): number[] {
   return config.moe === undefined ? [] : resolveLayers(config.moe.layers, config.layers);
 }

@@ -30,8 +30,15 @@ export {
   VisionLanguageModel,
   type VisionLanguageParts,
 } from './model.ts';
+export {
+  type ProjectorParameterReport,
+  projectorMoeOf,
+  projectorParameterReport,
+  projectorWidth,
+} from './parameters.ts';
 export { maskOf, Projector, type ProjectorPlace, pixelShuffle } from './projector.ts';
 export {
+  linearLayersOf,
   type ProjectorConfig,
   type ProjectorOptions,
   projectorMoeSchema,
