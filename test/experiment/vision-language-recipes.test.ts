@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import {
   loadAnyRecipe,
@@ -14,6 +14,8 @@ import { leaveToCollector } from '../collected.ts';
 import { temporaryFolder } from '../storage/temporary.ts';
 
 leaveToCollector();
+// Whole trainings, on a machine that may be busy.
+vi.setConfig({ testTimeout: 300_000 });
 const folder = temporaryFolder();
 const root = path.resolve(import.meta.dirname, '../../recipes/vision-language');
 const families = ['phi35-siglip', 'phi3-clip', 'smollm-siglip'];

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import {
   type AnyRecipeInput,
@@ -18,6 +18,8 @@ import { temporaryFolder } from '../storage/temporary.ts';
 import { madeUpImages } from './made-up-images.ts';
 
 leaveToCollector();
+// Whole trainings, on a machine that may be busy.
+vi.setConfig({ testTimeout: 300_000 });
 const temporary = temporaryFolder();
 const place = (...parts: string[]): string => join(temporary, ...parts);
 let conversations = '';
