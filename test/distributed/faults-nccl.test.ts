@@ -65,12 +65,10 @@ describe('one of three ranks', () => {
       ...(rank === 1 && { STAND_IN_NCCL_REFUSE: '2' }),
     }));
     expect(ranks[1]!.error).toMatch(/rank 1: NCCL reports invalid argument/);
-    for (const { error, errorCode, stderr } of ranks)
-      expect({ error: !!error, errorCode, stderr }).toEqual({
-        error: true,
-        errorCode: 'ERR_LIBMOE_COLLECTIVE',
-        stderr: '',
-      });
+    expect(ranks[1]!.errorCode).toBe('ERR_LIBMOE_COLLECTIVE');
+    // Rank 0 may have received all it waits for before it hears of rank 1's error.
+    expect(ranks[0]!.errorCode ?? ranks[0]!.result).toMatch(/^(ERR_LIBMOE_COLLECTIVE|all went well)$/);
+    expect(ranks.map(({ stderr }) => stderr)).toEqual(['', '']);
   }, 90_000);
 
   it('is late for a barrier', async () => {
@@ -116,7 +114,11 @@ describe('a group that cannot be formed', () => {
   );
 
   it('two processes with one rank among three', async () => {
-    const ranks = await ncclRanks(3, 'engine', (rank) => ({ ...patience, ...(rank === 2 && { RANK: '1' }) }));
+    const ranks = await ncclRanks(3, 'engine', (rank) => ({
+      // Both must have come before the others give up, also where processes start slowly.
+      TEST_TIMEOUT: '30',
+      ...(rank === 2 && { RANK: '1' }),
+    }));
     const said = ranks.flatMap(({ error }) => (error ? [error] : []));
     expect(said.length).toBeGreaterThanOrEqual(2);
     for (const error of said) expect(error).toMatch(/two processes say that they are rank 1/);

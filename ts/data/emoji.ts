@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import sharp from 'sharp';
 import { fail } from '../native/index.ts';
 import { readJsonObject } from '../storage/json.ts';
+import { loadSharp } from './images/decode.ts';
 import { npmDataFile } from './npm-data.ts';
 
 /** Five artists' drawings of the same things, by the npm packages `@iconify-json/<artist>`. */
@@ -141,6 +141,7 @@ async function drawOne(
   const svg =
     `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="${left} ${top} ${width} ${height}" ` +
     `width="${side}" height="${side}">${body.replaceAll('currentColor', '#000')}</svg>`;
+  const sharp = await loadSharp();
   const part = `${file}.${process.pid}.part`;
   await sharp(Buffer.from(svg)).flatten({ background: '#ffffff' }).png().toFile(part);
   renameSync(part, file);

@@ -8,7 +8,7 @@ import {
   openConversations,
   VisionLanguageLoader,
 } from '../data/conversations/index.ts';
-import type { ImagePool } from '../data/images/index.ts';
+import { ImagePool } from '../data/images/index.ts';
 import { loadChatTemplate, loadTokenizer, type Tokenizer } from '../data/index.ts';
 import { fail } from '../native/index.ts';
 import type { conversationKeys } from './conversation-recipe.ts';
@@ -98,6 +98,20 @@ export function templateOf(
     ...(system !== undefined && { system }),
     ...(eos !== undefined && { eos }),
   });
+}
+
+/** The pool that prepares the images of a recipe for a tower of such a side. @throws ERR_LIBMOE_RECIPE for a processor of another */
+export function imagePool(data: DataKeys, processor: unknown, side: number): ImagePool {
+  const pool = new ImagePool({
+    processor,
+    mode: data.imageMode,
+    ...(data.workers !== 'auto' && { workers: data.workers }),
+  });
+  if (pool.side === side) return pool;
+  return fail(
+    'ERR_LIBMOE_RECIPE',
+    `images are made ${pool.side} × ${pool.side} pixels large, and the tower takes ${side}: set data.processor, or the tower's resolution`,
+  );
 }
 
 /** What a loader of conversations needs beside their data. */

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { conversationTemplate } from '../data/conversations/index.ts';
-import { ImagePool } from '../data/images/index.ts';
+import type { ImagePool } from '../data/images/index.ts';
 import type { VisionLanguageBatch } from '../data/vision-batch.ts';
 import {
   ImageTextModel,
@@ -12,7 +12,13 @@ import {
 import { fail } from '../native/index.ts';
 import { openSafetensors, writeFileAtomically, writeSafetensors } from '../storage/index.ts';
 import { visionLanguageBatches } from '../training/index.ts';
-import { checkpointSteps, conversationLoader, openConversationData, stepsOf } from './conversation-data.ts';
+import {
+  checkpointSteps,
+  conversationLoader,
+  imagePool,
+  openConversationData,
+  stepsOf,
+} from './conversation-data.ts';
 import { defaultProcessor, processorFile, processorIn } from './image-processor.ts';
 import type { ImageTextRecipe } from './image-text-recipe.ts';
 import type { Job, JobSetting } from './job.ts';
@@ -39,17 +45,8 @@ export async function imageTextJob(
     const made = new ImageTextModel(tower, { vocabularySize, width: wanted.width }, { seed, dtype });
     model = made;
     const processor = processorIn(setting.checkpoint ?? data.processor) ?? defaultProcessor(tower.config);
-    const pool = new ImagePool({
-      processor,
-      mode: data.imageMode,
-      ...(data.workers !== 'auto' && { workers: data.workers }),
-    });
+    const pool = imagePool(data, processor, tower.imageSize);
     images = pool;
-    if (pool.side !== tower.imageSize)
-      fail(
-        'ERR_LIBMOE_RECIPE',
-        `images are made ${pool.side} × ${pool.side} pixels large, and the tower takes ${tower.imageSize}: set data.processor, or the tower's resolution`,
-      );
     const loader = conversationLoader(data, opened, setting, {
       template: conversationTemplate('plain'),
       pool,
@@ -93,6 +90,7 @@ export async function imageTextJob(
       callbacks: async () => [],
       async dispose() {
         made.dispose();
+        await loader.close();
         await pool.close();
         await conversations.close();
       },

@@ -57,11 +57,7 @@ export async function prepareTokenizer(
     if (wanted.endsWith('.bin')) return wanted; // llama2c's: no Hugging Face file to keep beside the checkpoints
     mkdirSync(folder, { recursive: true });
     rmSync(trainedFrom, { force: true });
-    if (wanted.endsWith('.json')) {
-      copyFileSync(wanted, file);
-      const config = path.join(path.dirname(wanted), 'tokenizer_config.json');
-      if (existsSync(config)) copyFileSync(config, path.join(folder, 'tokenizer_config.json'));
-    } else copyTokenizer(wanted, folder);
+    copyTokenizer(wanted, folder);
     return folder;
   }
   const from = { train: wanted.train, ...stamp() };

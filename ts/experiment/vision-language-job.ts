@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { ImagePool } from '../data/images/index.ts';
+import type { ImagePool } from '../data/images/index.ts';
 import type { VisionLanguageBatch } from '../data/vision-batch.ts';
 import { evaluate, visionLanguageAdapter } from '../evaluation/index.ts';
 import { matchNames } from '../models/language/index.ts';
@@ -11,6 +11,7 @@ import { resolveCheckpoint } from './checkpoint-path.ts';
 import {
   checkpointSteps,
   conversationLoader,
+  imagePool,
   openConversationData,
   stepsOf,
   templateOf,
@@ -42,17 +43,8 @@ export async function visionLanguageJob(
     const { maxPositions, vocabularySize } = made.language.config;
     const processor =
       processorIn(checkpoint ?? data.processor ?? startOf(recipe)) ?? defaultProcessor(made.vision.config);
-    const pool = new ImagePool({
-      processor,
-      mode: data.imageMode,
-      ...(data.workers !== 'auto' && { workers: data.workers }),
-    });
+    const pool = imagePool(data, processor, made.vision.imageSize);
     images = pool;
-    if (pool.side !== made.vision.imageSize)
-      fail(
-        'ERR_LIBMOE_RECIPE',
-        `images are made ${pool.side} × ${pool.side} pixels large, and the tower takes ${made.vision.imageSize}: set data.processor, or the tower's resolution`,
-      );
     if (data.context > maxPositions)
       fail(
         'ERR_LIBMOE_RECIPE',
@@ -99,6 +91,7 @@ export async function visionLanguageJob(
       callbacks: async () => [],
       async dispose() {
         made.dispose();
+        await loader.close();
         await pool.close();
         await conversations.close();
       },

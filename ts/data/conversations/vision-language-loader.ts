@@ -100,6 +100,13 @@ export class VisionLanguageLoader implements Loader {
     }
   }
 
+  /** Waits for the batches that are being made ahead, which nobody will take. */
+  async close(): Promise<void> {
+    const ahead = this.upcoming;
+    this.upcoming = [];
+    await Promise.allSettled(ahead.flatMap(({ plan, ready }): Promise<unknown>[] => [plan, ready]));
+  }
+
   /** The batches until `done`. */
   async *[Symbol.asyncIterator](): AsyncGenerator<VisionLanguageBatch> {
     while (!this.done) yield await this.next();

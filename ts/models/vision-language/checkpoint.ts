@@ -156,7 +156,7 @@ function writtenAs(config: VisionLanguageConfig, family: string | undefined): 'l
 /** The config.json of a model. */
 function jsonOf(model: VisionLanguageModel<VisionTower>, as: 'llava' | 'own'): JsonObject {
   const config = configOf(model);
-  const { language, tokensPerImage, otherFields } = model;
+  const { language, tokensPerImage } = model;
   refuseFunctions(config);
   const tokens = {
     ...Object.fromEntries(specialTokens.map((field) => [field, null])),
@@ -166,7 +166,6 @@ function jsonOf(model: VisionLanguageModel<VisionTower>, as: 'llava' | 'own'): J
   const preferred = language.family;
   const public_ = as === 'llava' ? llavaJson(config, { tokensPerImage, preferred }) : {};
   return {
-    ...otherFields,
     architectures: [ownName],
     model_type: 'libmoe_llava',
     ...public_,

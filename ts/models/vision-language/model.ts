@@ -2,7 +2,6 @@ import type { TokenBatch } from '../../data/batch.ts';
 import { ForwardContext, MoeLayer } from '../../moe/index.ts';
 import { fail } from '../../native/index.ts';
 import { Module } from '../../nn/module.ts';
-import type { JsonObject } from '../../storage/json.ts';
 import { cast } from '../../tensor/elementwise.ts';
 import { type DeviceName, noGrad, scope, type Tensor, tensor, zeros } from '../../tensor/index.ts';
 import type { CachedSequences, InsertedRows, LanguageModel } from '../language/index.ts';
@@ -44,8 +43,6 @@ export class VisionLanguageModel<Tower extends ImageTower = ImageTower> extends 
   readonly compat: 'fixed' | 'libmoe';
   /** The folder it was loaded from; undefined for a model made anew. */
   checkpoint?: string;
-  /** Fields of its config.json that say nothing of the parts and are handed on when it is saved. */
-  otherFields?: JsonObject;
 
   /** @throws ERR_LIBMOE_CONFIG for parts that do not fit together */
   constructor({ vision, projector, language }: VisionLanguageParts<Tower>, options: JoinOptions) {
