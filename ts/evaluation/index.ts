@@ -29,7 +29,7 @@ export type {
   TokenRequest,
   TokenScore,
 } from './model.ts';
-export type { LanguageAdapterOptions } from './network-adapter.ts';
+export type { LanguageAdapterOptions } from './network.ts';
 export type { Question, TextPair } from './question.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
