@@ -119,6 +119,9 @@ async function askPiece(
       await model.loglikelihoodRolling(requests as TokenRequest[], emit, { signal });
     else await model.generateUntil!(requests as GenerationRequest[], emit, { signal });
     if (missing.size > 0)
-      fail('ERR_LIBMOE_STATE', `model ${model.name} left ${missing.size} of ${keys.length} requests unanswered`);
+      fail(
+        'ERR_LIBMOE_STATE',
+        `model ${model.name} left ${missing.size} of ${keys.length} requests unanswered`,
+      );
   }
 }

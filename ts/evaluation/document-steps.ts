@@ -26,22 +26,30 @@ export function documentStepNames(): string[] {
   return [...steps.keys()].sort();
 }
 
-const blockSchema = z.looseObject({ function: z.string() }).superRefine(({ function: name, ...options }, context) => {
-  const step = steps.get(name);
-  if (step === undefined) {
-    const near = nearestKey(name, documentStepNames());
-    const message = `no step "${name}"${near === undefined ? `; known: ${documentStepNames().join(', ')}` : `, did you mean "${near}"?`}`;
-    context.addIssue({ code: 'custom', path: ['function'], message });
-    return;
-  }
-  const parsed = step.options.safeParse(options);
-  if (!parsed.success)
-    context.addIssue({ code: 'custom', message: explainIssues(step.options, parsed.error.issues, options) });
-});
+const blockSchema = z
+  .looseObject({ function: z.string() })
+  .superRefine(({ function: name, ...options }, context) => {
+    const step = steps.get(name);
+    if (step === undefined) {
+      const near = nearestKey(name, documentStepNames());
+      const message = `no step "${name}"${near === undefined ? `; known: ${documentStepNames().join(', ')}` : `, did you mean "${near}"?`}`;
+      context.addIssue({ code: 'custom', path: ['function'], message });
+      return;
+    }
+    const parsed = step.options.safeParse(options);
+    if (!parsed.success)
+      context.addIssue({
+        code: 'custom',
+        message: explainIssues(step.options, parsed.error.issues, options),
+      });
+  });
 
 /** The key `process_docs`: one step or several, each `{ function: NAME, …options }`; a name alone is a step without options. */
 export const documentStepsSchema = z.preprocess(
-  (given) => (Array.isArray(given) ? given : [given]).map((step) => (typeof step === 'string' ? { function: step } : step)),
+  (given) =>
+    (Array.isArray(given) ? given : [given]).map((step) =>
+      typeof step === 'string' ? { function: step } : step,
+    ),
   z.array(blockSchema).min(1),
 );
 
@@ -56,13 +64,17 @@ export function processRows(
     const step = steps.get(name)!;
     left = step.apply(left, step.options.parse(options));
     if (left.length === 0)
-      fail('ERR_LIBMOE_DATA', `task ${task}: process_docs step "${name}" leaves none of the ${rows.length} rows`);
+      fail(
+        'ERR_LIBMOE_DATA',
+        `task ${task}: process_docs step "${name}" leaves none of the ${rows.length} rows`,
+      );
   }
   return left;
 }
 
 const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
-const listOf = (given: z.output<typeof value> | z.output<typeof value>[]) => (Array.isArray(given) ? given : [given]);
+const listOf = (given: z.output<typeof value> | z.output<typeof value>[]) =>
+  Array.isArray(given) ? given : [given];
 
 /** Rows whose column has one of these values; `is_not`: none of them; `matches`: a regular expression. */
 registerDocumentStep('where', {
@@ -81,7 +93,10 @@ registerDocumentStep('where', {
     const pattern = matches === undefined ? undefined : new RegExp(matches, 'u');
     return rows.filter((row) => {
       if (!Object.hasOwn(row, column))
-        fail('ERR_LIBMOE_DATA', `process_docs: a row has no column "${column}", it has ${Object.keys(row).join(', ')}`);
+        fail(
+          'ERR_LIBMOE_DATA',
+          `process_docs: a row has no column "${column}", it has ${Object.keys(row).join(', ')}`,
+        );
       const has = row[column] as z.output<typeof value>;
       if (pattern !== undefined) return pattern.test(String(has));
       return is !== undefined ? listOf(is).includes(has) : !listOf(isNot!).includes(has);
@@ -93,7 +108,9 @@ registerDocumentStep('where', {
 registerDocumentStep('set', {
   options: z.strictObject({ columns: z.record(z.string(), z.string()) }),
   apply: (rows, { columns }) => {
-    const templates = Object.entries(columns).map(([name, source]) => [name, compileTemplate(source)] as const);
+    const templates = Object.entries(columns).map(
+      ([name, source]) => [name, compileTemplate(source)] as const,
+    );
     return rows.map((row) => ({
       ...row,
       ...Object.fromEntries(templates.map(([name, template]) => [name, template(row)])),
@@ -104,5 +121,6 @@ registerDocumentStep('set', {
 /** The first row of each value of a column. */
 registerDocumentStep('unique', {
   options: z.strictObject({ column: z.string() }),
-  apply: (rows, { column }) => [...new Map(rows.toReversed().map((row) => [row[column], row])).values()].reverse(),
+  apply: (rows, { column }) =>
+    [...new Map(rows.toReversed().map((row) => [row[column], row])).values()].reverse(),
 });

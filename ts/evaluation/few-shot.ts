@@ -40,7 +40,8 @@ export class FewShots {
     const count = task.num_fewshot;
     if (count === 0) return [];
     const others = (rows: readonly Row[]): Row[] => rows.filter((row) => !isDeepStrictEqual(row, doc));
-    if (task.fewshot_config?.sampler === 'first_n') return this.checked(own ? others(this.rows) : this.rows, doc);
+    if (task.fewshot_config?.sampler === 'first_n')
+      return this.checked(own ? others(this.rows) : this.rows, doc);
     if (!own) return this.checked(this.random.sample(this.rows, count), doc);
     const drawn = others(this.random.sample(this.rows, count + 1)).slice(0, count);
     // Copies of the document among the rows: lm-eval draws anew from those that are none.
@@ -51,7 +52,10 @@ export class FewShots {
     const { task } = this;
     const taken = rows.slice(0, task.num_fewshot);
     if (taken.length < task.num_fewshot)
-      fail('ERR_LIBMOE_DATA', `task ${task.task}: there are not ${task.num_fewshot} rows beside the document itself`);
+      fail(
+        'ERR_LIBMOE_DATA',
+        `task ${task.task}: there are not ${task.num_fewshot} rows beside the document itself`,
+      );
     if (taken.some((row) => isDeepStrictEqual(row, doc)))
       fail(
         'ERR_LIBMOE_DATA',

@@ -22,8 +22,12 @@ export {
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
 export type {
   EmitScore,
+  EmitText,
   EvalModel,
   EvalTokenizer,
+  GeneratedText,
+  Generation,
+  GenerationRequest,
   RequestImage,
   ScoreOptions,
   TokenRequest,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { KvCache } from '../models/language/kv-cache.ts';
 import { endTokens } from '../models/language/end-tokens.ts';
+import { KvCache } from '../models/language/kv-cache.ts';
 import type { LanguageModel } from '../models/language/model.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { noGrad, scope, type Tensor, tensor } from '../tensor/index.ts';

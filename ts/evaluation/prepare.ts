@@ -81,7 +81,10 @@ function checkModel(task: Task, model: EvalModel): void {
   if (task.doc_to_visual !== undefined && model.imagePlaceholder === undefined)
     fail('ERR_LIBMOE_UNSUPPORTED', `task ${task.task} shows images, and ${model.name} sees none`);
   if (task.output_type === 'generate_until' && model.generateUntil === undefined)
-    fail('ERR_LIBMOE_UNSUPPORTED', `task ${task.task} asks for texts, and ${model.name} gives likelihoods only`);
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `task ${task.task} asks for texts, and ${model.name} gives likelihoods only`,
+    );
   if (task.gen_prefix !== undefined && model.encodeTurn)
     fail(
       'ERR_LIBMOE_UNSUPPORTED',

@@ -16,7 +16,9 @@ export interface ChatPrompts {
 
 /** Two texts with a delimiter between them where neither brings white space and neither is empty. */
 export function delimited(before: string, after: string, delimiter: string): string {
-  return before === '' || after === '' || touches(before, after) ? before + after : before + delimiter + after;
+  return before === '' || after === '' || touches(before, after)
+    ? before + after
+    : before + delimiter + after;
 }
 
 /** Whether white space stands where two texts meet. */
@@ -38,10 +40,7 @@ export function questionTurns(
   if (answer !== undefined && answer !== '') {
     const parted = genPrefix === '' || (question !== '' && !touches(question, genPrefix));
     const text = delimited(genPrefix, answer, ' ');
-    return [
-      user(parted ? targetDelimiter : ''),
-      { role: 'assistant', text, delimiter: fewshotDelimiter },
-    ];
+    return [user(parted ? targetDelimiter : ''), { role: 'assistant', text, delimiter: fewshotDelimiter }];
   }
   if (genPrefix === '') return [user('')];
   const parted = question !== '' && !touches(question, genPrefix);
@@ -51,7 +50,10 @@ export function questionTurns(
 /** The whole prompt as text: plain, or as the chat template writes it, up to where the model goes on. */
 export function writePrompt(turns: readonly PromptTurn[], chat?: ChatPrompts): string {
   if (chat === undefined) return turns.map(({ text, delimiter }) => text + delimiter).join('');
-  const messages = (chat.multiturn ? turns : collapsed(turns)).map(({ role, text }) => ({ role, content: text }));
+  const messages = (chat.multiturn ? turns : collapsed(turns)).map(({ role, text }) => ({
+    role,
+    content: text,
+  }));
   const begun = messages.at(-1);
   if (begun?.role !== 'assistant') return applyChatTemplate(messages, chat.template);
   // The answer's beginning stands behind what the template writes before an answer.

@@ -72,7 +72,9 @@ function escaped(mark: string, inClass: boolean): string {
   const inverse = classes[mark.toLowerCase()];
   if (inverse !== undefined && mark !== mark.toLowerCase()) {
     if (inClass && mark !== 'S')
-      return mark === 'D' ? '\\P{Nd}' : fail('ERR_LIBMOE_CONFIG', 'a class cannot hold \\W here: write it out');
+      return mark === 'D'
+        ? '\\P{Nd}'
+        : fail('ERR_LIBMOE_CONFIG', 'a class cannot hold \\W here: write it out');
     return inClass ? '\\S' : `[^${inverse}]`;
   }
   if (!inClass && Object.hasOwn(outside, mark)) return outside[mark]!;
@@ -84,6 +86,10 @@ function escaped(mark: string, inClass: boolean): string {
 export function findAll(pattern: RegExp, text: string): (string | string[])[] {
   const global = pattern.global ? pattern : new RegExp(pattern.source, `${pattern.flags}g`);
   return [...text.matchAll(global)].map(([whole, ...groups]) =>
-    groups.length === 0 ? whole : groups.length === 1 ? (groups[0] ?? '') : groups.map((group) => group ?? ''),
+    groups.length === 0
+      ? whole
+      : groups.length === 1
+        ? (groups[0] ?? '')
+        : groups.map((group) => group ?? ''),
   );
 }

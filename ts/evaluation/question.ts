@@ -184,7 +184,10 @@ export class QuestionMaker {
     if (typeof value === 'boolean') return value ? 'True' : 'False';
     const fits = (one: unknown): boolean => typeof one === 'string' || typeof one === 'number';
     if (fits(value) || (Array.isArray(value) && value.every(fits))) return value as Question['target'];
-    return fail('ERR_LIBMOE_DATA', `doc_to_target must give a text, a number or a list of them, got ${JSON.stringify(value)}`);
+    return fail(
+      'ERR_LIBMOE_DATA',
+      `doc_to_target must give a text, a number or a list of them, got ${JSON.stringify(value)}`,
+    );
   }
 
   private images(doc: Row): string[] {

@@ -93,7 +93,10 @@ export function encodePrompt(
   if (context.length === 0) {
     const only = tokenizer.bos ?? tokenizer.eos;
     if (only === undefined)
-      fail('ERR_LIBMOE_TOKENIZER', `tokenizer ${tokenizer.name} has neither BOS nor EOS to begin a text with`);
+      fail(
+        'ERR_LIBMOE_TOKENIZER',
+        `tokenizer ${tokenizer.name} has neither BOS nor EOS to begin a text with`,
+      );
     context.push(only as number);
   }
   return { request: { kind: 'generate_until', context, generation }, bosAdded, templateHasBos };

@@ -51,7 +51,10 @@ export interface ResponseFilter {
 }
 
 /** The pipelines of a task; without any the first response as it is, under the name `none`. @throws ERR_LIBMOE_CONFIG for a pattern that is none */
-export function responseFilters(list: z.output<typeof filterListSchema> | undefined, task: string): ResponseFilter[] {
+export function responseFilters(
+  list: z.output<typeof filterListSchema> | undefined,
+  task: string,
+): ResponseFilter[] {
   if (list === undefined) return [{ name: 'none', apply: (responses) => responses.slice(0, 1) }];
   return list.map(({ name, filter }) => {
     const stages = filter.map((one) => stage(one, task));
@@ -145,7 +148,9 @@ function multipleChoice(one: Extract<Step, { function: 'multi_choice_regex' }>, 
     const letters = choices.map((_, i) => String.fromCharCode(65 + i));
     const texts = choices.map((choice) => plain(strip(choice)));
     // Longest first: a choice that begins like another must not hide it.
-    const byText = texts.toSorted((a, b) => b.length - a.length).map((text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&'));
+    const byText = texts
+      .toSorted((a, b) => b.length - a.length)
+      .map((text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&'));
     const choice = new RegExp(byText.join('|'), 'u');
     const letter = new RegExp(`:[\\s]*(${letters.join('|')})`, 'u');
     return responses.map((response) => {
@@ -166,6 +171,10 @@ function compiled(source: string, task: string, flags = ''): RegExp {
   try {
     return pythonRegex(source, flags);
   } catch (cause) {
-    return fail('ERR_LIBMOE_CONFIG', `task ${task}: ${(cause as Error).message.replace(/^ERR_\w+: /, '')}`, cause);
+    return fail(
+      'ERR_LIBMOE_CONFIG',
+      `task ${task}: ${(cause as Error).message.replace(/^ERR_\w+: /, '')}`,
+      cause,
+    );
   }
 }

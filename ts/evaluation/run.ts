@@ -187,11 +187,18 @@ function overridden(task: Task, { numFewshot, generation }: EvaluateOptions): Ta
 }
 
 function promptsOf(options: EvaluateOptions, model: EvalModel): PromptSetting {
-  const { chatTemplate: template, fewshotAsMultiturn: multiturn = false, systemInstruction: system } = options;
+  const {
+    chatTemplate: template,
+    fewshotAsMultiturn: multiturn = false,
+    systemInstruction: system,
+  } = options;
   if (template === undefined && multiturn)
     fail('ERR_LIBMOE_ARGUMENT', 'fewshotAsMultiturn needs a chat template');
   if (template !== undefined && model.encodeTurn)
-    fail('ERR_LIBMOE_ARGUMENT', `${model.name} is asked in conversations anyway: leave the chat template out`);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `${model.name} is asked in conversations anyway: leave the chat template out`,
+    );
   return {
     ...(system !== undefined && { system }),
     ...(template !== undefined && { chat: { template, multiturn } }),

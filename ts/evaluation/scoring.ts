@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import type { Answer } from './journal.ts';
 import {
   defaultMetrics,
   isFragile,
@@ -8,7 +9,6 @@ import {
   type ScoredQuestion,
   type ScorerMode,
 } from './metrics.ts';
-import type { Answer } from './journal.ts';
 import type { TokenScore } from './model.ts';
 import type { PreparedTask } from './prepare.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';

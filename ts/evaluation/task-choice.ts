@@ -67,7 +67,10 @@ class Chooser {
     if (before === undefined) this.tasks.set(task.task, { task, named });
     else if (named && before.named) fail('ERR_LIBMOE_ARGUMENT', `task ${task.task} is listed twice`);
     else if (!isDeepStrictEqual(before.task, task))
-      fail('ERR_LIBMOE_ARGUMENT', `task ${task.task} is meant in two ways, with other keys in a group: give one another name`);
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `task ${task.task} is meant in two ways, with other keys in a group: give one another name`,
+      );
     return task.task;
   }
 
@@ -75,7 +78,11 @@ class Chooser {
   private grouped(name: string): boolean {
     const members = this.leaves().filter(({ group = [] }) => [group].flat().includes(name));
     if (members.length === 0) return false;
-    this.groups.push({ group: name, members: members.map((task) => this.add(task, false)), aggregates: 'every' });
+    this.groups.push({
+      group: name,
+      members: members.map((task) => this.add(task, false)),
+      aggregates: 'every',
+    });
     return true;
   }
 
@@ -123,9 +130,7 @@ class Chooser {
   }
 
   private read(): Map<string, FileOrGroup> {
-    this.files ??= new Map(
-      [...taskPaths(this.folder)].map(([name, path]) => [name, readTaskOrGroup(path)]),
-    );
+    this.files ??= new Map([...taskPaths(this.folder)].map(([name, path]) => [name, readTaskOrGroup(path)]));
     return this.files;
   }
 
