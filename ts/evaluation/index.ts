@@ -35,6 +35,7 @@ export type {
 } from './model.ts';
 export type { LanguageAdapterOptions } from './network.ts';
 export type { Question, TextPair } from './question.ts';
+export { type RescoreOptions, rescore } from './rescore.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {
@@ -66,6 +67,7 @@ export {
   type Task,
   type TaskInput,
 } from './task.ts';
+export { type ChosenTasks, chooseTasks, listTasks, type TaskSummary } from './task-choice.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
 export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';

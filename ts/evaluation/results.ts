@@ -7,6 +7,7 @@ import type { DocumentValue } from './compare.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import type { Task } from './task.ts';
+import type { TaskGroup } from './task-groups.ts';
 
 /** `results.json`: lm-eval's shape, so that its viewers work, and a `libmoe` block. */
 export interface Results {
@@ -52,6 +53,10 @@ export interface Results {
     not_finite: Record<string, number>;
     bos: Record<string, { added: boolean; template_has_bos: boolean }>;
     requests: { total: number; from_journal: number };
+    /** Groups that were asked for, and how their numbers are made. */
+    groups?: TaskGroup[];
+    /** With `--scorer both`: the numbers of the scorer `fixed`, per task. */
+    fixed_results?: Results['results'];
     /** Of several processes that shared the work, the one that wrote this. */
     ranks?: { rank: number; world: number };
   };

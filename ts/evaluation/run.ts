@@ -42,8 +42,8 @@ export interface EvaluateOptions {
   out?: string;
   /** Of a language model; default: the one beside the checkpoint that it was loaded from. An {@link EvalModel} has its own. */
   tokenizer?: Tokenizer | EvalTokenizer;
-  /** Default `libmoe`: the original's numbers, quirks included, as published ones are; `fixed` repairs them. */
-  scorer?: ScorerMode;
+  /** Default `libmoe`: the original's numbers, quirks included, as published ones are; `fixed` repairs them; `both` gives the latter beside. */
+  scorer?: ScorerMode | 'both';
   /** Where relative data files are looked up before the task file's own folder. */
   dataFolder?: string;
   /** Resamples of bootstrapped standard errors; default 100000 as lm-eval. */
@@ -81,7 +81,8 @@ export async function* evaluate(
   options: EvaluateOptions,
 ): AsyncGenerator<EvalProgress, Results> {
   const started = performance.now();
-  const mode = options.scorer ?? 'libmoe';
+  const both = options.scorer === 'both';
+  const mode = options.scorer === undefined || options.scorer === 'both' ? 'libmoe' : options.scorer;
   checkOptions(options, mode);
   const model = evalModelOf(given, options.tokenizer);
   const { tasks: chosen, groups } = chooseTasks(options.tasks);
@@ -117,6 +118,7 @@ export async function* evaluate(
     yield { stage: 'score', done, total: unique, fromJournal: known };
 
   const results = emptyResults(model, options, mode, fingerprint, { total: unique, from_journal: known });
+  const repaired = structuredClone(results);
   if (share.world > 1) results.libmoe.ranks = { ...share };
   let at = 0;
   for (const [i, item] of prepared.entries()) {
@@ -124,6 +126,7 @@ export async function* evaluate(
     const answered = answeredTask(item, answers);
     const samples = await scoreTask(answered, mode, results, options.bootstrapResamples ?? 100_000);
     if (options.out !== undefined) writeSamples(options.out, item.task.task, samples);
+    if (both) await scoreTask(answered, 'fixed', repaired, options.bootstrapResamples ?? 100_000);
     yield {
       stage: 'aggregate',
       task: item.task.task,
@@ -132,6 +135,8 @@ export async function* evaluate(
       fromJournal: known,
     };
   }
+  if (both) results.libmoe.fixed_results = repaired.results;
+  if (groups.length > 0) results.libmoe.groups = groups;
   enterGroups(results, groups);
   results.total_evaluation_time_seconds = (performance.now() - started) / 1000;
   if (options.out !== undefined) writeResults(options.out, results);
