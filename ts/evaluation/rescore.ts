@@ -55,6 +55,8 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
       return { ...sample, arguments: given, prompt_hash: hash };
     });
     results['n-shot'][name] = before['n-shot'][name] ?? 0;
+    results.libmoe.dataset_manifest[name] = before.libmoe.dataset_manifest[name]!;
+    results.configs[name] = recordOf(results.configs[name]!, before.configs[name]!);
     results.task_hashes[name] = before.task_hashes[name] ?? results.task_hashes[name]!;
     written.push([name, again]);
   }
@@ -71,14 +73,15 @@ function taskNow(name: string, before: Results): Task {
   const { documents: _, folder: __, ...keys } = { ...known, output_type: recorded.output_type };
   const repeats = recorded.repeats ?? 1;
   const inline = { dataset_path: 'inline', dataset_kwargs: {}, documents: [{}] };
-  const task = defineTask({ ...keys, task: name, repeats, num_fewshot: 0, ...inline });
-  // The results go on showing where the documents came from.
-  const { documents: ___, ...rest } = task;
-  return {
-    ...rest,
-    ...(recorded.dataset_path !== undefined && { dataset_path: recorded.dataset_path }),
-    dataset_kwargs: recorded.dataset_kwargs ?? {},
-  };
+  return defineTask({ ...keys, task: name, repeats, num_fewshot: 0, ...inline });
+}
+
+/** A task as it scores now, of documents and questions as they were. */
+function recordOf(now: Record<string, unknown>, before: Record<string, unknown>): Record<string, unknown> {
+  const asked = ['documents', 'dataset_path', 'dataset_kwargs', 'num_fewshot', 'generation_kwargs'];
+  const kept = Object.entries(before).filter(([key]) => asked.includes(key));
+  const rest = Object.entries(now).filter(([key]) => !asked.includes(key));
+  return Object.fromEntries([...rest, ...kept]);
 }
 
 function answeredBefore(task: Task, samples: readonly Sample[], before: Results): AnsweredTask {

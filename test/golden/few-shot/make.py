@@ -11,14 +11,16 @@ from unittest.mock import MagicMock
 
 import jinja2
 
-# lm-eval imports them for metrics and downloads, of which nothing is used here.
-for missing in ["datasets", "evaluate", "sacrebleu", "sklearn", "sklearn.metrics", "rouge_score", "rouge_score.rouge_scorer", "sqlitedict"]:
+# lm-eval imports much for metrics and downloads of which nothing is used here.
+while True:
     try:
-        __import__(missing)
-    except ImportError:
-        sys.modules[missing] = MagicMock()
+        from lm_eval.api.task import ConfigurableTask
 
-from lm_eval.api.task import ConfigurableTask
+        break
+    except ModuleNotFoundError as error:
+        sys.modules[error.name] = MagicMock()
+        for loaded in [name for name in sys.modules if name.startswith("lm_eval")]:
+            del sys.modules[loaded]
 
 logging.disable(logging.WARNING)
 TEMPLATE = (
