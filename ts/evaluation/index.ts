@@ -65,9 +65,11 @@ export {
   type Row,
   registerTask,
   type Task,
+  type TaskExample,
   type TaskInput,
 } from './task.ts';
 export { type ChosenTasks, chooseTasks, listTasks, type TaskSummary } from './task-choice.ts';
+export { checkExamples } from './task-examples.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
 export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';

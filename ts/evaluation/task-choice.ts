@@ -119,7 +119,8 @@ class Chooser {
     if (typeof member !== 'string') {
       if (Array.isArray(member.task))
         return this.group({ ...(member as unknown as Exclude<FileOrGroup, Task>), metadata: {}, folder });
-      return this.add(resolveTask(member as { task: string }, this.folder), false);
+      const near = typeof member.task === 'string' && taskPaths(folder).has(member.task);
+      return this.add(resolveTask(member as { task: string }, near ? folder : this.folder), false);
     }
     const fromCode = registeredTask(member);
     if (fromCode !== undefined) return this.add(fromCode, false);
@@ -130,7 +131,14 @@ class Chooser {
   }
 
   private read(): Map<string, FileOrGroup> {
-    this.files ??= new Map([...taskPaths(this.folder)].map(([name, path]) => [name, readTaskOrGroup(path)]));
+    if (this.files === undefined) {
+      this.files = new Map();
+      for (const [name, path] of taskPaths(this.folder)) {
+        const found = readOrError(path);
+        // A file that is wrong says so when it is named; it stands in the way of no other.
+        if (!(found instanceof Error)) this.files.set(name, found);
+      }
+    }
     return this.files;
   }
 
@@ -148,21 +156,30 @@ class Chooser {
   }
 }
 
+function readOrError(path: string): FileOrGroup | Error {
+  try {
+    return readTaskOrGroup(path);
+  } catch (error) {
+    return error as Error;
+  }
+}
+
 /** A line about a task or group, for lists. */
 export interface TaskSummary {
   name: string;
-  /** `group`, or what the task asks. */
+  /** `group`, or what the task asks, or `invalid`. */
   kind: string;
-  /** Where its documents come from; of a group its members. */
+  /** Where its documents come from; of a group its members, of an invalid file what is wrong. */
   data: string;
   tags: string[];
 }
 
 /** All tasks and groups with their kinds and data sets. */
 export function listTasks(folder: string = taskFolder): TaskSummary[] {
-  const files = [...taskPaths(folder).values()].map((path) => readTaskOrGroup(path));
-  const codes = registeredTaskNames().map((name) => registeredTask(name)!);
-  const summaries = [...files, ...codes].map((found): TaskSummary => {
+  const files = [...taskPaths(folder)].map(([name, path]) => [name, readOrError(path)] as const);
+  const codes = registeredTaskNames().map((name) => [name, registeredTask(name)!] as const);
+  const summaries = [...files, ...codes].map(([file, found]): TaskSummary => {
+    if (found instanceof Error) return { name: file, kind: 'invalid', data: found.message, tags: [] };
     if (!('output_type' in found))
       return {
         name: found.group,
