@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { Command } from 'commander';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
@@ -11,6 +12,10 @@ interface ImportFlags {
   replace?: boolean;
   conversations?: string;
   conversationsSplit: string;
+  split: string[];
+  columns?: string;
+  images?: string;
+  allowMissingImages?: boolean;
   json?: boolean;
 }
 
@@ -22,7 +27,20 @@ export function importCommand(): Command {
     .option('--out <folder>', 'bundles go to <folder>/<id>/<revision>', 'data')
     .option('--revision <name>', 'a commit or version (default: main)')
     .option('--license <name>', 'recorded in the manifest')
-    .option('--layout <name>', 'how files become splits: easy-vqa', 'files')
+    .option(
+      '--layout <name>',
+      'how files become splits: files (tables of any kind), or the own form of easy-vqa, mme, mmlu or pope',
+      'files',
+    )
+    .option(
+      '--split <name=pattern>',
+      'files of a split, or CONFIG/SPLIT=PATTERN; {config} and {split} stand for what they match; may be repeated',
+      (value: string, before: string[]) => [...before, value],
+      [] as string[],
+    )
+    .option('--columns <names>', 'names of the columns of csv files without a header, with commas')
+    .option('--images <folder>', 'where images are that rows name, besides the sources')
+    .option('--allow-missing-images', 'keep the names of images that are not there')
     .option('--replace', 'replace a bundle of the same id and revision')
     .option(
       '--conversations <file>',
@@ -38,7 +56,16 @@ export function importCommand(): Command {
       const { importBundle, openBundle, writeConversations } = await import('../data/bundles/index.ts');
       const made = await interruptible((signal) =>
         importBundle(sources, {
-          ...o,
+          id: o.id,
+          out: o.out,
+          layout: o.layout,
+          splits: o.split,
+          ...(o.revision !== undefined && { revision: o.revision }),
+          ...(o.license !== undefined && { license: o.license }),
+          ...(o.replace && { replace: true }),
+          ...(o.columns !== undefined && { columns: o.columns.split(',') }),
+          ...(o.images !== undefined && { images: path.resolve(o.images) }),
+          ...(o.allowMissingImages && { missingImages: 'name' as const }),
           signal,
           onSplit: (entry) => log(`${entry.file}: ${entry.rows} rows, ${entry.media} media files`),
         }),

@@ -2,7 +2,11 @@ import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fail } from '../../native/index.ts';
 import { writeFolderAtomically } from '../../storage/atomic.ts';
+import { readCard } from './card.ts';
 import { easyVqaLayout } from './layouts/easy-vqa.ts';
+import { mmeLayout } from './layouts/mme.ts';
+import { mmluLayout } from './layouts/mmlu.ts';
+import { popeLayout } from './layouts/pope.ts';
 import {
   type BundleManifest,
   type BundleSplitEntry,
@@ -12,26 +16,36 @@ import {
 } from './manifest.ts';
 import type { SplitRows } from './row.ts';
 import { type SourceTree, sourceChecksums, sourceTree } from './sources.ts';
+import { type FilesLayoutOptions, filesLayout } from './split-files.ts';
 import { writeBundle } from './write.ts';
 
 /** How the files of a source become splits. */
-export type BundleLayout = (tree: SourceTree, options: ImportOptions) => SplitRows[];
+export type BundleLayout = (tree: SourceTree, options: FilesLayoutOptions) => SplitRows[];
 
-const layouts: Record<string, BundleLayout> = { 'easy-vqa': easyVqaLayout };
+const layouts: Record<string, BundleLayout> = {
+  files: filesLayout,
+  'easy-vqa': easyVqaLayout,
+  mme: mmeLayout,
+  mmlu: mmluLayout,
+  pope: popeLayout,
+};
 /** Layouts that {@link importBundle} knows. */
 export const bundleLayouts: readonly string[] = Object.keys(layouts);
 
 /** Options of {@link importBundle}. */
-export interface ImportOptions {
+export interface ImportOptions extends FilesLayoutOptions {
   /** Bundles lie in `<out>/<id>/<revision>`. */
   out: string;
   /** `organisation/name`, as tasks call the data set. */
   id: string;
   /** Default `main`. */
   revision?: string;
+  /** Default: what the data set's card says. */
   license?: string;
-  /** How the files become splits. Default `files`. */
+  /** How the files become splits: `files` (default: tables of any kind), or a benchmark's own: `easy-vqa`, `mme`, `mmlu`, `pope`. */
   layout?: string;
+  /** Image files that are missing: an error (default), or their names stand in the rows. */
+  missingImages?: 'stop' | 'name';
   /** Replace a bundle of the same id and revision that was made otherwise. */
   replace?: boolean;
   signal?: AbortSignal;
@@ -63,13 +77,16 @@ export async function importBundle(
   const splitsOf = Object.hasOwn(layouts, layout) ? layouts[layout]! : undefined;
   if (splitsOf === undefined)
     fail('ERR_LIBMOE_ARGUMENT', `there is no layout "${layout}"; known: ${bundleLayouts.join(', ')}`);
-  const origin = {
-    id,
-    revision,
-    license: options.license ?? null,
-    sources: sourceChecksums(sources),
-    made: { layout },
+  const { splits, columns, images, missingImages } = options;
+  const made = {
+    layout,
+    ...(options.license !== undefined && { license: options.license }),
+    ...(splits?.length && { splits }),
+    ...(columns && { columns }),
+    ...(images !== undefined && { images: true }),
+    ...(missingImages && { missingImages }),
   };
+  const origin = { id, revision, sources: sourceChecksums(sources), made };
   const folder = resolve(options.out, id, revision);
   if (existsSync(folder) && options.replace !== true) {
     const standing = readBundleManifest(folder);
@@ -83,18 +100,14 @@ export async function importBundle(
   let manifest: BundleManifest | undefined;
   await writeFolderAtomically(folder, async (temporary) => {
     const scratch = join(temporary, '.unpacked');
-    const splits = splitsOf(await sourceTree(sources, scratch), options);
-    manifest = await writeBundle(temporary, origin, splits, options);
+    const tree = await sourceTree(sources, scratch);
+    const license = options.license ?? readCard(tree).license ?? null;
+    manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
     rmSync(scratch, { recursive: true, force: true });
   });
   return { folder, manifest: manifest!, unchanged: false };
 }
 
-function sameOrigin(
-  standing: BundleManifest,
-  origin: Pick<BundleManifest, 'license' | 'sources' | 'made'>,
-): boolean {
-  const of = ({ license, sources, made }: Pick<BundleManifest, 'license' | 'sources' | 'made'>) =>
-    JSON.stringify([license, sources, made]);
-  return of(standing) === of(origin);
+function sameOrigin(standing: BundleManifest, origin: Pick<BundleManifest, 'sources' | 'made'>): boolean {
+  return JSON.stringify([standing.sources, standing.made]) === JSON.stringify([origin.sources, origin.made]);
 }

@@ -1,7 +1,7 @@
-import { isAbsolute, join, relative } from 'node:path';
+import { basename, isAbsolute, join, relative } from 'node:path';
 import { fail } from '../../native/index.ts';
 import { isFile, type MediaStore, mediaExtension } from './media.ts';
-import { LocalImage, type PlacedRow, type SplitRows } from './row.ts';
+import { LocalImage, type PlacedRow } from './row.ts';
 
 const imageName = /\.(?:png|jpe?g|gif|webp|bmp|tiff?)$/i;
 /** A value in a bundle. */
@@ -22,7 +22,9 @@ export class RowStore {
 
   constructor(
     private readonly media: MediaStore,
-    private readonly split: Pick<SplitRows, 'imageFolders'>,
+    private readonly imageFolders: readonly string[],
+    /** The name stands for an image that is not there. */
+    private readonly mayMiss = false,
   ) {}
 
   /** @throws ERR_LIBMOE_DATA naming the row for an image that is not there */
@@ -108,7 +110,7 @@ export class RowStore {
     const here = this.imagesHere.get(column);
     if (here === undefined) this.imagesHere.set(column, file !== undefined);
     else if (here && file === undefined) return this.missing(name, column, where);
-    else if (!here && file !== undefined)
+    else if (!here && file !== undefined && !this.mayMiss)
       fail(
         'ERR_LIBMOE_DATA',
         `${where}: the image ${name} of column "${column}" is here, but those of earlier rows are not: complete them, or keep them away from the records`,
@@ -119,24 +121,25 @@ export class RowStore {
   /** Never outside of the folders that were named: a record must not be able to pull any file of the machine into a bundle. */
   private find(name: string): string | undefined {
     if (isAbsolute(name)) return undefined;
-    for (const folder of this.split.imageFolders) {
+    for (const folder of this.imageFolders) {
       const file = join(folder, name);
       if (!relative(folder, file).startsWith('..') && isFile(file)) return file;
     }
     return undefined;
   }
 
-  private missing(name: string, column: string, where: string): never {
+  private missing(name: string, column: string, where: string): string {
+    if (this.mayMiss) return name;
     return fail(
       'ERR_LIBMOE_DATA',
-      `${where}: the image ${name} of column "${column}" is missing: looked in ${this.split.imageFolders.join(', ') || 'no folder'}. --images FOLDER names another`,
+      `${where}: the image ${name} of column "${column}" is missing: looked in ${this.imageFolders.join(', ') || 'no folder'}. --images FOLDER names another`,
     );
   }
 
   private file(file: string, column: string, where: string): string {
     const known = this.kept.get(file);
     if (known !== undefined) return known;
-    if (!isFile(file)) return this.missing(file, column, where);
+    if (!isFile(file)) return this.missing(basename(file), column, where);
     const name = this.keep(this.media.keepFile(file));
     this.kept.set(file, name);
     return name;

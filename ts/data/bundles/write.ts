@@ -12,6 +12,13 @@ import { RowStore } from './row-values.ts';
 /** What of a manifest the rows do not say. */
 export type BundleOrigin = Pick<BundleManifest, 'id' | 'revision' | 'license' | 'sources' | 'made'>;
 
+/** Options of {@link writeBundle}. */
+export interface WriteOptions {
+  missingImages?: 'stop' | 'name';
+  signal?: AbortSignal;
+  onSplit?: (entry: BundleSplitEntry) => void;
+}
+
 /**
  * Writes all splits, their media and the manifest into a folder that nobody else looks at yet.
  * @throws ERR_LIBMOE_DATA for rows that cannot be kept, and for two splits of one name or none
@@ -20,14 +27,14 @@ export async function writeBundle(
   folder: string,
   origin: BundleOrigin,
   splits: readonly SplitRows[],
-  options: { signal?: AbortSignal; onSplit?: (entry: BundleSplitEntry) => void } = {},
+  options: WriteOptions = {},
 ): Promise<BundleManifest> {
   if (splits.length === 0) fail('ERR_LIBMOE_DATA', 'expected at least one split, got none');
   const media = new MediaStore(folder);
   const types = new Map<string, Set<string>>();
   const entries: BundleSplitEntry[] = [];
   for (const split of splits) {
-    const store = new RowStore(media, split);
+    const store = new RowStore(media, split.imageFolders, options.missingImages === 'name');
     const entry = await writeSplit(folder, split, store, options.signal);
     if (entries.some(({ file }) => file === entry.file))
       fail('ERR_LIBMOE_DATA', `two splits would both be ${entry.file}`);
