@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
+import { importCommand } from './import-data.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
 import { type ShowOptions, showConversations } from './show-conversations.ts';
@@ -90,5 +91,6 @@ export function dataCommand(): Command {
   return new Command('data')
     .description('tokenise and inspect data sets')
     .addCommand(prepare)
+    .addCommand(importCommand())
     .addCommand(show);
 }

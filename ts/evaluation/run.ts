@@ -3,6 +3,7 @@ import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
 import { LanguageModel } from '../models/language/model.ts';
 import { fail } from '../native/index.ts';
 import { askAll, type KeyedRequest, piecesFor } from './asking.ts';
+import './bundle-dataset.ts';
 import './emoji-dataset.ts';
 import { AnswerJournal, requestKey, type Share } from './journal.ts';
 import { languageAdapter } from './language-adapter.ts';
