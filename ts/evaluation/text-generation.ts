@@ -171,7 +171,7 @@ export class TextGenerator {
       if (!finite[i]) return undefined;
       if (random === undefined && !never.includes(picks[i]!)) return picks[i]!;
       const logits = scope(() => language.logits(gatherRows(hidden, indices([i], hidden))).toArray());
-      for (const token of never) logits[token] = Number.NEGATIVE_INFINITY;
+      for (const token of never) if (token < logits.length) logits[token] = Number.NEGATIVE_INFINITY;
       const { temperature, topP, topK } = this.requests[index]!.generation;
       return sampleToken(logits, { temperature, ...(topP && { topP }), ...(topK && { topK }) }, () =>
         random!.random(),
