@@ -5,18 +5,36 @@
 
 // Python's str.isspace set: it has U+001C–001F and U+0085, which trim() lacks, and not U+FEFF, which trim() removes.
 const SPACE = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
-const LEADING = new RegExp(`^${SPACE}+`, 'u');
-const TRAILING = new RegExp(`${SPACE}+$`, 'u');
 const RUN = new RegExp(`${SPACE}+`, 'u');
+
+function isSpace(unit: number): boolean {
+  if (unit <= 0x20) return unit >= 0x1c || (unit >= 0x09 && unit <= 0x0d);
+  if (unit < 0x85) return false;
+  return (
+    unit === 0x85 ||
+    unit === 0xa0 ||
+    unit === 0x1680 ||
+    (unit >= 0x2000 && unit <= 0x200a) ||
+    unit === 0x2028 ||
+    unit === 0x2029 ||
+    unit === 0x202f ||
+    unit === 0x205f ||
+    unit === 0x3000
+  );
+}
 
 /** `str.lstrip()` */
 export function stripStart(text: string): string {
-  return text.replace(LEADING, '');
+  let from = 0;
+  while (from < text.length && isSpace(text.charCodeAt(from))) from++;
+  return text.slice(from);
 }
 
 /** `str.rstrip()` */
 export function stripEnd(text: string): string {
-  return text.replace(TRAILING, '');
+  let to = text.length;
+  while (to > 0 && isSpace(text.charCodeAt(to - 1))) to--;
+  return text.slice(0, to);
 }
 
 /** `str.strip()` */
@@ -24,11 +42,45 @@ export function strip(text: string): string {
   return stripEnd(stripStart(text));
 }
 
-/** `str.capitalize()`: the first code point upper, the rest **lower**. */
+/** `str.strip(characters)`: any of these characters off both ends. */
+export function stripOf(text: string, characters: string): string {
+  let from = 0;
+  let to = text.length;
+  while (from < to && characters.includes(text[from]!)) from++;
+  while (to > from && characters.includes(text[to - 1]!)) to--;
+  return text.slice(from, to);
+}
+
+/** `str.split()`: words between runs of white space, no empty ones. */
+export function splitWords(text: string): string[] {
+  const words: string[] = [];
+  let start = -1;
+  for (let i = 0; i < text.length; i++) {
+    if (isSpace(text.charCodeAt(i))) {
+      if (start >= 0) words.push(text.slice(start, i));
+      start = -1;
+    } else if (start < 0) start = i;
+  }
+  if (start >= 0) words.push(text.slice(start));
+  return words;
+}
+
+/** `str.capitalize()`: the first code point upper (of ß only its first letter), the rest **lower**. */
 export function capitalize(text: string): string {
   const [first = '', ...rest] = text;
-  return first.toUpperCase() + rest.join('').toLowerCase();
+  const [upper = '', ...tail] = first.toUpperCase();
+  return upper + tail.join('').toLowerCase() + rest.join('').toLowerCase();
 }
+
+/** `string.punctuation`: the 32 marks of ASCII, as a regular expression. `\p{P}` would take more. */
+export const punctuation = /[!-/:-@[-`{-~]/g;
+
+/** Sources of Python's `\d`, `\w` and `\b`, which know all of Unicode; for regular expressions with the flag `u`. */
+export const pythonClasses = {
+  digit: '\\p{Nd}',
+  word: '[\\p{L}\\p{N}_]',
+  boundary: '(?:(?<=[\\p{L}\\p{N}_])(?![\\p{L}\\p{N}_])|(?<![\\p{L}\\p{N}_])(?=[\\p{L}\\p{N}_]))',
+} as const;
 
 /** `len(re.split(r"\s+", text))`: the word count of lm-eval's perplexities; an empty text counts as one word. */
 export function wordCount(text: string): number {
