@@ -1,129 +1,20 @@
-import { z } from 'zod';
 import { fail } from '../../native/index.ts';
-import { explainIssues } from '../../storage/schema-errors.ts';
 import type { ScorerMode } from '../metrics.ts';
+import { pyRound } from '../python-number.ts';
 import type { Question } from '../question.ts';
 import type { Row } from '../task.ts';
-import { groupKeySchema } from './columns.ts';
+import { meets } from './conditions.ts';
+import { blockIn, type Report, type ReportBlock } from './report-schema.ts';
+import {
+  aggregate,
+  captionScore,
+  confusionScore,
+  groupsOf,
+  mmeScore,
+  type Statistic,
+  unitDocuments,
+} from './report-statistics.ts';
 import type { ResponseScore } from './scorer.ts';
-
-/** Column → the value, or one of the values, that a document must have. */
-const conditionSchema = z.record(
-  z.string(),
-  z.union([
-    z.string(),
-    z.number(),
-    z.boolean(),
-    z.null(),
-    z.array(z.union([z.string(), z.number(), z.boolean()])),
-  ]),
-);
-const keys = z.union([groupKeySchema, z.array(groupKeySchema).min(1)]);
-
-const common = {
-  /** Only documents that meet all of these count. */
-  where: conditionSchema.optional(),
-  /** Documents that meet all of these do not count. */
-  exclude: conditionSchema.optional(),
-  /** Also a number for each value of this key: `name/value`; with a list of keys `name/key/value`. */
-  by: keys.optional(),
-  /** Rows of one image or passage are no independent observations: standard error by clusters (Miller 2024). */
-  clusters: groupKeySchema.optional(),
-  /** The number is multiplied by this, then rounded to `round` digits as Python rounds. */
-  scale: z.number().default(1),
-  round: z.int().nonnegative().optional(),
-  higher_is_better: z.boolean().default(true),
-  /** Keys that are different with `--scorer fixed`. */
-  fixed: z.record(z.string(), z.unknown()).optional(),
-};
-
-const aggregateSchema = z.strictObject({
-  /** The scorer's metric. */
-  of: z.string(),
-  agg: z
-    .enum([
-      'mean',
-      'mean_of_group_means',
-      'sum',
-      'ratio',
-      'count',
-      'median',
-      'minimum',
-      'maximum',
-      'perplexity',
-    ])
-    .default('mean'),
-  /** The metric that `ratio` divides by: Σ of / Σ over. */
-  over: z.string().optional(),
-  /** For `mean_of_group_means`: outermost first. */
-  within: keys.optional(),
-  ...common,
-});
-
-const consistencySchema = z.strictObject({
-  use: z.literal('group_consistency'),
-  of: z.string(),
-  /** Documents with the same values belong together: the group is right if all of them are. */
-  unit: keys,
-  ...common,
-});
-
-const mmeSchema = z.strictObject({
-  use: z.literal('mme'),
-  of: z.string(),
-  /** One image. */
-  unit: groupKeySchema,
-  category: groupKeySchema,
-  part: z.enum(['total', 'perception', 'cognition', 'percent', 'category']),
-  ...common,
-});
-
-const confusionSchema = z.strictObject({
-  use: z.literal('confusion'),
-  part: z.enum(['accuracy', 'precision', 'recall', 'f1', 'yes_ratio', 'predicted_yes_ratio']),
-  ...common,
-});
-
-const captionSchema = z.strictObject({
-  use: z.literal('caption'),
-  part: z.enum(['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider']),
-  ...common,
-});
-
-const plainBlockSchema = z.union([
-  aggregateSchema,
-  consistencySchema,
-  mmeSchema,
-  confusionSchema,
-  captionSchema,
-]);
-/** One number of a report. */
-export type ReportBlock = z.output<typeof plainBlockSchema>;
-
-const blockSchema = plainBlockSchema.superRefine((block, context) => {
-  if (block.fixed === undefined) return;
-  const merged = inMode(block, 'fixed');
-  const parsed = plainBlockSchema.safeParse(merged);
-  if (!parsed.success)
-    context.addIssue({
-      code: 'custom',
-      path: ['fixed'],
-      message: explainIssues(plainBlockSchema, parsed.error.issues, merged),
-    });
-});
-
-/** The key `report` of a task file: the name of each number → how the documents' values become it. */
-export const reportSchema = z.record(
-  z.string().regex(/^[^,/]+$/, 'a name has no comma and no slash'),
-  blockSchema,
-);
-/** A checked `report` key of a task file. */
-export type Report = z.output<typeof reportSchema>;
-
-function inMode(block: ReportBlock, mode: ScorerMode): unknown {
-  const { fixed, ...plain } = block;
-  return mode === 'fixed' ? { ...plain, ...fixed } : plain;
-}
 
 /** A scored document as reports see it. */
 export interface ReportedDocument {
@@ -137,17 +28,20 @@ export interface ReportedDocument {
 export interface ReportedNumber {
   /** NaN when nothing counted, or when more than 1 % of the documents have no score although they should. */
   value: number;
-  /** Undefined where none is defined. */
+  /** Undefined where none is defined, or where it takes resamples and none were asked for. */
   standardError?: number;
   higherIsBetter: boolean;
-  /** Documents that counted. */
+  /** Documents that counted; units (images, groups of rotated questions) where the number is made of those. */
   count: number;
   /** Documents without a score although they should have one (a judge failed). */
   missing: number;
 }
 
+/** A number with more than this share of missing scores is none. */
+const mostMissing = 0.01;
+
 /**
- * The numbers of a task, in the order of its report.
+ * The numbers of a task, in the order of its report; those of `by` follow their number as `name/value`.
  * @param report undefined: the mean of every metric that the scorer gave
  * @param resamples bootstrap resamples for standard errors that have no formula; 0 leaves those out
  * @throws ERR_LIBMOE_CONFIG for a metric the scorer does not give, ERR_LIBMOE_DATA for a missing column
@@ -158,5 +52,70 @@ export async function reportNumbers(
   mode: ScorerMode,
   resamples: number,
 ): Promise<Record<string, ReportedNumber>> {
-  return fail('ERR_LIBMOE_STATE', `${report} ${documents.length} ${mode} ${resamples}`);
+  const metrics = [...new Set(documents.flatMap(({ score }) => Object.keys(score.values)))];
+  const blocks: Report =
+    report ??
+    Object.fromEntries(
+      metrics.map((of) => [of, { of, agg: 'mean', scale: 1, higher_is_better: true } as const]),
+    );
+  const numbers: Record<string, ReportedNumber> = {};
+  for (const [name, written] of Object.entries(blocks)) {
+    const block = blockIn(written, mode);
+    if ('of' in block && metrics.length > 0 && !metrics.includes(block.of))
+      fail('ERR_LIBMOE_CONFIG', `report ${name}: the scorer gives ${metrics.join(', ')}, not "${block.of}"`);
+    const chosen = documents.filter(
+      ({ doc }) =>
+        (block.where === undefined || meets(doc, block.where)) &&
+        (block.exclude === undefined || !meets(doc, block.exclude)),
+    );
+    const rows = 'use' in block && block.use === 'group_consistency' ? unitDocuments(chosen, block) : chosen;
+    numbers[name] = await finish(statistic(rows, block, mode), rows, block, resamples);
+    for (const [sub, members] of parts(rows, block))
+      numbers[`${name}/${sub}`] = await finish(statistic(members, block, mode), members, block, 0);
+  }
+  return numbers;
+}
+
+function parts(rows: readonly ReportedDocument[], { by }: ReportBlock): [string, ReportedDocument[]][] {
+  if (by === undefined) return [];
+  if (!Array.isArray(by)) return groupsOf(rows, by);
+  return by.flatMap((key) => {
+    const prefix = typeof key === 'string' ? key : key.column;
+    return groupsOf(rows, key).map(([name, members]): [string, ReportedDocument[]] => [
+      `${prefix}/${name}`,
+      members,
+    ]);
+  });
+}
+
+function statistic(rows: readonly ReportedDocument[], block: ReportBlock, mode: ScorerMode): Statistic {
+  if ('agg' in block) return aggregate(rows, block, mode === 'libmoe');
+  switch (block.use) {
+    case 'group_consistency':
+      return aggregate(rows, { ...block, agg: 'mean' } as Parameters<typeof aggregate>[1], false);
+    case 'mme':
+      return mmeScore(rows, block);
+    case 'confusion':
+      return confusionScore(rows, block);
+    case 'caption':
+      return captionScore(rows, block);
+  }
+}
+
+async function finish(
+  { value, count, error }: Statistic,
+  rows: readonly ReportedDocument[],
+  { scale, round, higher_is_better: higherIsBetter }: ReportBlock,
+  resamples: number,
+): Promise<ReportedNumber> {
+  const missing = rows.filter(({ score }) => score.missing !== undefined).length;
+  const scaled = missing > mostMissing * rows.length ? Number.NaN : value * scale;
+  const spread = typeof error === 'function' ? (resamples > 0 ? await error(resamples) : undefined) : error;
+  return {
+    value: round === undefined ? scaled : pyRound(scaled, round),
+    ...(spread !== undefined && !Number.isNaN(spread) && { standardError: spread * Math.abs(scale) }),
+    higherIsBetter,
+    count,
+    missing,
+  };
 }

@@ -21,6 +21,11 @@ export interface ResponseScore {
 /** What a scorer may look at beside the response. */
 export type ScorerQuestion = { doc: Row } & Pick<Question, 'target' | 'choices'>;
 
+/** The target as texts: one, or each of a list. */
+export function targetTexts(target: ScorerQuestion['target']): string[] {
+  return (Array.isArray(target) ? target : [target]).map(String);
+}
+
 /** A judge: text in, text out; null after every retry failed. */
 export interface Judge {
   /** Part of the cache key and of the results. */

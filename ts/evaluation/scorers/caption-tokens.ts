@@ -1,0 +1,43 @@
+/** Names the rules below in results: numbers of another tokenizer differ in rare strings. */
+export const captionTokenizer = 'libmoe-ptb-1';
+
+const SPLIT: Readonly<Record<string, readonly string[]>> = {
+  cannot: ['can', 'not'],
+  gonna: ['gon', 'na'],
+  gotta: ['got', 'ta'],
+  wanna: ['wan', 'na'],
+  lemme: ['lem', 'me'],
+  gimme: ['gim', 'me'],
+};
+const ABBREVIATION =
+  /^(?:(?:\p{L}\.)+\p{L}?\.?|(?:mr|mrs|ms|dr|st|jr|sr|vs|prof|etc|no|inc|ltd|co|corp|ave|mt)\.)$/u;
+// A number, a word with inner hyphens, periods, slashes or apostrophes, or any other character alone.
+const PIECE =
+  /[+-]?\p{Nd}+(?:[.,:/]\p{Nd}+)*(?:\p{L}[\p{L}\p{N}-]*)?|[\p{L}\p{N}_]+(?:[-./'&@][\p{L}\p{N}_]+)*\.?|\.{3}|-{2,}|'[\p{L}]+|\S/gu;
+const CONTRACTION = /^(.+?)(n't|'(?:s|re|ve|ll|d|m))$/;
+const PUNCTUATION = /^(?:''|'|``|`|"|[()[\]{}.?!,:;]|-+|\.\.\.)$/;
+
+/**
+ * Words of a caption in the manner of the Penn Treebank tokenizer that COCO's tools use, lower-cased and without
+ * punctuation: contractions are split, inner hyphens and decimals stay.
+ */
+export function captionTokens(text: string): string[] {
+  const plain = text
+    .toLowerCase()
+    .replace(/[’‘]/g, "'")
+    .replace(/[“”]/g, '"')
+    .replace(/[–—]/g, '--')
+    .replaceAll('…', '...');
+  const tokens: string[] = [];
+  for (const [piece] of plain.matchAll(PIECE)) {
+    if (PUNCTUATION.test(piece)) continue;
+    const word = piece.endsWith('.') && !ABBREVIATION.test(piece) ? piece.replace(/\.+$/, '') : piece;
+    if (word === '') continue;
+    const known = SPLIT[word];
+    const contraction = CONTRACTION.exec(word);
+    if (known !== undefined) tokens.push(...known);
+    else if (contraction !== null) tokens.push(contraction[1]!, contraction[2]!);
+    else tokens.push(word);
+  }
+  return tokens;
+}
