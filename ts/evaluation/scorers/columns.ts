@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import type { Row } from '../task.ts';
+import { regularExpression } from './regular-expression.ts';
 
 /**
  * The value of a column; `metadata.skills` is the key `skills` of the column `metadata`.
@@ -48,16 +49,7 @@ export function textsColumn(doc: Row, name: string): string[] {
 const details = z.strictObject({
   column: z.string(),
   /** A regular expression whose first group (the whole match without one) stands for the value. */
-  match: z
-    .string()
-    .refine((source) => {
-      try {
-        return new RegExp(source, 'u') instanceof RegExp;
-      } catch {
-        return false;
-      }
-    }, 'must be a regular expression')
-    .optional(),
+  match: regularExpression.optional(),
   /** Names for values, such as subject → domain. A value that is not listed keeps its own name. */
   map: z.record(z.string(), z.string()).optional(),
   /** The remainder of a whole number: MMBench's rotated copies share `index` modulo 1 000 000. */
