@@ -5,7 +5,6 @@ import {
   reportNumbers,
   reportSchema,
   type ScorerQuestion,
-  scoreSchema,
   taskScorer,
 } from '../../../ts/evaluation/scorers/index.ts';
 
@@ -16,7 +15,7 @@ export function scored(
   question: Partial<ScorerQuestion> = {},
   mode: ScorerMode = 'libmoe',
 ): ResponseScore {
-  return taskScorer('test', scoreSchema.parse(block), mode).score(
+  return taskScorer('test', block, mode).score(
     response,
     { doc: {}, target: '', choices: [], ...question },
     0,
