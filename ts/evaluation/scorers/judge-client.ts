@@ -63,11 +63,18 @@ class Client implements JudgeClient {
     mkdirSync(options.cache, { recursive: true });
     this.file = join(options.cache, 'judge-cache.jsonl');
     if (!existsSync(this.file)) return;
-    for (const line of readFileSync(this.file, 'utf8').split('\n')) {
-      // The last line of a killed run may be half a line.
-      if (!line.endsWith('}')) continue;
+    const text = readFileSync(this.file, 'utf8');
+    for (const line of text.split('\n')) this.remember(line);
+    // The last line of a killed run may be half a line: the next answer starts a new one.
+    if (text !== '' && !text.endsWith('\n')) appendFileSync(this.file, '\n');
+  }
+
+  private remember(line: string): void {
+    try {
       const { key, reply } = JSON.parse(line) as { key: string; reply: string };
       this.known.set(key, Promise.resolve(reply));
+    } catch {
+      // Half a line; its question is asked again.
     }
   }
 
