@@ -135,7 +135,7 @@ describe('every command of the way from a text to a report', () => {
       'moe',
       '--tasks',
       'choices.yaml',
-      '--batch-size',
+      '--token-budget',
       '64',
       '--out',
       'results',

@@ -1,7 +1,9 @@
 import type {
   EmitScore,
+  EmitText,
   EvalModel,
   EvalTokenizer,
+  GenerationRequest,
   ScoreOptions,
   TokenRequest,
 } from '../../ts/evaluation/index.ts';
@@ -11,6 +13,7 @@ import { windowsOf } from '../../ts/evaluation/requests.ts';
 export const byteTokenizer: EvalTokenizer = {
   name: 'bytes',
   encode: (text) => [...Buffer.from(text, 'utf8')],
+  decode: (ids) => Buffer.from(ids.filter((id) => id < 256)).toString('utf8'),
   bos: 256,
   eos: 257,
   bosText: '<s>',
@@ -55,6 +58,8 @@ export interface FakeOptions {
   /** Throws after this many answers: a run that is killed. */
   failAfter?: number;
   logProbability?: (previous: number, next: number) => number;
+  /** What it says to a prompt; default: its last word, twice. */
+  say?: (prompt: string, request: GenerationRequest) => string;
 }
 
 /** A model that answers by formula and counts what it is asked. */
@@ -100,5 +105,32 @@ export class FakeModel implements EvalModel {
     options?: ScoreOptions,
   ): Promise<void> {
     return this.loglikelihood(requests, emit, options);
+  }
+
+  prompts: GenerationRequest[] = [];
+
+  async generateUntil(
+    requests: readonly GenerationRequest[],
+    emit: EmitText,
+    options: ScoreOptions = {},
+  ): Promise<void> {
+    const say = this.options.say ?? ((prompt: string) => ` ${prompt.split(/\s+/).at(-1)} `.repeat(2));
+    for (let i = requests.length - 1; i >= 0; i--) {
+      options.signal?.throwIfAborted();
+      if (this.options.failAfter !== undefined && this.prompts.length >= this.options.failAfter)
+        throw new Error('killed');
+      const request = requests[i]!;
+      this.prompts.push(request);
+      const text = say(this.tokenizer.decode!(request.context), request);
+      const { until } = request.generation;
+      const cut = until.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
+      emit(
+        i,
+        cut.length > 0
+          ? { text: text.slice(0, Math.min(...cut)), tokens: text.length, ended: 'stop' }
+          : { text, tokens: text.length, ended: 'eos' },
+      );
+      if (i % 4 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 }

@@ -30,7 +30,7 @@ describe('a task is data', () => {
     [{ ...choice, doc_to_txt: 'q' }, 'unknown key "doc_to_txt", did you mean "doc_to_text"?'],
     [{ ...choice, pair: { mod: 'joint' } }, 'unknown key "pair.mod", did you mean "mode"?'],
     [{ ...choice, output_type: 'guess' }, 'output_type'],
-    [{ ...choice, num_fewshot: 5 }, 'few-shot'],
+    [{ ...choice, num_fewshot: -1 }, 'num_fewshot'],
     [{ ...choice, doc_to_choice: undefined }, 'needs doc_to_choice'],
     [{ ...choice, documents: undefined }, 'has no data'],
     [{ ...choice, dataset_path: 'json' }, 'both documents and dataset_path'],

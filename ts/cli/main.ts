@@ -15,6 +15,7 @@ import { logitsCommand } from './logits.ts';
 import { collect } from './options.ts';
 import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
+import { rescoreCommand } from './rescore.ts';
 import { runCommand } from './run.ts';
 import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
@@ -83,6 +84,7 @@ const commands = [
   trainCommand,
   upcycleCommand,
   evalCommand,
+  rescoreCommand,
   generateCommand,
   logitsCommand,
   launchCommand,

@@ -88,13 +88,19 @@ function withinBudget(
   return parts;
 }
 
-/** Units in batches of at most `tokenBudget` tokens (a larger unit alone), longest first, so that memory peaks at once or never. */
-export function batchesOf(units: readonly Unit[], tokenBudget: number): Unit[][] {
+/**
+ * Units in batches of at most `tokenBudget` tokens (a larger unit alone) and `most` units, longest first, so that memory peaks at once or never.
+ */
+export function batchesOf(
+  units: readonly Unit[],
+  tokenBudget: number,
+  most: number = Number.POSITIVE_INFINITY,
+): Unit[][] {
   const batches: Unit[][] = [];
   let batch: Unit[] = [];
   let tokens = 0;
   for (const unit of units.toSorted((a, b) => b.cost - a.cost)) {
-    if (batch.length > 0 && tokens + unit.cost > tokenBudget) {
+    if (batch.length > 0 && (tokens + unit.cost > tokenBudget || batch.length >= most)) {
       batches.push(batch);
       batch = [];
       tokens = 0;

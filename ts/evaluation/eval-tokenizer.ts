@@ -8,6 +8,7 @@ export function evalTokenizer(tokenizer: Tokenizer): EvalTokenizer {
   return {
     name: `${tokenizer.name}@${tokenizer.hash.slice(0, 12)}`,
     encode: (text) => [...tokenizer.encode(text)],
+    decode: (ids) => tokenizer.decode(ids),
     addsBos: bosId !== undefined && tokenizer.encode('a', { addSpecialTokens: true })[0] === bosId,
     ...(bosId === undefined ? {} : { bos: bosId }),
     ...(eosId === undefined ? {} : { eos: eosId }),

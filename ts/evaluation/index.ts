@@ -22,15 +22,20 @@ export {
 export { type WordOrderOptions, type WordOrderPair, wordOrderPairs } from './minimal-pairs.ts';
 export type {
   EmitScore,
+  EmitText,
   EvalModel,
   EvalTokenizer,
+  GeneratedText,
+  Generation,
+  GenerationRequest,
   RequestImage,
   ScoreOptions,
   TokenRequest,
   TokenScore,
 } from './model.ts';
-export type { LanguageAdapterOptions } from './network-adapter.ts';
+export type { LanguageAdapterOptions } from './network.ts';
 export type { Question, TextPair } from './question.ts';
+export { type RescoreOptions, rescore } from './rescore.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {
@@ -60,8 +65,11 @@ export {
   type Row,
   registerTask,
   type Task,
+  type TaskExample,
   type TaskInput,
 } from './task.ts';
+export { type ChosenTasks, chooseTasks, listTasks, type TaskSummary } from './task-choice.ts';
+export { checkExamples } from './task-examples.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
 export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';

@@ -1,42 +1,97 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Journal, readJournal } from '../storage/index.ts';
-import type { TokenRequest, TokenScore } from './model.ts';
+import type { GeneratedText, GenerationRequest, TokenRequest, TokenScore } from './model.ts';
 
 /** Raised whenever an answer to the same tokens may change by our doing. */
 const keyVersion = 1;
+const textVersion = 1;
+
+/** Whatever is asked of a model. */
+export type EvalRequest = TokenRequest | GenerationRequest;
+/** Whatever it answers. */
+export type Answer = TokenScore | GeneratedText;
 
 /**
  * The key of an answer: SHA-256 over everything that determines it. Task and document are not in it, so an edited prompt
  * misses and an unchanged one hits under any name; the model's fingerprint is, so no model gets another's answers.
  */
-export function requestKey(fingerprint: string, request: TokenRequest): string {
-  const { kind, context, continuation, images = [] } = request;
+export function requestKey(fingerprint: string, request: EvalRequest): string {
+  const { kind, context, images = [] } = request;
   const seen = images.length > 0 ? [images.map(({ sha256 }) => sha256)] : [];
+  const asked =
+    kind === 'generate_until'
+      ? [textVersion, fingerprint, kind, context, settingsOf(request)]
+      : [keyVersion, fingerprint, kind, context, request.continuation];
   return createHash('sha256')
-    .update(JSON.stringify([keyVersion, fingerprint, kind, context, continuation, ...seen]))
+    .update(JSON.stringify([...asked, ...seen]))
     .digest('hex');
 }
 
+/** What decides about a text beside its prompt; of greedy search neither seed nor number of the sample does. */
+function settingsOf({ generation }: GenerationRequest): unknown[] {
+  const { until, maxTokens, temperature, topP, topK, seed, repeat } = generation;
+  const ends = [[...until].sort(), maxTokens];
+  return temperature === 0 ? ends : [...ends, temperature, topP ?? null, topK ?? null, seed, repeat];
+}
+
+/** Which of several processes that share a folder this is. */
+export interface Share {
+  rank: number;
+  world: number;
+}
+
+const journalName = /^journal(?:\.\d+)?\.jsonl$/;
+
 /**
  * Answers on disk, one JSON line each, appended as they come: a killed run loses none that was written (a power cut at
- * most the last 256), and the same command continues where it stopped.
+ * most the last 256), and the same command continues where it stopped. Several processes each write a file of their own and read the
+ * others'.
  */
-export class ScoreJournal {
-  private readonly known = new Map<string, TokenScore>();
+export class AnswerJournal {
+  private readonly known = new Map<string, Answer>();
   private readonly file: Journal | undefined;
+  /** Bytes of the others' files that have been read. */
+  private readonly seen = new Map<string, number>();
+  private readonly own: string;
 
-  /** @param path none keeps the answers in memory only. Throws ERR_LIBMOE_FILE when the file is damaged. */
-  constructor(path?: string) {
-    if (path === undefined) return;
-    const entries = existsSync(path) ? readJournal(path) : [];
-    for (const { key, sum, greedy } of entries)
-      if (typeof key === 'string' && typeof sum === 'number' && typeof greedy === 'boolean')
-        this.known.set(key, { sum, greedy });
+  /** @param folder none keeps the answers in memory only. Throws ERR_LIBMOE_FILE when a file is damaged. */
+  constructor(
+    private readonly folder?: string,
+    { rank, world }: Share = { rank: 0, world: 1 },
+  ) {
+    this.own = world === 1 ? 'journal.jsonl' : `journal.${rank}.jsonl`;
+    if (folder === undefined) return;
+    const path = join(folder, this.own);
+    if (existsSync(path)) for (const entry of readJournal(path)) this.learn(entry);
     this.file = new Journal(path, { syncEvery: 256 });
+    this.readOthers();
   }
 
-  get(key: string): TokenScore | undefined {
+  /** Takes in what other processes have written since. */
+  readOthers(): void {
+    const { folder } = this;
+    if (folder === undefined) return;
+    for (const name of readdirSync(folder).sort()) {
+      if (!journalName.test(name) || name === this.own) continue;
+      const bytes = readFileSync(join(folder, name));
+      const from = this.seen.get(name) ?? 0;
+      // The last line may be in the making.
+      const end = bytes.lastIndexOf(10) + 1;
+      if (end <= from) continue;
+      this.seen.set(name, end);
+      for (const line of bytes.toString('utf8', from, end).split('\n')) {
+        try {
+          this.learn(JSON.parse(line));
+        } catch {
+          // A line that a killed process left half written: its answer is asked for again.
+        }
+      }
+    }
+  }
+
+  get(key: string): Answer | undefined {
     return this.known.get(key);
   }
 
@@ -45,9 +100,15 @@ export class ScoreJournal {
   }
 
   /** Keeps an answer. One that is no finite number stays in memory only: a later run asks again. */
-  put(key: string, { sum, greedy }: TokenScore): void {
-    this.known.set(key, { sum, greedy });
-    if (Number.isFinite(sum)) this.file?.append({ key, sum, greedy });
+  put(key: string, answer: Answer): void {
+    this.known.set(key, answer);
+    if ('sum' in answer) {
+      const { sum, greedy } = answer;
+      if (Number.isFinite(sum)) this.file?.append({ key, sum, greedy });
+    } else if (answer.ended !== 'not_finite') {
+      const { text, tokens, ended } = answer;
+      this.file?.append({ key, text, tokens, ended });
+    }
   }
 
   sync(): void {
@@ -61,4 +122,14 @@ export class ScoreJournal {
   [Symbol.dispose](): void {
     this.close();
   }
+
+  private learn({ key, sum, greedy, text, tokens, ended }: Record<string, unknown>): void {
+    if (typeof key !== 'string') return;
+    if (typeof sum === 'number' && typeof greedy === 'boolean') this.known.set(key, { sum, greedy });
+    else if (typeof text === 'string' && typeof tokens === 'number' && isEnd(ended))
+      this.known.set(key, { text, tokens, ended });
+  }
 }
+
+const isEnd = (value: unknown): value is GeneratedText['ended'] =>
+  value === 'stop' || value === 'eos' || value === 'length';

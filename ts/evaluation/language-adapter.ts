@@ -1,7 +1,8 @@
 import type { LanguageModel } from '../models/language/model.ts';
 import { packSequences } from '../models/language/packed-batch.ts';
 import type { EvalModel } from './model.ts';
-import { type LanguageAdapterOptions, NetworkAdapter } from './network-adapter.ts';
+import type { LanguageAdapterOptions } from './network.ts';
+import { NetworkAdapter } from './network-adapter.ts';
 
 /**
  * Lets evaluation ask a language model. Sequences are packed without padding, longest first; a question's context runs

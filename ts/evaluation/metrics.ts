@@ -62,6 +62,8 @@ export const defaultMetrics: Readonly<Record<OutputType, readonly string[]>> = {
   multiple_choice: ['acc', 'acc_norm'],
   loglikelihood: ['perplexity', 'acc'],
   loglikelihood_rolling: ['word_perplexity', 'byte_perplexity', 'bits_per_byte'],
+  // Texts are scored by a scorer: see scorers/.
+  generate_until: [],
 };
 
 /** Position of the first largest value; NaN never wins; −1 if nothing is a number. */

@@ -10,6 +10,8 @@ export interface EvalTokenizer {
   readonly bosText?: string;
   /** Whether the tokenizer puts BOS before a text of its own accord. */
   readonly addsBos: boolean;
+  /** Text of tokens, special ones left out. Only generation needs it. */
+  decode?(ids: readonly number[]): string;
 }
 
 /** An image of a request. */
@@ -30,6 +32,42 @@ export interface TokenRequest {
   images?: readonly RequestImage[];
 }
 
+/** How a text is to be generated, and where it ends. */
+export interface Generation {
+  /** The text ends before the earliest of these. */
+  until: readonly string[];
+  /** At most so many new tokens. */
+  maxTokens: number;
+  /** 0: always the likeliest token. */
+  temperature: number;
+  topP?: number;
+  topK?: number;
+  /** Of the sampling. The nth draw depends on it, the prompt and `repeat` alone. */
+  seed: number;
+  /** Which of several samples for the same prompt. */
+  repeat: number;
+}
+
+/** A text that is wanted: what the model says after `context`. */
+export interface GenerationRequest {
+  kind: 'generate_until';
+  /** At least one token. */
+  context: readonly number[];
+  generation: Generation;
+  /** Images of the context, one per placeholder token in it, in their order. */
+  images?: readonly RequestImage[];
+}
+
+/** The answer to a {@link GenerationRequest}. */
+export interface GeneratedText {
+  /** Without the stop string and what came after it. */
+  text: string;
+  /** Tokens that the model made, those cut off with the stop string included. */
+  tokens: number;
+  /** What ended it. `not_finite`: the network gave something that is no number. */
+  ended: 'stop' | 'eos' | 'length' | 'not_finite';
+}
+
 /** The answer to a {@link TokenRequest}. */
 export interface TokenScore {
   /** Natural logarithm, summed in double precision in token order. */
@@ -46,6 +84,9 @@ export interface ScoreOptions {
 
 /** Reports a finished request by its position, so that each answer can be kept at once. */
 export type EmitScore = (index: number, score: TokenScore) => void;
+
+/** Reports a finished text by the position of its request. */
+export type EmitText = (index: number, answer: GeneratedText) => void;
 
 /**
  * A model as evaluation sees it; every engine may stand behind it. Answers may come in any order; an implementation gives
@@ -73,6 +114,12 @@ export interface EvalModel {
   loglikelihoodRolling(
     requests: readonly TokenRequest[],
     emit: EmitScore,
+    options?: ScoreOptions,
+  ): Promise<void>;
+  /** Texts that continue the contexts, handed to `emit` as they come, in any order. Absent: the model cannot be asked for text. */
+  generateUntil?(
+    requests: readonly GenerationRequest[],
+    emit: EmitText,
     options?: ScoreOptions,
   ): Promise<void>;
 }

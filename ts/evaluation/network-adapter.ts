@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
-import type { Tokenizer } from '../data/tokenizer.ts';
-import { type CachedSequences, KvCache } from '../models/language/kv-cache.ts';
+import { endTokens } from '../models/language/end-tokens.ts';
+import { KvCache } from '../models/language/kv-cache.ts';
 import type { LanguageModel } from '../models/language/model.ts';
 import { codeOf, fail } from '../native/index.ts';
-import type { Module } from '../nn/module.ts';
 import { noGrad, scope, type Tensor, tensor } from '../tensor/index.ts';
 import { tokenLogProbabilities } from '../tensor/loss.ts';
 import { gatherRows } from '../tensor/shape.ts';
@@ -11,53 +10,20 @@ import { batchesOf, type SharedUnit, type Unit, unitsOf, type WindowUnit } from 
 import { evalTokenizer } from './eval-tokenizer.ts';
 import type {
   EmitScore,
+  EmitText,
   EvalModel,
   EvalTokenizer,
+  GenerationRequest,
   RequestImage,
   ScoreOptions,
   TokenRequest,
 } from './model.ts';
+import type { LanguageAdapterOptions, Network } from './network.ts';
 import { Collector, type PartScore, type TokenValues } from './score-collector.ts';
+import { TextGenerator } from './text-generation.ts';
 
 /** Raised whenever the adapter may give another number for the same weights and tokens. */
 const adapterVersion = 'language-1';
-
-/** How an adapter batches, and under which name its results go. */
-export interface LanguageAdapterOptions {
-  tokenizer: Tokenizer | EvalTokenizer;
-  /** Shown in results; default "libmoe". */
-  name?: string;
-  /** Tokens per forward pass; scores do not depend on it. Default 2048. */
-  tokenBudget?: number;
-  /** Default: the model's positions. */
-  maxLength?: number;
-  /** Run a context once for all of its continuations. Scores do not depend on it. Default true. */
-  sharePrefixes?: boolean;
-}
-
-/** A sequence as a network sees it. */
-export interface NetworkSequence {
-  tokens: readonly number[];
-  images: readonly RequestImage[];
-}
-
-/** What an adapter runs sequences through. */
-export interface Network {
-  /** Its vocabulary, positions and cache. */
-  readonly language: LanguageModel;
-  /** All of it: what has parameters and modes. */
-  readonly whole: Module;
-  /** Facts beside the configuration of the language model that decide about the numbers. */
-  readonly identity?: unknown;
-  readonly imagePlaceholder?: string;
-  readonly encodeTurn?: EvalModel['encodeTurn'];
-  /** The context of a request with images as the network counts it: each placeholder stretched to the rows of its image. */
-  stretched?(request: TokenRequest): readonly number[];
-  /** Reads the images of a batch before it runs. */
-  load?(images: readonly RequestImage[]): Promise<void>;
-  /** Hidden states after the last norm, `[tokens, dModel]`. */
-  forward(sequences: readonly NetworkSequence[], cached?: CachedSequences): Tensor;
-}
 
 /** Lets evaluation ask any {@link Network}: see languageAdapter. */
 export class NetworkAdapter implements EvalModel {
@@ -66,7 +32,9 @@ export class NetworkAdapter implements EvalModel {
   readonly maxLength: number;
   readonly facts: Readonly<Record<string, string | number | boolean>>;
   private readonly tokenBudget: number;
+  private readonly batchSize: number | undefined;
   private readonly sharePrefixes: boolean;
+  private readonly endTokens: ReadonlySet<number>;
   readonly imagePlaceholder?: string;
   readonly encodeTurn?: EvalModel['encodeTurn'];
 
@@ -76,8 +44,10 @@ export class NetworkAdapter implements EvalModel {
   ) {
     const model = network.language;
     const { tokenBudget = 2048, maxLength = model.config.maxPositions, sharePrefixes = true } = options;
-    if (!Number.isInteger(tokenBudget) || tokenBudget < 1)
-      fail('ERR_LIBMOE_ARGUMENT', `tokenBudget must be a positive integer, got ${tokenBudget}`);
+    const { batchSize } = options;
+    for (const [key, value] of Object.entries({ tokenBudget, batchSize: batchSize ?? 1 }))
+      if (!Number.isInteger(value) || value < 1)
+        fail('ERR_LIBMOE_ARGUMENT', `${key} must be a positive integer, got ${value}`);
     if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > model.config.maxPositions)
       fail(
         'ERR_LIBMOE_ARGUMENT',
@@ -87,14 +57,21 @@ export class NetworkAdapter implements EvalModel {
     this.tokenizer = 'hash' in options.tokenizer ? evalTokenizer(options.tokenizer) : options.tokenizer;
     this.maxLength = maxLength;
     this.tokenBudget = tokenBudget;
+    this.batchSize = batchSize;
     this.sharePrefixes = sharePrefixes;
+    const { eos } = this.tokenizer;
+    this.endTokens = new Set([
+      ...endTokens(model, network.checkpoint ?? model.checkpoint),
+      ...(eos === undefined ? [] : [eos]),
+      ...(options.endTokens ?? []),
+    ]);
     if (network.imagePlaceholder !== undefined) this.imagePlaceholder = network.imagePlaceholder;
     if (network.encodeTurn) this.encodeTurn = network.encodeTurn;
     this.facts = {
       model_num_parameters: network.whole.parameters().reduce((sum, parameter) => sum + parameter.size, 0),
       model_dtype: model.dtype,
       device: model.device,
-      batch_size: `auto:${tokenBudget} tokens`,
+      batch_size: batchSize ?? `auto:${tokenBudget} tokens`,
     };
   }
 
@@ -135,7 +112,7 @@ export class NetworkAdapter implements EvalModel {
     emit: EmitScore,
     options: ScoreOptions = {},
   ): Promise<void> {
-    const requests = given.map((request) => this.stretched(request));
+    const requests = given.map((request) => this.stretched(request, request.continuation.length - 1));
     const units = unitsOf(
       requests,
       this.maxLength,
@@ -150,7 +127,7 @@ export class NetworkAdapter implements EvalModel {
     using cache = new KvCache(this.model.config, { dtype: this.model.dtype, device: this.model.device });
     whole.eval();
     try {
-      const waiting = batchesOf(units, this.tokenBudget).reverse();
+      const waiting = batchesOf(units, this.tokenBudget, this.batchSize).reverse();
       for (let batch = waiting.pop(); batch !== undefined; batch = waiting.pop()) {
         options.signal?.throwIfAborted();
         const images = batch.flatMap((unit) => this.imagesOf(unit, requests));
@@ -196,11 +173,32 @@ export class NetworkAdapter implements EvalModel {
     }
   }
 
-  /** @throws ERR_LIBMOE_DATA for images that do not fit into the model's positions */
-  private stretched(request: TokenRequest): TokenRequest {
+  async generateUntil(
+    given: readonly GenerationRequest[],
+    emit: EmitText,
+    options: ScoreOptions = {},
+  ): Promise<void> {
+    const requests = given.map((request) => this.stretched(request, 0));
+    const { whole } = this.network;
+    const { training } = whole;
+    whole.eval();
+    try {
+      const { tokenBudget, maxLength, endTokens, batchSize: rows = 32 } = this;
+      const limits = { rows, tokenBudget, maxLength, endTokens };
+      await new TextGenerator(this.network, this.tokenizer, requests, limits).run(emit, options);
+    } finally {
+      if (training) whole.train();
+    }
+  }
+
+  /**
+   * @param more tokens behind the context that the network sees
+   * @throws ERR_LIBMOE_DATA for images that do not fit into the model's positions
+   */
+  private stretched<R extends TokenRequest | GenerationRequest>(request: R, more: number): R {
     if (!request.images?.length) return request;
     const context = this.network.stretched?.(request) ?? request.context;
-    const length = context.length + request.continuation.length - 1;
+    const length = context.length + more;
     if (length > this.maxLength)
       fail(
         'ERR_LIBMOE_DATA',

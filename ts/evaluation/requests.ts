@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import type { EvalTokenizer, TokenRequest } from './model.ts';
+import type { EvalTokenizer, Generation, GenerationRequest, TokenRequest } from './model.ts';
 import { stripEnd } from './python-text.ts';
 import type { TextPair } from './question.ts';
 import type { Task } from './task.ts';
@@ -33,12 +33,7 @@ export function encodePair(
   if (pair.continuation === '') fail('ERR_LIBMOE_DATA', 'nothing to score: the continuation is empty');
   const { mode, bos, score } = task.pair;
   const kind = task.output_type === 'loglikelihood_rolling' ? 'loglikelihood_rolling' : 'loglikelihood';
-  const { bosText } = tokenizer;
-  const templateHasBos = bosText !== undefined && bosText !== '' && pair.context.startsWith(bosText);
-  const bosAdded = bos !== 'never' && !templateHasBos && (bos === 'always' || tokenizer.addsBos);
-  if (bosAdded && tokenizer.bos === undefined)
-    fail('ERR_LIBMOE_TOKENIZER', `tokenizer ${tokenizer.name} has no BOS token: set pair.bos to never`);
-  const start = bosAdded ? [tokenizer.bos as number] : [];
+  const { templateHasBos, bosAdded, start } = beginning(pair.context, bos, tokenizer);
 
   let { context, continuation, boundaryMerged } =
     mode === 'joint' && pair.context !== '' ? joint(pair, tokenizer) : separate(pair, tokenizer);
@@ -73,6 +68,52 @@ export function encodePair(
     }
   }
   return { request: { kind, context, continuation }, boundaryMerged, bosAdded, templateHasBos };
+}
+
+/** A prompt to be continued in writing, with what happened while it became tokens. */
+export interface EncodedPrompt {
+  request: GenerationRequest;
+  bosAdded: boolean;
+  templateHasBos: boolean;
+}
+
+/**
+ * Turns a prompt into tokens, with exactly one BOS after the rules of `pair.bos`; an empty one is BOS, else EOS.
+ * @throws ERR_LIBMOE_TOKENIZER when nothing can stand for an empty prompt
+ */
+export function encodePrompt(
+  prompt: string,
+  task: Pick<Task, 'pair'>,
+  tokenizer: EvalTokenizer,
+  generation: Generation,
+): EncodedPrompt {
+  const { templateHasBos, bosAdded, start } = beginning(prompt, task.pair.bos, tokenizer);
+  const tokens = prompt === '' ? [] : tokenizer.encode(prompt);
+  const context = [...start, ...tokens];
+  if (context.length === 0) {
+    const only = tokenizer.bos ?? tokenizer.eos;
+    if (only === undefined)
+      fail(
+        'ERR_LIBMOE_TOKENIZER',
+        `tokenizer ${tokenizer.name} has neither BOS nor EOS to begin a text with`,
+      );
+    context.push(only as number);
+  }
+  return { request: { kind: 'generate_until', context, generation }, bosAdded, templateHasBos };
+}
+
+/** Whether and how a text begins with BOS. */
+function beginning(
+  text: string,
+  bos: Task['pair']['bos'],
+  tokenizer: EvalTokenizer,
+): { templateHasBos: boolean; bosAdded: boolean; start: number[] } {
+  const { bosText } = tokenizer;
+  const templateHasBos = bosText !== undefined && bosText !== '' && text.startsWith(bosText);
+  const bosAdded = bos !== 'never' && !templateHasBos && (bos === 'always' || tokenizer.addsBos);
+  if (bosAdded && tokenizer.bos === undefined)
+    fail('ERR_LIBMOE_TOKENIZER', `tokenizer ${tokenizer.name} has no BOS token: set pair.bos to never`);
+  return { templateHasBos, bosAdded, start: bosAdded ? [tokenizer.bos as number] : [] };
 }
 
 interface Cut {

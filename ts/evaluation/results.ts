@@ -5,12 +5,16 @@ import { fail } from '../native/index.ts';
 import { readJsonObject, readText, writeFileAtomically } from '../storage/index.ts';
 import type { DocumentValue } from './compare.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
+import type { GeneratedText } from './model.ts';
 import type { Task } from './task.ts';
+import type { TaskGroup } from './task-groups.ts';
 
 /** `results.json`: lm-eval's shape, so that its viewers work, and a `libmoe` block. */
 export interface Results {
   /** Per task: `"<metric>,none"`, `"<metric>_stderr,none"` (or "N/A"), `alias`, `sample_len`. */
   results: Record<string, Record<string, number | string>>;
+  /** Per group of tasks: the same, together. Absent when no group was asked for. */
+  groups?: Record<string, Record<string, number | string>>;
   group_subtasks: Record<string, string[]>;
   configs: Record<string, Record<string, unknown>>;
   versions: Record<string, number | string>;
@@ -32,7 +36,13 @@ export interface Results {
   libmoe: {
     scorer_mode: ScorerMode;
     fingerprint: string;
+    /** Responses that no answer could be read out of. */
     unparsed: Record<string, number>;
+    unparsed_rate: Record<string, number>;
+    /** Documents without a score although they should have one (a judge that failed). */
+    missing: Record<string, number>;
+    /** Of tasks that ask for texts: tokens made, and what ended the texts. */
+    generated: Record<string, { tokens: number } & Record<GeneratedText['ended'], number>>;
     dataset_manifest: Record<string, { id: string; sha256: string; rows: number }>;
     /** Questions whose best two choices are closer than the margin that rounding can turn. */
     fragile_items: Record<string, number>;
@@ -43,7 +53,35 @@ export interface Results {
     not_finite: Record<string, number>;
     bos: Record<string, { added: boolean; template_has_bos: boolean }>;
     requests: { total: number; from_journal: number };
+    /** Groups that were asked for, and how their numbers are made. */
+    groups?: TaskGroup[];
+    /** With `--scorer both`: the numbers of the scorer `fixed`, per task. */
+    fixed_results?: Results['results'];
+    /** Of several processes that shared the work, the one that wrote this. */
+    ranks?: { rank: number; world: number };
   };
+}
+
+/** What a sample of likelihoods says beside lm-eval's keys. */
+export interface LikelihoodFacts {
+  sums: (number | null)[];
+  tokens: number[];
+  chars: number[];
+  bytes: number[];
+  group?: string;
+}
+
+/** What a sample of a generated text says beside lm-eval's keys. */
+export interface ResponseFacts {
+  /** What was read out of the response; null: nothing could be. */
+  parsed: string | null;
+  /** Per repeat. */
+  tokens: number[];
+  ended: GeneratedText['ended'][];
+  detail?: Readonly<Record<string, unknown>>;
+  missing?: string;
+  choices?: string[];
+  group?: string;
 }
 
 /** A line of `samples_<task>.jsonl`, lm-eval's keys and a `libmoe` block. */
@@ -51,21 +89,17 @@ export interface Sample {
   doc_id: number;
   doc: Readonly<Record<string, unknown>>;
   target: unknown;
-  arguments: Record<string, { arg_0: string; arg_1?: string }>;
-  resps: [string, string][][];
-  filtered_resps: [string, string][];
-  filter: 'none';
+  arguments: Record<string, { arg_0: string; arg_1?: unknown }>;
+  /** Of a likelihood the number as text and whether it was greedy; of generation the texts as they came. */
+  resps: ([string, string] | string)[][];
+  filtered_resps: ([string, string] | string)[];
+  /** Name of the pipeline that made the filtered responses. */
+  filter: string;
   metrics: string[];
   doc_hash: string;
   prompt_hash: string;
   target_hash: string;
-  libmoe: {
-    sums: (number | null)[];
-    tokens: number[];
-    chars: number[];
-    bytes: number[];
-    group?: string;
-  };
+  libmoe: LikelihoodFacts | ResponseFacts;
   [metric: string]: unknown;
 }
 
@@ -75,7 +109,7 @@ export function sha256(text: string): string {
 
 /** The task as results files show it: inline documents give way to their count and hash. */
 export function taskRecord(task: Task): Record<string, unknown> {
-  const { documents, folder: _, ...rest } = task;
+  const { documents, folder: _, examples: __, ...rest } = task;
   const kwargs = Object.fromEntries(
     Object.entries(rest.dataset_kwargs).map(([key, value]) =>
       Array.isArray(value) && JSON.stringify(value).length > 2000
@@ -118,31 +152,47 @@ export function readResults(folder: string): Results {
   return fail('ERR_LIBMOE_FILE', `${path} is no results file: it has no "results"`);
 }
 
-/**
- * What every document contributed to a metric, from `samples_<task>.jsonl`: the input of a paired comparison.
- * @throws ERR_LIBMOE_FILE if the file is missing or does not have the metric
- */
-export function readDocumentValues(folder: string, task: string, metric: string): DocumentValue[] {
+/** The lines of `samples_<task>.jsonl`. @throws ERR_LIBMOE_FILE naming the line that is none */
+export function readSamples(folder: string, task: string): Sample[] {
   const path = join(folder, `samples_${task}.jsonl`);
   return readText(path)
     .split('\n')
     .filter((line) => line !== '')
     .map((line, i) => {
-      let sample: Sample;
       try {
-        sample = JSON.parse(line) as Sample;
+        return JSON.parse(line) as Sample;
       } catch (cause) {
         return fail('ERR_LIBMOE_FILE', `${path}:${i + 1} is not valid JSON`, cause);
       }
-      const value = sample[metric];
-      const fits =
-        typeof value === 'number' ||
-        (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
-      if (!fits)
-        fail(
-          'ERR_LIBMOE_FILE',
-          `${path}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`,
-        );
-      return { docId: sample.doc_id, docHash: sample.doc_hash, value: value as MetricValue };
     });
+}
+
+/**
+ * What every document contributed to a metric, from `samples_<task>.jsonl`: the input of a paired comparison.
+ * @param filter of a task with several pipelines; default: the first one
+ * @throws ERR_LIBMOE_FILE if the file is missing or does not have the metric
+ */
+export function readDocumentValues(
+  folder: string,
+  task: string,
+  metric: string,
+  filter?: string,
+): DocumentValue[] {
+  const samples = readSamples(folder, task);
+  const wanted = filter ?? samples[0]?.filter;
+  return samples.flatMap((sample, i) => {
+    if (sample.filter !== wanted) return [];
+    const value = sample[metric];
+    const fits =
+      typeof value === 'number' ||
+      (Array.isArray(value) && value.length === 2 && value.every((x) => typeof x === 'number'));
+    // A document that does not count for the metric.
+    if (value === null) return [];
+    if (!fits)
+      fail(
+        'ERR_LIBMOE_FILE',
+        `${join(folder, `samples_${task}.jsonl`)}:${i + 1} has no value of "${metric}", it has ${sample.metrics?.join(', ')}`,
+      );
+    return [{ docId: sample.doc_id, docHash: sample.doc_hash, value: value as MetricValue }];
+  });
 }

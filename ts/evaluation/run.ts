@@ -1,34 +1,49 @@
-import { join } from 'node:path';
+import type { ChatTemplate } from '../data/chat-template.ts';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
 import { LanguageModel } from '../models/language/model.ts';
 import { fail } from '../native/index.ts';
-import { loadDocuments } from './dataset.ts';
+import { askAll, type KeyedRequest, piecesFor } from './asking.ts';
 import './emoji-dataset.ts';
-import { requestKey, ScoreJournal } from './journal.ts';
+import { AnswerJournal, requestKey, type Share } from './journal.ts';
 import { languageAdapter } from './language-adapter.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
-import './yes-no-metrics.ts';
-import type { EvalModel, EvalTokenizer, RequestImage, TokenRequest, TokenScore } from './model.ts';
-import { QuestionMaker, type TextPair } from './question.ts';
-import { RequestImages, withPlaceholders } from './request-images.ts';
-import { type EncodedPair, encodePair } from './requests.ts';
+import type { EvalModel, EvalTokenizer } from './model.ts';
+import { type PreparedTask, prepareTask } from './prepare.ts';
+import type { PromptSetting } from './question.ts';
+import { RequestImages } from './request-images.ts';
+import { checkResponseTask } from './response-scoring.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
-import { type PreparedTask, scoreTask, taskMetrics } from './scoring.ts';
-import type { Task } from './task.ts';
-import { resolveTask, type TaskChoice } from './task-files.ts';
+import { answeredTask, scoreTask, taskMetrics } from './scoring.ts';
+import { defineTask, type Task, type TaskInput } from './task.ts';
+import { chooseTasks } from './task-choice.ts';
+import type { TaskChoice } from './task-files.ts';
+import { enterGroups } from './task-groups.ts';
+import './yes-no-metrics.ts';
 
 /** What {@link evaluate} evaluates, and where results go. */
 export interface EvaluateOptions {
-  /** Task names, task files (`*.yaml`), or tasks written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys. */
+  /** Names of tasks, groups and tags, wildcards (`lm.*`), task files (`*.yaml`), or tasks written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys. */
   tasks: readonly TaskChoice[];
   /** A whole number ≥ 1: documents per task. Between 0 and 1: that share of each task, rounded up. */
   limit?: number;
+  /** Documents of a task by their numbers, in place of the first so many. */
+  samples?: Readonly<Record<string, readonly number[]>>;
+  /** Few-shot examples of every task, in place of what its file says; whole texts (rolling) take none. */
+  numFewshot?: number;
+  /** Keys of every task's `generation_kwargs`, in place of what its file says. */
+  generation?: NonNullable<TaskInput['generation_kwargs']>;
+  /** Prompts as conversations of a text model, as its chat template writes them. */
+  chatTemplate?: ChatTemplate;
+  /** With a chat template: examples as turns of their own. Default: all in one question. */
+  fewshotAsMultiturn?: boolean;
+  /** Put before everything; with a chat template the system's message. */
+  systemInstruction?: string;
   /** Folder for results.json, samples_<task>.jsonl and the journal that a killed run resumes from. */
   out?: string;
   /** Of a language model; default: the one beside the checkpoint that it was loaded from. An {@link EvalModel} has its own. */
   tokenizer?: Tokenizer | EvalTokenizer;
-  /** Default `libmoe`: the original's numbers, quirks included, as published ones are; `fixed` repairs them. */
-  scorer?: ScorerMode;
+  /** Default `libmoe`: the original's numbers, quirks included, as published ones are; `fixed` repairs them; `both` gives the latter beside. */
+  scorer?: ScorerMode | 'both';
   /** Where relative data files are looked up before the task file's own folder. */
   dataFolder?: string;
   /** Resamples of bootstrapped standard errors; default 100000 as lm-eval. */
@@ -36,6 +51,11 @@ export interface EvaluateOptions {
   /** Commit to record. */
   gitHash?: string;
   signal?: AbortSignal;
+  /**
+   * Which of several processes that evaluate into the same folder this is. Each takes a share of the requests and then helps the others; all
+   * end with the same results, and none waits for another.
+   */
+  share?: Share;
 }
 
 /** What {@link evaluate} yields while it works. */
@@ -61,42 +81,52 @@ export async function* evaluate(
   options: EvaluateOptions,
 ): AsyncGenerator<EvalProgress, Results> {
   const started = performance.now();
-  const mode = options.scorer ?? 'libmoe';
+  const both = options.scorer === 'both';
+  const mode = options.scorer === undefined || options.scorer === 'both' ? 'libmoe' : options.scorer;
   checkOptions(options, mode);
   const model = evalModelOf(given, options.tokenizer);
-  const tasks = options.tasks.map((choice) => resolveTask(choice));
-  const twice = tasks.find((task, i) => tasks.findIndex((other) => other.task === task.task) !== i);
-  if (twice !== undefined) fail('ERR_LIBMOE_ARGUMENT', `task ${twice.task} is listed twice`);
-  for (const task of tasks) taskMetrics(task);
+  const { tasks: chosen, groups } = chooseTasks(options.tasks);
+  const tasks = chosen.map((task) => overridden(task, options));
+  for (const task of tasks)
+    if (task.output_type === 'generate_until') checkResponseTask(task, mode);
+    else taskMetrics(task);
+  const unknown = Object.keys(options.samples ?? {}).find((name) => !tasks.some(({ task }) => task === name));
+  if (unknown !== undefined)
+    fail('ERR_LIBMOE_ARGUMENT', `samples names the task ${unknown}, which is not evaluated`);
 
   const prepared: PreparedTask[] = [];
   const images = new RequestImages(options.dataFolder);
+  const prompts = promptsOf(options, model);
   for (const task of tasks) {
-    prepared.push(await prepare(task, model, images, options));
+    prepared.push(await prepareTask(task, model, images, { ...options, prompts }));
     yield { stage: 'prepare', task: task.task, done: prepared.length, total: tasks.length, fromJournal: 0 };
   }
 
-  using journal = new ScoreJournal(
-    options.out === undefined ? undefined : join(options.out, 'journal.jsonl'),
-  );
+  const { share = { rank: 0, world: 1 } } = options;
+  using journal = new AnswerJournal(options.out, share);
   const fingerprint = await model.fingerprint();
-  const all = prepared.flatMap(({ encoded }) => encoded.flat().map(({ request }) => request));
-  const keys = all.map((request) => requestKey(fingerprint, request));
-  const open = new Map<string, TokenRequest>();
-  for (const [i, request] of all.entries())
-    if (journal.get(keys[i]!) === undefined) open.set(keys[i]!, request);
-  const unique = new Set(keys).size;
-  const known = unique - open.size;
+  const documents = prepared.flatMap(({ encoded }) =>
+    encoded.map((requests) =>
+      requests.map(({ request }): KeyedRequest => ({ key: requestKey(fingerprint, request), request })),
+    ),
+  );
+  const wanted = new Set(documents.flat().map(({ key }) => key));
+  const unique = wanted.size;
+  const known = [...wanted].filter((key) => journal.get(key) !== undefined).length;
   yield { stage: 'score', done: known, total: unique, fromJournal: known };
-  for await (const answered of score(model, open, journal, options.signal))
-    yield { stage: 'score', done: known + answered, total: unique, fromJournal: known };
+  for await (const done of askAll(model, piecesFor(documents, share), journal, options.signal))
+    yield { stage: 'score', done, total: unique, fromJournal: known };
 
   const results = emptyResults(model, options, mode, fingerprint, { total: unique, from_journal: known });
+  const repaired = structuredClone(results);
+  if (share.world > 1) results.libmoe.ranks = { ...share };
   let at = 0;
   for (const [i, item] of prepared.entries()) {
-    const scores = item.encoded.map((pairs) => pairs.map(() => journal.get(keys[at++]!) as TokenScore));
-    const samples = await scoreTask(item, scores, mode, results, options.bootstrapResamples ?? 100_000);
+    const answers = item.encoded.map(() => documents[at++]!.map(({ key }) => journal.get(key)!));
+    const answered = answeredTask(item, answers);
+    const samples = await scoreTask(answered, mode, results, options.bootstrapResamples ?? 100_000);
     if (options.out !== undefined) writeSamples(options.out, item.task.task, samples);
+    if (both) await scoreTask(answered, 'fixed', repaired, options.bootstrapResamples ?? 100_000);
     yield {
       stage: 'aggregate',
       task: item.task.task,
@@ -105,6 +135,9 @@ export async function* evaluate(
       fromJournal: known,
     };
   }
+  if (both) results.libmoe.fixed_results = repaired.results;
+  if (groups.length > 0) results.libmoe.groups = groups;
+  enterGroups(results, groups);
   results.total_evaluation_time_seconds = (performance.now() - started) / 1000;
   if (options.out !== undefined) writeResults(options.out, results);
   return results;
@@ -124,7 +157,11 @@ function evalModelOf(model: LanguageModel | EvalModel, given: EvaluateOptions['t
 }
 
 function checkOptions(options: EvaluateOptions, mode: string): void {
-  const { limit, tasks, bootstrapResamples = 1000 } = options;
+  const { limit, tasks, bootstrapResamples = 1000, share, numFewshot = 0 } = options;
+  if (!Number.isInteger(numFewshot) || numFewshot < 0)
+    fail('ERR_LIBMOE_ARGUMENT', `numFewshot must be a whole number, 0 or more, got ${numFewshot}`);
+  if (share && share.world > 1 && options.out === undefined)
+    fail('ERR_LIBMOE_ARGUMENT', 'processes that share an evaluation meet in a folder: give out');
   if (tasks.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'evaluate needs at least one task, got none');
   if (limit !== undefined && !(limit > 0 && (limit < 1 || Number.isInteger(limit))))
     fail(
@@ -140,115 +177,37 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
     );
 }
 
-async function prepare(
-  task: Task,
-  model: EvalModel,
-  images: RequestImages,
-  options: EvaluateOptions,
-): Promise<PreparedTask> {
-  if (task.doc_to_visual !== undefined && model.imagePlaceholder === undefined)
-    fail('ERR_LIBMOE_UNSUPPORTED', `task ${task.task} shows images, and ${model.name} sees none`);
-  const { rows, sha256 } = await loadDocuments(task, options.dataFolder);
-  const { limit = rows.length } = options;
-  const count = Math.min(rows.length, limit < 1 ? Math.ceil(limit * rows.length) : limit);
-  const maker = new QuestionMaker(task);
-  const questions: PreparedTask['questions'] = [];
-  const encoded: PreparedTask['encoded'] = [];
-  for (let docId = 0; docId < count; docId++) {
-    const question = maker.make(rows[docId]!, docId);
-    try {
-      const seen = await images.of(task, question.images);
-      encoded.push(question.pairs.map((pair) => asked(pair, seen, task, model)));
-    } catch (cause) {
-      const { message, code } = cause as Error & { code?: 'ERR_LIBMOE_DATA' };
-      fail(
-        code ?? 'ERR_LIBMOE_DATA',
-        `task ${task.task}, document ${docId}: ${message.replace(/^ERR_\w+: /, '')}`,
-        cause,
-      );
-    }
-    questions.push(question);
-    if (docId % 256 === 255) await new Promise((resolve) => setImmediate(resolve));
-  }
-  return { task, questions, encoded, original: rows.length, sha256 };
-}
-
-/** A pair as the model is asked: with a placeholder for each image, and as a turn of a conversation where it knows those. */
-function asked(pair: TextPair, images: readonly RequestImage[], task: Task, model: EvalModel): EncodedPair {
-  const { imagePlaceholder, tokenizer } = model;
-  const context = imagePlaceholder
-    ? withPlaceholders(pair.context, images.length, imagePlaceholder)
-    : pair.context;
-  const rolling = task.output_type === 'loglikelihood_rolling';
-  const encoded: EncodedPair =
-    rolling || !model.encodeTurn
-      ? encodePair({ ...pair, context }, task, tokenizer)
-      : {
-          // What stands before an answer is the template's to say.
-          request: {
-            kind: 'loglikelihood',
-            ...model.encodeTurn(context, pair.continuation.slice(task.target_delimiter.length)),
-          },
-          boundaryMerged: false,
-          bosAdded: false,
-          templateHasBos: false,
-        };
-  return images.length === 0 ? encoded : { ...encoded, request: { ...encoded.request, images } };
-}
-
-/** Has the model answer what is open, keeps every answer at once, and yields how many are done. */
-async function* score(
-  model: EvalModel,
-  open: ReadonlyMap<string, TokenRequest>,
-  journal: ScoreJournal,
-  outer: AbortSignal | undefined,
-): AsyncGenerator<number> {
-  const left = new AbortController();
-  const signal = outer === undefined ? left.signal : AbortSignal.any([left.signal, outer]);
-  let answered = 0;
-  let wake = (): void => {};
-  const work = async (): Promise<void> => {
-    for (const kind of ['loglikelihood', 'loglikelihood_rolling'] as const) {
-      const keys = [...open].filter(([, request]) => request.kind === kind).map(([key]) => key);
-      if (keys.length === 0) continue;
-      const requests = keys.map((key) => open.get(key) as TokenRequest);
-      const emit = (index: number, answer: TokenScore): void => {
-        journal.put(keys[index]!, answer);
-        answered++;
-        wake();
-      };
-      if (kind === 'loglikelihood') await model.loglikelihood(requests, emit, { signal });
-      else await model.loglikelihoodRolling(requests, emit, { signal });
-      const missing = keys.filter((key) => journal.get(key) === undefined).length;
-      if (missing > 0)
-        fail('ERR_LIBMOE_STATE', `model ${model.name} left ${missing} of ${keys.length} requests unanswered`);
-    }
-  };
-  let ended = false;
-  const working = work().finally(() => {
-    ended = true;
-    wake();
+/** A task with what the call says in place of its file. */
+function overridden(task: Task, { numFewshot, generation }: EvaluateOptions): Task {
+  const { folder } = task;
+  const fewer = numFewshot !== undefined && task.output_type !== 'loglikelihood_rolling';
+  const texts = generation !== undefined && task.output_type === 'generate_until';
+  if (!fewer && !texts) return task;
+  return defineTask({
+    ...(task as TaskInput),
+    ...(folder !== undefined && { folder }),
+    ...(fewer && { num_fewshot: numFewshot }),
+    ...(texts && { generation_kwargs: { ...task.generation_kwargs, ...generation } }),
   });
-  working.catch(() => {}); // reported below by the await; until then it must not count as unhandled
-  try {
-    let told = 0;
-    while (!ended) {
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-        if (ended || answered > told) resolve();
-      });
-      if (answered > told) {
-        told = answered;
-        yield answered;
-      }
-    }
-    await working;
-    if (answered > told) yield answered;
-  } finally {
-    left.abort(new Error('evaluation was left'));
-    await working.catch(() => {});
-    journal.sync();
-  }
+}
+
+function promptsOf(options: EvaluateOptions, model: EvalModel): PromptSetting {
+  const {
+    chatTemplate: template,
+    fewshotAsMultiturn: multiturn = false,
+    systemInstruction: system,
+  } = options;
+  if (template === undefined && multiturn)
+    fail('ERR_LIBMOE_ARGUMENT', 'fewshotAsMultiturn needs a chat template');
+  if (template !== undefined && model.encodeTurn)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `${model.name} is asked in conversations anyway: leave the chat template out`,
+    );
+  return {
+    ...(system !== undefined && { system }),
+    ...(template !== undefined && { chat: { template, multiturn } }),
+  };
 }
 
 function emptyResults(
@@ -272,10 +231,13 @@ function emptyResults(
       ...model.facts,
       limit: options.limit ?? null,
       bootstrap_iters: options.bootstrapResamples ?? 100_000,
-      gen_kwargs: {},
+      gen_kwargs: options.generation ?? {},
       random_seed: 0,
       tokenizer: model.tokenizer.name,
       max_length: model.maxLength,
+      ...(options.chatTemplate && { chat_template: options.chatTemplate.template }),
+      ...(options.systemInstruction !== undefined && { system_instruction: options.systemInstruction }),
+      ...(options.fewshotAsMultiturn && { fewshot_as_multiturn: true }),
     },
     git_hash: options.gitHash ?? '',
     date: Date.now() / 1000,
@@ -285,6 +247,9 @@ function emptyResults(
       scorer_mode: mode,
       fingerprint,
       unparsed: {},
+      unparsed_rate: {},
+      missing: {},
+      generated: {},
       dataset_manifest: {},
       fragile_items: {},
       boundary_merged: {},

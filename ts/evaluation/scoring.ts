@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import type { Answer } from './journal.ts';
 import {
   defaultMetrics,
   isFragile,
@@ -9,21 +10,82 @@ import {
   type ScorerMode,
 } from './metrics.ts';
 import type { TokenScore } from './model.ts';
+import type { PreparedTask } from './prepare.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';
 import type { Question } from './question.ts';
-import type { EncodedPair } from './requests.ts';
+import { scoreResponses } from './response-scoring.ts';
 import { type Results, type Sample, sha256, taskRecord } from './results.ts';
 import { mean } from './statistics.ts';
 import type { Task } from './task.ts';
 
-/** A task with its documents as questions and requests. */
-export interface PreparedTask {
+/** A task with what the model answered: all that scores depend on, and nothing of the model. */
+export interface AnsweredTask {
   task: Task;
-  questions: Question[];
-  /** Per question, per pair. */
-  encoded: EncodedPair[][];
+  questions: readonly Question[];
+  /** Per question, per request. */
+  answers: readonly (readonly Answer[])[];
+  /** Scored tokens, per question and pair; of generation nothing. */
+  tokens: readonly (readonly number[])[];
+  /** Rows of the data set, and their hash. */
   original: number;
   sha256: string;
+  boundaryMerged: number;
+  bos: { added: boolean; template_has_bos: boolean };
+}
+
+/** A prepared task with its answers. */
+export function answeredTask(
+  { task, questions, encoded, original, sha256 }: PreparedTask,
+  answers: AnsweredTask['answers'],
+): AnsweredTask {
+  const all = encoded.flat();
+  return {
+    task,
+    questions,
+    answers,
+    tokens: encoded.map((requests) =>
+      requests.map(({ request }) => ('continuation' in request ? request.continuation.length : 0)),
+    ),
+    original,
+    sha256,
+    boundaryMerged: all.filter(({ boundaryMerged }) => boundaryMerged).length,
+    bos: {
+      added: all.some(({ bosAdded }) => bosAdded),
+      template_has_bos: all.some(({ templateHasBos }) => templateHasBos),
+    },
+  };
+}
+
+/** Scores a task, enters its numbers into `results` and gives the lines of its samples file. */
+export async function scoreTask(
+  answered: AnsweredTask,
+  mode: ScorerMode,
+  results: Results,
+  resamples: number,
+): Promise<Sample[]> {
+  const { task, questions } = answered;
+  const name = task.task;
+  results.group_subtasks[name] = [];
+  results.configs[name] = taskRecord(task);
+  results.versions[name] = task.metadata.version ?? 'Yaml';
+  results['n-shot'][name] = task.num_fewshot;
+  results['n-samples'][name] = { original: answered.original, effective: questions.length };
+  const { libmoe } = results;
+  libmoe.dataset_manifest[name] = {
+    id: task.dataset_path ?? 'inline',
+    sha256: answered.sha256,
+    rows: answered.original,
+  };
+  libmoe.boundary_merged[name] = answered.boundaryMerged;
+  libmoe.bos[name] = answered.bos;
+  const samples =
+    task.output_type === 'generate_until'
+      ? await scoreResponses(answered, mode, results, resamples)
+      : await scoreLikelihoods(answered, mode, results, resamples);
+  results.task_hashes[name] = sha256(
+    samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''),
+  );
+  return samples;
 }
 
 /**
@@ -45,24 +107,23 @@ export function taskMetrics(task: Task): Map<string, Metric> {
   );
 }
 
-/** Scores the answers of a task, enters its numbers into `results` and gives the lines of its samples file. */
-export async function scoreTask(
-  { task, questions, encoded, original, sha256: dataHash }: PreparedTask,
-  scores: readonly (readonly TokenScore[])[],
+async function scoreLikelihoods(
+  { task, questions, answers, tokens }: AnsweredTask,
   mode: ScorerMode,
   results: Results,
   resamples: number,
 ): Promise<Sample[]> {
   const metrics = taskMetrics(task);
   const name = task.task;
-  const scored = questions.map(
-    (question, i): ScoredQuestion => ({
+  const scored = questions.map((question, i): ScoredQuestion => {
+    const scores = answers[i]! as readonly TokenScore[];
+    return {
       question,
-      sums: scores[i]!.map(({ sum }) => sum),
-      greedy: scores[i]!.map(({ greedy }) => greedy),
-      tokens: encoded[i]!.map(({ request }) => request.continuation.length),
-    }),
-  );
+      sums: scores.map(({ sum }) => sum),
+      greedy: scores.map(({ greedy }) => greedy),
+      tokens: tokens[i]!,
+    };
+  });
   const values = new Map<string, MetricValue[]>();
   for (const [metricName, metric] of metrics)
     values.set(
@@ -89,35 +150,19 @@ export async function scoreTask(
     );
 
   results.results[name] = row;
-  results.group_subtasks[name] = [];
-  results.configs[name] = taskRecord(task);
-  results.versions[name] = task.metadata.version ?? 'Yaml';
-  results['n-shot'][name] = 0;
   results.higher_is_better[name] = Object.fromEntries(
     [...metrics].map(([key, metric]) => [key, metric.higherIsBetter]),
   );
-  results['n-samples'][name] = { original, effective: questions.length };
   const { libmoe } = results;
-  const pairs = encoded.flat();
   libmoe.unparsed[name] = 0;
-  libmoe.dataset_manifest[name] = { id: task.dataset_path ?? 'inline', sha256: dataHash, rows: original };
-  libmoe.fragile_items[name] =
-    task.output_type === 'multiple_choice' ? scored.filter(({ sums }) => isFragile(sums)).length : 0;
-  if (task.output_type === 'multiple_choice')
+  const choosing = task.output_type === 'multiple_choice';
+  libmoe.fragile_items[name] = choosing ? scored.filter(({ sums }) => isFragile(sums)).length : 0;
+  if (choosing)
     libmoe.chance[name] = mean(questions.map(({ gold, choices }) => gold.length / choices.length));
-  libmoe.boundary_merged[name] = pairs.filter(({ boundaryMerged }) => boundaryMerged).length;
   libmoe.not_finite[name] = scored.filter(({ sums }) => !sums.every(Number.isFinite)).length;
-  libmoe.bos[name] = {
-    added: pairs.some(({ bosAdded }) => bosAdded),
-    template_has_bos: pairs.some(({ templateHasBos }) => templateHasBos),
-  };
-  const samples = scored.map((item, i) =>
+  return scored.map((item, i) =>
     sampleOf(item, [...metrics.keys()], (metricName) => values.get(metricName)![i]!),
   );
-  results.task_hashes[name] = sha256(
-    samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''),
-  );
-  return samples;
 }
 
 /** LibMoE's numbers per group: `<metric>/<group>` and their plain mean `<metric>/group_average`. */
@@ -141,7 +186,8 @@ function addGroups(
   }
 }
 
-function orMissing(value: number | undefined): number | string {
+/** A number of the results; "N/A" where there is none. */
+export function orMissing(value: number | undefined): number | string {
   return value === undefined || !Number.isFinite(value) ? 'N/A' : value;
 }
 

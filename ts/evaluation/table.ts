@@ -3,11 +3,19 @@ import type { Results } from './results.ts';
 
 /**
  * The table lm-eval prints, as Markdown text: `Tasks | Version | Filter | n-shot | Metric | ↑/↓ | Value | ± | Stderr`,
- * one row per metric.
+ * one row per metric; groups in a table of their own below, and the numbers of the other scorer where both were asked for.
  */
 export function printTable(results: Results): string {
-  const rows: string[][] = [['Tasks', 'Version', 'Filter', 'n-shot', 'Metric', '', 'Value', '', 'Stderr']];
-  for (const [task, values] of Object.entries(results.results)) {
+  const tables = [tableOf(results, results.results, 'Tasks')];
+  if (results.groups) tables.push(tableOf(results, results.groups, 'Groups'));
+  const { fixed_results: fixed } = results.libmoe;
+  if (fixed) tables.push(`With the scorer "fixed":\n${tableOf(results, fixed, 'Tasks')}`);
+  return tables.join('\n\n');
+}
+
+function tableOf(results: Results, entries: Results['results'], title: string): string {
+  const rows: string[][] = [[title, 'Version', 'Filter', 'n-shot', 'Metric', '', 'Value', '', 'Stderr']];
+  for (const [task, values] of Object.entries(entries)) {
     let first = true;
     for (const [key, value] of Object.entries(values)) {
       const [metric = '', filter] = key.split(',');
@@ -18,7 +26,7 @@ export function printTable(results: Results): string {
         first ? String(values.alias ?? task) : '',
         first ? String(results.versions[task] ?? '') : '',
         filter,
-        String(results['n-shot'][task] ?? 0),
+        String(results['n-shot'][task] ?? (title === 'Groups' ? '' : 0)),
         metric,
         better === undefined ? '' : better ? '↑' : '↓',
         typeof value === 'number' ? value.toFixed(4) : value,

@@ -1,9 +1,18 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { parse } from 'yaml';
+import type { z } from 'zod';
 import { fail, packageRoot } from '../native/index.ts';
-import { nearestKey } from '../storage/schema-errors.ts';
-import { defineTask, registeredTask, registeredTaskNames, type Task, type TaskInput } from './task.ts';
+import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import {
+  defineTask,
+  registeredTask,
+  registeredTaskNames,
+  type Task,
+  type TaskInput,
+  taskSchema,
+} from './task.ts';
+import { defineGroup, type groupSchema } from './task-groups.ts';
+import { type LocatedYaml, parseLocated } from './task-location.ts';
 
 /** A task by name, by file path, or written out; `{ task: 'piqa', dataset_kwargs: … }` overrides keys of a known task. */
 export type TaskChoice = string | TaskInput | ({ task: string } & Record<string, unknown>);
@@ -19,7 +28,8 @@ export function taskNames(folder: string = taskFolder): string[] {
   return [...new Set([...registeredTaskNames(), ...taskPaths(folder).keys()])].sort();
 }
 
-function taskPaths(folder: string): Map<string, string> {
+/** Files of tasks and groups by name. */
+export function taskPaths(folder: string): Map<string, string> {
   const paths = new Map<string, string>();
   if (!existsSync(folder)) return paths;
   for (const file of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
@@ -29,19 +39,43 @@ function taskPaths(folder: string): Map<string, string> {
   return paths;
 }
 
+/** What a file of tasks holds: keys, and which file (with its lines) each stands in. */
+interface FileContent {
+  content: Record<string, unknown>;
+  origins: Map<string, LocatedYaml>;
+}
+
 /**
  * Reads a task file, its `include`d bases first: the file's own keys win; with several bases the first listed wins over
  * the later ones. Maps of `dataset_kwargs`, `pair` and `metadata` are merged key by key.
- * @throws ERR_LIBMOE_FILE if it cannot be read, ERR_LIBMOE_CONFIG if it is no valid task or includes itself
+ * @throws ERR_LIBMOE_FILE if it cannot be read, ERR_LIBMOE_CONFIG naming file, line and key if it is no valid task or includes itself
  */
 export function readTaskFile(path: string): Task {
-  const content = readWithBases(resolve(path), []);
-  const name = basename(path).replace(/\.ya?ml$/, '');
-  if (content.task === undefined) content.task = name;
-  return defineTask({ ...content, folder: dirname(resolve(path)) });
+  const file = readTaskOrGroup(path);
+  if ('output_type' in file) return file;
+  return fail('ERR_LIBMOE_CONFIG', `${path} is the group ${file.group} and no task`);
 }
 
-function readWithBases(path: string, above: readonly string[]): Record<string, unknown> {
+/** As {@link readTaskFile}, of a file that may also be a group. */
+export function readTaskOrGroup(path: string): Task | (z.output<typeof groupSchema> & { folder: string }) {
+  const { content, origins } = readWithBases(resolve(path), []);
+  const name = basename(path).replace(/\.ya?ml$/, '');
+  const folder = dirname(resolve(path));
+  if (Array.isArray(content.task)) return { ...defineGroup({ group: name, ...content }), folder };
+  if (content.task === undefined) content.task = name;
+  const parsed = taskSchema.safeParse(content);
+  if (parsed.success) return defineTask({ ...content, folder });
+  const [issue] = parsed.error.issues;
+  const keys = issue!.code === 'unrecognized_keys' ? [...issue!.path, issue!.keys[0]!] : issue!.path;
+  const origin = origins.get(String(keys[0]));
+  const line = origin?.lineOf(keys);
+  return fail(
+    'ERR_LIBMOE_CONFIG',
+    `${origin?.file ?? path}${line === undefined ? '' : `:${line}`}: task ${String(content.task)}: ${explainIssues(taskSchema, parsed.error.issues, content)}`,
+  );
+}
+
+function readWithBases(path: string, above: readonly string[]): FileContent {
   if (above.includes(path))
     fail('ERR_LIBMOE_CONFIG', `task file ${path} includes itself: ${[...above, path].join(' → ')}`);
   let source: string;
@@ -50,16 +84,8 @@ function readWithBases(path: string, above: readonly string[]): Record<string, u
   } catch (cause) {
     return fail('ERR_LIBMOE_FILE', `cannot read task file ${path}`, cause);
   }
-  let content: unknown;
-  try {
-    content = parse(source);
-  } catch (cause) {
-    return fail(
-      'ERR_LIBMOE_CONFIG',
-      `task file ${path} is not valid YAML: ${(cause as Error).message}`,
-      cause,
-    );
-  }
+  const located = parseLocated(source, path);
+  const { content } = located;
   if (typeof content !== 'object' || content === null || Array.isArray(content))
     fail(
       'ERR_LIBMOE_CONFIG',
@@ -68,17 +94,21 @@ function readWithBases(path: string, above: readonly string[]): Record<string, u
   const { include, ...own } = content as Record<string, unknown>;
   const bases = include === undefined ? [] : Array.isArray(include) ? include : [include];
   let merged: Record<string, unknown> = {};
+  const origins = new Map<string, LocatedYaml>();
   for (const base of bases.toReversed()) {
     if (typeof base !== 'string')
       fail('ERR_LIBMOE_CONFIG', `${path}: include takes file names, got ${JSON.stringify(base)}`);
-    merged = merge(merged, readWithBases(resolve(dirname(path), base), [...above, path]));
+    const below = readWithBases(resolve(dirname(path), base), [...above, path]);
+    merged = merge(merged, below.content);
+    for (const [key, origin] of below.origins) origins.set(key, origin);
   }
-  return merge(merged, own);
+  for (const key of Object.keys(own)) origins.set(key, located);
+  return { content: merge(merged, own), origins };
 }
 
 function merge(base: Record<string, unknown>, own: Record<string, unknown>): Record<string, unknown> {
   const merged = { ...base, ...own };
-  for (const key of ['dataset_kwargs', 'pair', 'metadata']) {
+  for (const key of ['dataset_kwargs', 'generation_kwargs', 'pair', 'metadata']) {
     const [under, over] = [base[key], own[key]];
     if (isMap(under) && isMap(over)) merged[key] = { ...under, ...over };
   }
@@ -101,13 +131,15 @@ export function resolveTask(choice: TaskChoice, folder: string = taskFolder): Ta
       : defineTask(merge(known as unknown as Record<string, unknown>, choice));
   }
   if (/\.ya?ml$/.test(choice)) return readTaskFile(choice);
-  const known = findTask(choice, folder);
-  if (known !== undefined) return known;
-  const names = taskNames(folder);
-  const near = nearestKey(choice, names);
+  return findTask(choice, folder) ?? unknownTask(choice, taskNames(folder));
+}
+
+/** Says that there is no such task, and which one was probably meant. */
+export function unknownTask(name: string, names: readonly string[]): never {
+  const near = nearestKey(name, names);
   return fail(
     'ERR_LIBMOE_CONFIG',
-    `no task "${choice}"${near ? `, did you mean "${near}"?` : '.'} Known tasks: ${names.join(', ')}`,
+    `no task "${name}"${near ? `, did you mean "${near}"?` : '.'} Known tasks: ${names.join(', ')}`,
   );
 }
 

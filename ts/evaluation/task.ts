@@ -1,9 +1,17 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
+import { documentStepsSchema } from './document-steps.ts';
+import { filterListSchema } from './response-filters.ts';
+import { reportSchema, scoreSchema } from './scorers/index.ts';
 
-/** The quantities a model is asked for. `generate_until` comes with the evaluation issue. */
-export const outputTypes = ['multiple_choice', 'loglikelihood', 'loglikelihood_rolling'] as const;
+/** The quantities a model is asked for. */
+export const outputTypes = [
+  'multiple_choice',
+  'loglikelihood',
+  'loglikelihood_rolling',
+  'generate_until',
+] as const;
 /** What a task asks of the model: one of {@link outputTypes}. */
 export type OutputType = (typeof outputTypes)[number];
 
@@ -21,8 +29,71 @@ const pairSchema = z.strictObject({
 
 const metricSchema = z.strictObject({
   metric: z.string(),
+  /** As lm-eval's files have it; each metric here knows its own. */
+  aggregation: z.string().optional(),
   higher_is_better: z.boolean().optional(),
+  /** Of exact_match. */
+  ignore_case: z.boolean().optional(),
+  ignore_punctuation: z.boolean().optional(),
+  ignore_numbers: z.boolean().optional(),
+  regexes_to_ignore: z.array(z.string()).optional(),
 });
+
+const tokens = z.int().positive();
+const generationSchema = z.strictObject({
+  /** The text ends before the first of these. Default: the few-shot delimiter; none for `[]`. */
+  until: z.union([z.string(), z.array(z.string())]).optional(),
+  max_new_tokens: tokens.optional(),
+  max_gen_toks: tokens.optional(),
+  do_sample: z.boolean().optional(),
+  temperature: z.number().nonnegative().nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  top_k: z.int().positive().nullish(),
+  num_beams: z.literal(1, 'only greedy search and sampling: leave num_beams out or at 1').optional(),
+  seed: z.int().nonnegative().optional(),
+});
+
+const row = z.record(z.string(), z.unknown());
+const field = z.union([z.string(), z.int()]);
+const choiceField = z.union([z.string(), z.array(z.string()), z.record(z.string(), z.string())]);
+
+const fewshotSchema = z.strictObject({
+  /** `default`: drawn without replacement, as Python's `Random(seed).sample` draws; `first_n`: the first ones. */
+  sampler: z.enum(['default', 'first_n']).default('default'),
+  /** Rows written out. */
+  samples: z.array(row).min(1).optional(),
+  split: z.string().optional(),
+  /** In place of the task's own, for the examples. */
+  doc_to_text: field.optional(),
+  doc_to_choice: choiceField.optional(),
+  doc_to_target: field.optional(),
+  gen_prefix: z.string().optional(),
+  target_delimiter: z.string().optional(),
+  fewshot_delimiter: z.string().optional(),
+});
+
+const scores = z.record(z.string(), z.number().nullable());
+const exampleSchema = z.strictObject({
+  doc: row,
+  /** The whole text before what is scored or generated; of tasks with several contexts a list. */
+  prompt: z.union([z.string(), z.array(z.string())]),
+  /** What follows the prompt in each request, its delimiter included; for tasks of likelihoods. */
+  choices: z.array(z.string()).optional(),
+  /** The right choice or choices. */
+  gold: z.union([z.int(), z.array(z.int())]).optional(),
+  /** Made-up log-likelihoods of the choices that `scores` are for. */
+  sums: z.array(z.number()).optional(),
+  target: z.unknown().optional(),
+  images: z.array(z.string()).optional(),
+  /** A made-up response that `scores` and `parsed` are for. */
+  response: z.string().optional(),
+  scores: scores.optional(),
+  parsed: z.string().nullish(),
+  /** What is different with `--scorer fixed`. */
+  fixed: z.strictObject({ scores: scores.optional(), parsed: z.string().nullish() }).optional(),
+});
+/** A made-up record of a task with what must become of it. */
+export type TaskExample = z.output<typeof exampleSchema>;
 
 /**
  * A task as data: the keys that text tasks share with lm-eval's files and three of ours:
@@ -31,6 +102,8 @@ const metricSchema = z.strictObject({
 export const taskSchema = z.strictObject({
   task: z.string().regex(/^[\w.:+-]+$/, 'a task name has letters, digits and . _ - + : only'),
   task_alias: z.string().optional(),
+  /** Groups that the task itself says it belongs to (LibMoE's files); their number is the mean over all documents. */
+  group: z.union([z.string(), z.array(z.string())]).optional(),
   tag: z.union([z.string(), z.array(z.string())]).optional(),
   /** `json` (jsonl or a json list), `text` (one document per file), `inline`, or a registered data set's name. */
   dataset_path: z.string().optional(),
@@ -41,22 +114,36 @@ export const taskSchema = z.strictObject({
   validation_split: z.string().nullish(),
   test_split: z.string().nullish(),
   fewshot_split: z.string().nullish(),
+  /** What is done with the rows before anything else: steps of a closed registry. */
+  process_docs: documentStepsSchema.optional(),
   output_type: z.enum(outputTypes),
-  doc_to_text: z.union([z.string(), z.int()]).default(''),
-  doc_to_target: z.union([z.string(), z.int()]),
+  doc_to_text: field.default(''),
+  doc_to_target: field.default(''),
   /** The image or images of a document: a column or template that gives a file name or a list of them. */
   doc_to_visual: z.string().optional(),
   /** Folder that image files are relative to, itself found as data files are. Default: that of the task. */
   image_folder: z.string().optional(),
-  doc_to_choice: z.union([z.string(), z.array(z.string()), z.record(z.string(), z.string())]).optional(),
+  doc_to_choice: choiceField.optional(),
   description: z.string().default(''),
   target_delimiter: z.string().default(' '),
-  num_fewshot: z
-    .literal(0, 'few-shot examples are not supported yet: leave num_fewshot out or at 0')
-    .default(0),
+  fewshot_delimiter: z.string().default('\n\n'),
+  num_fewshot: z.int().nonnegative().default(0),
+  fewshot_config: fewshotSchema.optional(),
+  /** What the answer begins with, written for the model. */
+  gen_prefix: z.string().optional(),
+  generation_kwargs: generationSchema.optional(),
+  /** Ask this many times; more than once makes sense with sampling and a filter. */
+  repeats: z.int().positive().default(1),
+  filter_list: filterListSchema.optional(),
   pair: pairSchema.prefault({}),
   group_by: z.string().optional(),
   metric_list: z.array(metricSchema).min(1).optional(),
+  /** The scorer of generated texts with its options; default `exact_match`. */
+  score: scoreSchema.optional(),
+  /** How the documents' values become numbers; default: the mean of each. */
+  report: reportSchema.optional(),
+  /** Made-up records with what must become of them: see checkExamples. */
+  examples: z.array(exampleSchema).optional(),
   metadata: z.looseObject({ version: z.union([z.string(), z.number()]).optional() }).default({}),
 });
 
@@ -89,9 +176,24 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
       'ERR_LIBMOE_CONFIG',
       `task ${name} has no data: give dataset_path (json, text, a registered data set) or documents`,
     );
-  if (task.output_type === 'multiple_choice' && task.doc_to_choice === undefined)
-    fail('ERR_LIBMOE_CONFIG', `task ${name} is multiple_choice and needs doc_to_choice`);
+  checkKind(task, file);
   return folder === undefined ? task : { ...task, folder };
+}
+
+/** Keys that belong to one kind of task. */
+function checkKind(task: Task, file: Record<string, unknown>): void {
+  const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `task ${task.task} ${message}`);
+  const { output_type: kind } = task;
+  if (kind === 'multiple_choice' && task.doc_to_choice === undefined)
+    wrong('is multiple_choice and needs doc_to_choice');
+  if (kind !== 'generate_until') {
+    if (file.doc_to_target === undefined) wrong(`is ${kind} and needs doc_to_target`);
+    for (const key of ['score', 'report', 'filter_list', 'generation_kwargs'] as const)
+      if (task[key] !== undefined) wrong(`is ${kind}: ${key} is for generate_until`);
+    if (task.repeats > 1) wrong(`is ${kind}: repeats are for generate_until`);
+  }
+  if (kind === 'loglikelihood_rolling' && (task.num_fewshot > 0 || task.gen_prefix !== undefined))
+    wrong('is loglikelihood_rolling: a whole text has neither few-shot examples nor gen_prefix');
 }
 
 const registered = new Map<string, Task>();

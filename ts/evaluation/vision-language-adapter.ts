@@ -13,9 +13,12 @@ import {
 import { fail } from '../native/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { EvalModel, RequestImage, TokenRequest } from './model.ts';
-import { type LanguageAdapterOptions, NetworkAdapter, type NetworkSequence } from './network-adapter.ts';
+import type { LanguageAdapterOptions, NetworkSequence } from './network.ts';
+import { NetworkAdapter } from './network-adapter.ts';
 
 const placeholder = '<image>';
+
+type Turn = Pick<TokenRequest, 'context' | 'continuation'>;
 
 /** Raised whenever images may give other numbers for the same weights and files. */
 const imagesVersion = 1;
@@ -63,28 +66,36 @@ export function visionLanguageAdapter(
     return { pixels, count: shown.length, side, starts: Int32Array.from(starts) };
   };
 
+  const encodeTurn = (question: string, answer: string): Turn => {
+    const segments = template.render({
+      turns: [
+        { role: 'user', text: question },
+        { role: 'assistant', text: answer },
+      ],
+      images: Array(question.split(placeholder).length - 1).fill(''),
+      unplaced: [],
+    });
+    if (typeof segments === 'string') return fail('ERR_LIBMOE_DATA', segments);
+    const { ids, learned } = encoder.encode(segments, { addBos: !template.writesBos });
+    const cut = learned.includes(true) ? learned.indexOf(true) : ids.length;
+    const known = ids.map((id) => (id === imageSlot ? imageTokenId : id));
+    return { context: known.slice(0, cut), continuation: known.slice(cut) };
+  };
+  // What the template writes behind an answer and is no text ends one.
+  const turnEnds = encodeTurn('a', 'a').continuation.filter(
+    (id) => tokenizer.decode([id]) === '' && tokenizer.decode([id], { skipSpecialTokens: false }) !== '',
+  );
+
   return new NetworkAdapter(
     {
       language: model.language,
       whole: model,
+      ...(model.checkpoint !== undefined && { checkpoint: model.checkpoint }),
       identity: [imagesVersion, configOf(model), template.name, preparation],
       imagePlaceholder: placeholder,
-      encodeTurn(question, answer) {
-        const segments = template.render({
-          turns: [
-            { role: 'user', text: question },
-            { role: 'assistant', text: answer },
-          ],
-          images: Array(question.split(placeholder).length - 1).fill(''),
-          unplaced: [],
-        });
-        if (typeof segments === 'string') return fail('ERR_LIBMOE_DATA', segments);
-        const { ids, learned } = encoder.encode(segments, { addBos: !template.writesBos });
-        const cut = learned.indexOf(true);
-        const known = ids.map((id) => (id === imageSlot ? imageTokenId : id));
-        return { context: known.slice(0, cut), continuation: known.slice(cut) };
-      },
-      stretched: ({ context, images = [] }: TokenRequest) => [
+      encodeTurn,
+      never: [imageTokenId],
+      stretched: ({ context, images = [] }: Pick<TokenRequest, 'context' | 'images'>) => [
         ...expandPlaceholders(context, images.length, { imageTokenId, tokensPerImage }).ids,
       ],
       async load(images: readonly RequestImage[]) {
@@ -109,6 +120,6 @@ export function visionLanguageAdapter(
         return model.forward({ ...packed, ...(images && { images }) }, undefined, cached);
       },
     },
-    { ...rest, tokenizer },
+    { ...rest, tokenizer, endTokens: [...turnEnds, ...(rest.endTokens ?? [])] },
   );
 }

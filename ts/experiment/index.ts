@@ -1,6 +1,12 @@
 export { resolveCheckpoint } from './checkpoint-path.ts';
 export { type DemoResult, type DemoRun, runDemo } from './demo.ts';
 export type { DemoOptions } from './demo-runs.ts';
+export {
+  type EvaluatedModel,
+  type EvaluatedModelOptions,
+  folderOf,
+  openEvaluatedModel,
+} from './evaluated-model.ts';
 export { headlines } from './evaluation.ts';
 export {
   type ImageTextRecipe,
