@@ -166,7 +166,7 @@ describe('reports', () => {
         { a: { of: 'acc', by: 'kind' } },
         rows([1], () => ({ type: 'x' })),
       ),
-    ).rejects.toThrow(/column "kind" is missing; the record has type/);
+    ).rejects.toThrow(/report a, document 0: column "kind" is missing; the record has type/);
     await expect(numbers({ a: { use: 'confusion', part: 'f1' } }, rows([1]))).rejects.toThrow(
       /needs a scorer of yes and no/,
     );

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
+import { pythonRegex } from '../python-regex.ts';
 import type { Row } from '../task.ts';
 import { regularExpression } from './regular-expression.ts';
 
@@ -67,7 +68,7 @@ export type KeyOf = (doc: Row, detail: Row | undefined) => string[];
 /** Compiles a key. The function throws ERR_LIBMOE_DATA when neither the document nor its score has that column. */
 export function keyReader(key: GroupKey): KeyOf {
   if (typeof key === 'string') return (doc, detail) => listed(columnOrDetail(key, doc, detail));
-  const pattern = key.match === undefined ? undefined : new RegExp(key.match, 'u');
+  const pattern = key.match === undefined ? undefined : pythonRegex(key.match);
   return (doc, detail) =>
     listed(columnOrDetail(key.column, doc, detail)).map((value) => {
       let name = value;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { punctuation } from '../python-text.ts';
-import { regularExpression } from './regular-expression.ts';
+import { globalRegex, regularExpression } from './regular-expression.ts';
 import { registerScorer, targetTexts } from './scorer.ts';
 
 const options = z.strictObject({
@@ -14,7 +14,7 @@ const options = z.strictObject({
 /** The text that is compared: what is to be ignored taken out, in lm-eval's order. */
 function compared(text: string, given: z.output<typeof options>): string {
   let out = text;
-  for (const source of given.regexes_to_ignore) out = out.replace(new RegExp(source, 'gu'), '');
+  for (const source of given.regexes_to_ignore) out = out.replace(globalRegex(source), '');
   if (given.ignore_case) out = out.toLowerCase();
   if (given.ignore_punctuation) out = out.replace(punctuation, '');
   if (given.ignore_numbers) out = out.replace(/[0-9]/g, '');

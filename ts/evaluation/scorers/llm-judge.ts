@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { pythonRegex } from '../python-regex.ts';
 import { strip } from '../python-text.ts';
 import { conditionSchema, meets } from './conditions.ts';
 import { fillPrompt } from './judge-prompt.ts';
@@ -83,7 +84,7 @@ async function askJudge(
   }
   const reply = await judge.ask({ prompt: fillPrompt(given.prompt, doc, known), ...settings });
   if (reply === null) return withoutScore(given, 'the judge gave no answer');
-  const pattern = given.pattern === undefined ? undefined : new RegExp(given.pattern, 'u');
+  const pattern = given.pattern === undefined ? undefined : pythonRegex(given.pattern);
   const read: Verdict = verdicts[given.verdict];
   const values = read(reply, pattern);
   if (values === undefined) return withoutScore(given, 'the judge gave no verdict');
