@@ -17,6 +17,7 @@ import { planCommand } from './plan.ts';
 import { reportCommand } from './report.ts';
 import { rescoreCommand } from './rescore.ts';
 import { runCommand } from './run.ts';
+import { scoreCommand } from './score.ts';
 import { sweepCommand } from './sweep.ts';
 import { tokenizerCommand } from './tokenizer.ts';
 import { trainCommand } from './train.ts';
@@ -84,6 +85,7 @@ const commands = [
   trainCommand,
   upcycleCommand,
   evalCommand,
+  scoreCommand,
   rescoreCommand,
   generateCommand,
   logitsCommand,

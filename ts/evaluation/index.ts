@@ -40,6 +40,14 @@ export { type RescoreOptions, rescore } from './rescore.ts';
 export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {
+  type PredictionRecord,
+  parseRecords,
+  type RecordScores,
+  type ScoreRecordsOptions,
+  scoreRecords,
+} from './score-records.ts';
+export * from './scorers/index.ts';
+export {
   bootstrapInterval,
   bootstrapStandardError,
   clusteredStandardError,

@@ -1,6 +1,6 @@
 # Python's own float, int, round, repr, capitalize and split, for test/evaluation/python-number.test.ts.
 # python3 make.py > python.json
-import json, random, struct
+import difflib, json, random
 r = random.Random(7)
 texts = ["", " ", "1", "-1", "+5", "1_0", "_1", "1_", "1__0", "1._5", "1_.5", "1.5_0", "1e1_0", "1e_1", ".5", "5.", ".", "-.5e-3", "1e400",
   "-1e400", "0x10", "1,000", "inf", "-Infinity", "INFINITY", "nan", "-NaN", "infin", "1 2", "\x1c3\x1f", "\x854", "\ufeff5", "\u0663\u0664",
@@ -19,6 +19,12 @@ for v in vals:
     rounds.append([v, -2, repr(float(round(v, -2)))])
 reprs = vals + [1e16, 1e15, 123456789012345680.0, 0.0001, 0.00001, 1e-7, 1.5e-10, 1e100, 2.0, -0.0, 100.0, 1e21, 1e5]
 caps = ["", "hELLO wORLD", "\u00dfeta", "\ufb01sh AND", "\u00c9COLE", "1ST Place", "\U0001d400B", "what IS This?", " Lead"]
-print(json.dumps({"float": [[t, fl(t)] for t in texts], "int": [[t, it(t)] for t in texts], "round": rounds,
+pairs = [["", ""], ["a", ""], ["abcd", "bcde"], ["the quick fox", "the quack fix"], ["private Thread currentThread;", "private volatile Thread currentThread;"],
+  ["héllo wörld", "hello world"], ["多层感知器", "多层的感知机"], ["ab" * 3, "ba" * 3]]
+for n in (12, 60, 199, 200, 260):
+    for alphabet in ("ab ", "abcdefghij ", "abcdefghijklmnopqrstuvwxyzäöüéè0123456789,.;:-_+*/()[]{}"):
+        b = "".join(r.choice(alphabet) for _ in range(n)); a = "".join(c if r.random() < .8 else r.choice(alphabet) for c in b)
+        pairs.append([a, b])
+print(json.dumps({"ratio": [[a, b, difflib.SequenceMatcher(None, a, b).ratio()] for a, b in pairs], "float": [[t, fl(t)] for t in texts], "int": [[t, it(t)] for t in texts], "round": rounds,
   "str": [[v, repr(v)] for v in reprs], "capitalize": [[c, c.capitalize()] for c in caps],
   "split": [[t, t.split()] for t in ["", "a b", " a\u00a0b\x1cc\u2009d\ufeffe ", "\t\n", "x\x85y\u3000z"]]}, indent=None))

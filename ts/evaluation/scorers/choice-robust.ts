@@ -16,6 +16,18 @@ interface Patterns {
   bracketed: RegExp;
   standalone: RegExp;
 }
+// Words that no noun phrase begins with: before one of them an "A" is a letter, not an article.
+const articleUse =
+  '(?<=[Aa])\\s+(?!(?:or|and|because|since|as|is|are|was|were|but|due|if|for|in|on|with|to|from|by|of|the|has|would|seems|appears|will|can)(?!\\p{L}))\\p{Ll}';
+const anyCase = (words: string): string => words.replace(/[a-z]/g, (c) => `[${c}${c.toUpperCase()}]`);
+const announcers = [
+  ...['answer~is', 'answer_:', 'option', 'choice'].map((words) =>
+    anyCase(words).replace('~', '\\s+').replace('_', '\\s*'),
+  ),
+  '答案是',
+  '\\\\boxed',
+].join('|');
+const startsArticle = new RegExp(`^A${articleUse}`, 'u');
 const patterns = new Map<string, Patterns>();
 
 function patternsFor(letters: string): Patterns {
@@ -24,12 +36,12 @@ function patternsFor(letters: string): Patterns {
     const upper = `[${letters}]`;
     const both = `[${letters}${letters.toLowerCase()}]`;
     // A small letter counts only where it can be no article: in brackets, or with a mark or nothing after it.
-    const named = `(?:[([{]\\s*(${both})\\s*[)\\]}]|(${upper})(?![\\p{L}\\p{N}_'’])(?!\\s+\\p{Ll})|(${both})(?=\\s*(?:[.):,;!*]|$|\\n)))`;
+    const named = `(?:[([{]\\s*(${both})\\s*[)\\]}]|(${both})(?=\\s*(?:[.):,;!*]|$|\\n))|(${upper})(?![\\p{L}\\p{N}_'’])(?!${articleUse}))`;
     made = {
       whole: new RegExp(`^[([{*"'\`\\s]*(${both})[)\\]}*"'\`.:\\s]*$`, 'u'),
       announced: new RegExp(
-        `(?:answer\\s+is|答案是|answer\\s*:|option|choice|\\\\boxed)(?:\\s+is)?[\\s:：*_{"'\`$]*(?:\\\\text\\s*)?(?:option\\s+|choice\\s+)?[\\s*_{"'\`]*${named}`,
-        'giu',
+        `(?:${announcers})(?:\\s+is)?[\\s:：*_{"'\`$]*(?:\\\\text\\s*)?(?:[Oo]ption\\s+|[Cc]hoice\\s+)?[\\s*_{"'\`]*${named}`,
+        'gu',
       ),
       leading: new RegExp(`^[*_"'\`]*(${upper})[*_"'\`]*\\s*(?:[.):,]|\\n|$)`, 'u'),
       bracketed: new RegExp(`[([]\\s*(${upper})\\s*[)\\]]`, 'gu'),
@@ -57,10 +69,7 @@ export function parseRobustChoice(
 
   let said: string | undefined;
   for (const match of text.matchAll(announced)) {
-    const letter = match[1] ?? match[2] ?? match[3]!;
-    // With the flag i the class of capitals takes small letters too: "the answer is a dog".
-    if (match[2] !== undefined && letter !== letter.toUpperCase()) continue;
-    said = letter.toUpperCase();
+    said = (match[1] ?? match[2] ?? match[3]!).toUpperCase();
   }
   if (said !== undefined) return said;
 
@@ -72,7 +81,7 @@ export function parseRobustChoice(
 
   const capitals = new Set<string>();
   for (const match of text.matchAll(standalone)) {
-    const article = match[1] === 'A' && /^\s+\p{Ll}/u.test(text.slice(match.index + 1));
+    const article = match[1] === 'A' && startsArticle.test(text.slice(match.index));
     if (!article) capitals.add(match[1]!);
   }
   if (capitals.size === 1) return [...capitals][0]!;

@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
+import { pythonRegex } from '../python-regex.ts';
 import type { Row } from '../task.ts';
+import { regularExpression } from './regular-expression.ts';
 
 /**
  * The value of a column; `metadata.skills` is the key `skills` of the column `metadata`.
@@ -48,16 +50,7 @@ export function textsColumn(doc: Row, name: string): string[] {
 const details = z.strictObject({
   column: z.string(),
   /** A regular expression whose first group (the whole match without one) stands for the value. */
-  match: z
-    .string()
-    .refine((source) => {
-      try {
-        return new RegExp(source, 'u') instanceof RegExp;
-      } catch {
-        return false;
-      }
-    }, 'must be a regular expression')
-    .optional(),
+  match: regularExpression.optional(),
   /** Names for values, such as subject → domain. A value that is not listed keeps its own name. */
   map: z.record(z.string(), z.string()).optional(),
   /** The remainder of a whole number: MMBench's rotated copies share `index` modulo 1 000 000. */
@@ -75,7 +68,7 @@ export type KeyOf = (doc: Row, detail: Row | undefined) => string[];
 /** Compiles a key. The function throws ERR_LIBMOE_DATA when neither the document nor its score has that column. */
 export function keyReader(key: GroupKey): KeyOf {
   if (typeof key === 'string') return (doc, detail) => listed(columnOrDetail(key, doc, detail));
-  const pattern = key.match === undefined ? undefined : new RegExp(key.match, 'u');
+  const pattern = key.match === undefined ? undefined : pythonRegex(key.match);
   return (doc, detail) =>
     listed(columnOrDetail(key.column, doc, detail)).map((value) => {
       let name = value;

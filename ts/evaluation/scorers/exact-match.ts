@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { punctuation } from '../python-text.ts';
+import { globalRegex, regularExpression } from './regular-expression.ts';
 import { registerScorer, targetTexts } from './scorer.ts';
 
 const options = z.strictObject({
@@ -7,23 +8,13 @@ const options = z.strictObject({
   ignore_punctuation: z.boolean().default(false),
   ignore_numbers: z.boolean().default(false),
   /** Regular expressions taken out of both sides first. */
-  regexes_to_ignore: z
-    .array(
-      z.string().refine((source) => {
-        try {
-          return new RegExp(source, 'gu') instanceof RegExp;
-        } catch {
-          return false;
-        }
-      }, 'must be a regular expression'),
-    )
-    .default([]),
+  regexes_to_ignore: z.array(regularExpression).default([]),
 });
 
 /** The text that is compared: what is to be ignored taken out, in lm-eval's order. */
 function compared(text: string, given: z.output<typeof options>): string {
   let out = text;
-  for (const source of given.regexes_to_ignore) out = out.replace(new RegExp(source, 'gu'), '');
+  for (const source of given.regexes_to_ignore) out = out.replace(globalRegex(source), '');
   if (given.ignore_case) out = out.toLowerCase();
   if (given.ignore_punctuation) out = out.replace(punctuation, '');
   if (given.ignore_numbers) out = out.replace(/[0-9]/g, '');

@@ -25,3 +25,15 @@ import './relaxed-accuracy.ts';
 import './typed-answer.ts';
 import './vqa-accuracy.ts';
 import './yes-no.ts';
+import './llm-judge.ts';
+import './ngram-align.ts';
+import './submission.ts';
+
+export { type JudgeClient, type JudgeOptions, openAiJudge } from './judge-client.ts';
+export { submissionText } from './submission.ts';
+
+import './box-iou.ts';
+import './edit-similarity.ts';
+import './math-equal.ts';
+import './rouge-l.ts';
+import './word-overlap.ts';

@@ -1,8 +1,9 @@
-import { fail } from '../../native/index.ts';
+import { codeOf, fail } from '../../native/index.ts';
 import type { ScorerMode } from '../metrics.ts';
 import { pyRound } from '../python-number.ts';
 import type { Question } from '../question.ts';
 import type { Row } from '../task.ts';
+import { keyReader } from './columns.ts';
 import { meets } from './conditions.ts';
 import { blockIn, type Report, type ReportBlock } from './report-schema.ts';
 import {
@@ -44,13 +45,15 @@ const mostMissing = 0.01;
  * The numbers of a task, in the order of its report; those of `by` follow their number as `name/value`.
  * @param report undefined: the mean of every metric that the scorer gave
  * @param resamples bootstrap resamples for standard errors that have no formula; 0 leaves those out
- * @throws ERR_LIBMOE_CONFIG for a metric the scorer does not give, ERR_LIBMOE_DATA for a missing column
+ * @param task for messages
+ * @throws ERR_LIBMOE_CONFIG for a metric the scorer does not give, ERR_LIBMOE_DATA naming task, document and column when one is missing
  */
 export async function reportNumbers(
   report: Report | undefined,
   documents: readonly ReportedDocument[],
   mode: ScorerMode,
   resamples: number,
+  task?: string,
 ): Promise<Record<string, ReportedNumber>> {
   const metrics = [...new Set(documents.flatMap(({ score }) => Object.keys(score.values)))];
   const blocks: Report =
@@ -61,19 +64,48 @@ export async function reportNumbers(
   const numbers: Record<string, ReportedNumber> = {};
   for (const [name, written] of Object.entries(blocks)) {
     const block = blockIn(written, mode);
+    const place = `${task === undefined ? '' : `task ${task}, `}report ${name}`;
     if ('of' in block && metrics.length > 0 && !metrics.includes(block.of))
-      fail('ERR_LIBMOE_CONFIG', `report ${name}: the scorer gives ${metrics.join(', ')}, not "${block.of}"`);
-    const chosen = documents.filter(
-      ({ doc }) =>
-        (block.where === undefined || meets(doc, block.where)) &&
-        (block.exclude === undefined || !meets(doc, block.exclude)),
-    );
+      fail('ERR_LIBMOE_CONFIG', `${place}: the scorer gives ${metrics.join(', ')}, not "${block.of}"`);
+    const chosen = chosenDocuments(documents, block, place);
     const rows = 'use' in block && block.use === 'group_consistency' ? unitDocuments(chosen, block) : chosen;
     numbers[name] = await finish(statistic(rows, block, mode), rows, block, resamples);
     for (const [sub, members] of parts(rows, block))
       numbers[`${name}/${sub}`] = await finish(statistic(members, block, mode), members, block, 0);
   }
   return numbers;
+}
+
+/** The documents that count, every column that the block groups by read once, so that a missing one names its document. */
+function chosenDocuments(
+  documents: readonly ReportedDocument[],
+  block: ReportBlock,
+  place: string,
+): ReportedDocument[] {
+  const keys = [
+    block.by,
+    block.clusters,
+    'within' in block ? block.within : undefined,
+    'unit' in block ? block.unit : undefined,
+    'category' in block ? block.category : undefined,
+  ];
+  const readers = keys.flatMap((key) => key ?? []).map(keyReader);
+  return documents.filter(({ doc, score }, i) => {
+    try {
+      if (block.where !== undefined && !meets(doc, block.where)) return false;
+      if (block.exclude !== undefined && meets(doc, block.exclude)) return false;
+      for (const read of readers) read(doc, score.detail);
+      return true;
+    } catch (cause) {
+      const code = codeOf(cause);
+      if (code === undefined) throw cause;
+      return fail(
+        code,
+        `${place}, document ${i}: ${(cause as Error).message.replace(/^ERR_\w+: /, '')}`,
+        cause,
+      );
+    }
+  });
 }
 
 function parts(rows: readonly ReportedDocument[], { by }: ReportBlock): [string, ReportedDocument[]][] {

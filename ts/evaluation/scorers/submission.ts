@@ -1,0 +1,63 @@
+import { z } from 'zod';
+import { fail } from '../../native/index.ts';
+import { column } from './columns.ts';
+import type { ReportedDocument } from './report.ts';
+import { registerScorer } from './scorer.ts';
+
+const options = z.strictObject({
+  /** Field of the file → column of the record; `response` is the model's answer. */
+  fields: z.record(z.string(), z.string()).default({ question_id: 'question_id', answer: 'response' }),
+  /** `map`: one object, the first field → the second. */
+  format: z.enum(['json', 'jsonl', 'csv', 'map']).default('json'),
+});
+
+/** The form of a submission's file. */
+export type SubmissionFormat = z.output<typeof options>['format'];
+
+/** Answers for a server that keeps the right ones. Metric `submission`, always without a number. */
+registerScorer('submission', {
+  options,
+  score: (response, { doc }, { fields, format }) => ({
+    values: { submission: null },
+    parsed: response === '' ? null : response,
+    detail: {
+      format,
+      submission: Object.fromEntries(
+        Object.entries(fields).map(([field, name]) => [
+          field,
+          name === 'response' ? response : column(doc, name),
+        ]),
+      ),
+    },
+  }),
+});
+
+const quoted = (value: unknown): string => {
+  const text = typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value ?? '');
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+};
+
+/**
+ * The file that a benchmark's server wants, from documents scored with `submission`.
+ * @throws ERR_LIBMOE_ARGUMENT when they were scored with something else
+ */
+export function submissionText(documents: readonly Pick<ReportedDocument, 'score'>[]): string {
+  const rows = documents.map(
+    ({ score }) =>
+      (score.detail?.submission as Record<string, unknown> | undefined) ??
+      fail('ERR_LIBMOE_ARGUMENT', 'a submission needs a task with score: { use: submission }'),
+  );
+  const format = documents[0]?.score.detail?.format as SubmissionFormat | undefined;
+  switch (format ?? 'json') {
+    case 'json':
+      return `${JSON.stringify(rows, null, 2)}\n`;
+    case 'jsonl':
+      return rows.map((row) => `${JSON.stringify(row)}\n`).join('');
+    case 'csv':
+      return [Object.keys(rows[0]!), ...rows.map((row) => Object.values(row))]
+        .map((cells) => `${cells.map(quoted).join(',')}\n`)
+        .join('');
+    case 'map':
+      return `${JSON.stringify(Object.fromEntries(rows.map((row) => Object.values(row).slice(0, 2))), null, 2)}\n`;
+  }
+}
