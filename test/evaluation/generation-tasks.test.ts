@@ -285,6 +285,39 @@ describe('a task that asks for texts', () => {
     expect(results.results.sums?.['exact,none']).toBe(0.5);
   });
 
+  it('asks a judge where one is at hand; one that fails leaves the answer without a score', async () => {
+    const judged: TaskInput = {
+      ...sums,
+      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score_0_1' },
+    };
+    delete judged.report;
+    const asked: string[] = [];
+    const judge = {
+      model: 'toy',
+      ask: async ({ prompt }: { prompt: string }) => {
+        asked.push(prompt);
+        return asked.length === 3 ? null : '1.0';
+      },
+    };
+    const results = await finish(new FakeModel(adder), { tasks: [judged], judge });
+    expect(asked).toHaveLength(10);
+    expect(results.libmoe.judge).toEqual({ model: 'toy' });
+    expect(results.libmoe.missing.sums).toBe(1);
+  });
+
+  it('writes the file of a server that keeps the right answers', async () => {
+    const sent: TaskInput = {
+      ...sums,
+      score: { use: 'submission', fields: { id: 'a', answer: 'response' }, format: 'jsonl' },
+    };
+    delete sent.report;
+    const results = await finish(new FakeModel(adder), { tasks: [sent], out, limit: 2 });
+    expect(readFileSync(join(out, 'submission_sums.jsonl'), 'utf8')).toBe(
+      '{"id":0,"answer":"2"}\n{"id":1,"answer":"4"}\n',
+    );
+    expect(results.results.sums).not.toHaveProperty('exact_match,none');
+  });
+
   it('needs a model that writes', async () => {
     const mute = new FakeModel();
     (mute as { generateUntil?: unknown }).generateUntil = undefined;

@@ -26,6 +26,8 @@ interface Options {
   imageMode?: string;
   out?: string;
   scorer: 'libmoe' | 'fixed' | 'both';
+  judge?: string;
+  judgeModel?: string;
   json?: boolean;
 }
 
@@ -81,6 +83,11 @@ export function evalCommand(): Command {
         .choices(['libmoe', 'fixed', 'both'])
         .default('libmoe'),
     )
+    .option(
+      '--judge <url>',
+      'for tasks that take one: an OpenAI-compatible address; the key is OPENAI_API_KEY',
+    )
+    .option('--judge-model <name>', 'its model')
     .option(...deviceOption)
     .option('--json', 'print the results as one JSON object')
     .addHelpText('after', help)
@@ -111,7 +118,11 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
   };
   const asked = askedOptions(o);
   const { openEvaluatedModel, folderOf, resolveCheckpoint } = await import('../experiment/index.ts');
-  const { evaluate, printTable } = await import('../evaluation/index.ts');
+  const { evaluate, openAiJudge, printTable } = await import('../evaluation/index.ts');
+  if (o.judge !== undefined) {
+    const cache = o.out === undefined ? {} : { cache: o.out };
+    asked.judge = openAiJudge({ url: o.judge, model: o.judgeModel!, ...cache });
+  }
   const checkpoint = resolveCheckpoint(checkpointName);
   const { rank, worldSize } = launchEnvironment();
   if (o.applyChatTemplate) {
@@ -144,6 +155,8 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
 function askedOptions(o: Options): Omit<EvaluateOptions, 'tasks'> {
   if (o.fewshotAsMultiturn && !o.applyChatTemplate)
     fail('ERR_LIBMOE_ARGUMENT', '--fewshot-as-multiturn goes with --apply-chat-template');
+  if (o.judge !== undefined && o.judgeModel === undefined)
+    fail('ERR_LIBMOE_ARGUMENT', '--judge expects --judge-model too, the name of the model to ask');
   const numFewshot = o.numFewshot === undefined ? undefined : number('--num-fewshot', o.numFewshot);
   return {
     scorer: o.scorer,

@@ -1,15 +1,19 @@
+import { join } from 'node:path';
 import { fail } from '../native/index.ts';
+import { writeFileAtomically } from '../storage/index.ts';
 import { generationsOf } from './generation-settings.ts';
 import type { ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { type ResponseFilter, responseFilters } from './response-filters.ts';
-import { type Results, type Sample, sha256 } from './results.ts';
+import { type ResponseFacts, type Results, type Sample, sha256 } from './results.ts';
 import {
   type Judge,
   type ReportedDocument,
   type ResponseScore,
   reportNumbers,
   type ScoreBlock,
+  submissionText,
+  type TaskScorer,
   taskScorer,
 } from './scorers/index.ts';
 import type { AnsweredTask } from './scoring.ts';
@@ -59,18 +63,13 @@ export async function scoreResponses(
   const samples: Sample[] = [];
   const { libmoe } = results;
   for (const [place, filter] of filters.entries()) {
-    const scored: Scored[] = [];
-    for (const [i, { doc, docId, target, choices }] of questions.entries()) {
-      const filtered = applied(filter, texts[i]!, choices, name, docId);
-      const response = filtered[0]!;
-      const question = { doc, target, choices };
-      const score: ResponseScore =
-        judge && scorer.judge
-          ? await scorer.judge(response, question, docId, judge)
-          : scorer.score(response, question, docId);
-      scored.push({ doc, target, response, score, filtered });
-      if (i % 256 === 255) await new Promise((resolve) => setImmediate(resolve));
-    }
+    const filtered = questions.map(({ docId, choices }, i) =>
+      applied(filter, texts[i]!, choices, name, docId),
+    );
+    const scores = await scoresOf(scorer, questions, filtered, judge);
+    const scored = questions.map(({ doc, target }, i): Scored => {
+      return { doc, target, response: filtered[i]![0]!, score: scores[i]!, filtered: filtered[i]! };
+    });
     const numbers = await reportNumbers(task.report, scored, mode, resamples);
     for (const [metric, { value, standardError, higherIsBetter }] of Object.entries(numbers)) {
       row[`${metric},${filter.name}`] = number(value);
@@ -100,6 +99,25 @@ export async function scoreResponses(
   }
   libmoe.generated[name] = generated;
   return samples;
+}
+
+/** A judge is asked about all documents at once and knows how many questions it may have under way. */
+async function scoresOf(
+  scorer: TaskScorer,
+  questions: AnsweredTask['questions'],
+  filtered: readonly (readonly string[])[],
+  judge: Judge | undefined,
+): Promise<ResponseScore[]> {
+  const one = ({ doc, docId, target, choices }: AnsweredTask['questions'][number], i: number) =>
+    [filtered[i]![0]!, { doc, target, choices }, docId] as const;
+  if (judge && scorer.judge)
+    return Promise.all(questions.map((question, i) => scorer.judge!(...one(question, i), judge)));
+  const scores: ResponseScore[] = [];
+  for (const [i, question] of questions.entries()) {
+    scores.push(scorer.score(...one(question, i)));
+    if (i % 256 === 255) await new Promise((resolve) => setImmediate(resolve));
+  }
+  return scores;
 }
 
 function applied(
@@ -156,4 +174,16 @@ function sampleOf(
     },
     ...score.values,
   };
+}
+
+/** Writes the file that a benchmark's server wants, `submission_<task>.<format>`, of a task that is scored there. */
+export function writeSubmission(folder: string, task: Task, samples: readonly Sample[]): void {
+  if (task.score?.use !== 'submission') return;
+  const { filter } = samples[0]!;
+  const documents = samples
+    .filter((sample) => sample.filter === filter)
+    .map(({ libmoe }) => ({ score: { values: {}, ...(libmoe as ResponseFacts) } }));
+  const format = documents[0]!.score.detail?.format;
+  const ending = format === 'csv' || format === 'jsonl' ? format : 'json';
+  writeFileAtomically(join(folder, `submission_${task.task}.${ending}`), submissionText(documents));
 }

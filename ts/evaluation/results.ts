@@ -41,6 +41,8 @@ export interface Results {
     unparsed_rate: Record<string, number>;
     /** Documents without a score although they should have one (a judge that failed). */
     missing: Record<string, number>;
+    /** Where one was asked: its model, questions, and those that it failed on. */
+    judge?: { model: string; calls?: number; failed?: number };
     /** Of tasks that ask for texts: tokens made, and what ended the texts. */
     generated: Record<string, { tokens: number } & Record<GeneratedText['ended'], number>>;
     dataset_manifest: Record<string, { id: string; sha256: string; rows: number }>;

@@ -12,8 +12,9 @@ import type { EvalModel, EvalTokenizer } from './model.ts';
 import { type PreparedTask, prepareTask } from './prepare.ts';
 import type { PromptSetting } from './question.ts';
 import { RequestImages } from './request-images.ts';
-import { checkResponseTask } from './response-scoring.ts';
+import { checkResponseTask, writeSubmission } from './response-scoring.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
+import type { Judge, JudgeClient } from './scorers/index.ts';
 import { answeredTask, scoreTask, taskMetrics } from './scoring.ts';
 import { defineTask, type Task, type TaskInput } from './task.ts';
 import { chooseTasks } from './task-choice.ts';
@@ -51,6 +52,8 @@ export interface EvaluateOptions {
   bootstrapResamples?: number;
   /** Commit to record. */
   gitHash?: string;
+  /** Asked about answers where a task takes a judge. One that fails leaves the document without a score. */
+  judge?: Judge | JudgeClient;
   signal?: AbortSignal;
   /**
    * Which of several processes that evaluate into the same folder this is. Each takes a share of the requests and then helps the others; all
@@ -125,9 +128,13 @@ export async function* evaluate(
   for (const [i, item] of prepared.entries()) {
     const answers = item.encoded.map(() => documents[at++]!.map(({ key }) => journal.get(key)!));
     const answered = answeredTask(item, answers);
-    const samples = await scoreTask(answered, mode, results, options.bootstrapResamples ?? 100_000);
-    if (options.out !== undefined) writeSamples(options.out, item.task.task, samples);
-    if (both) await scoreTask(answered, 'fixed', repaired, options.bootstrapResamples ?? 100_000);
+    const { bootstrapResamples: resamples = 100_000, judge } = options;
+    const samples = await scoreTask(answered, mode, results, resamples, judge);
+    if (options.out !== undefined) {
+      writeSamples(options.out, item.task.task, samples);
+      writeSubmission(options.out, item.task, samples);
+    }
+    if (both) await scoreTask(answered, 'fixed', repaired, resamples, judge);
     yield {
       stage: 'aggregate',
       task: item.task.task,
@@ -136,6 +143,7 @@ export async function* evaluate(
       fromJournal: known,
     };
   }
+  if (options.judge) results.libmoe.judge = judgeRecord(options.judge);
   if (both) results.libmoe.fixed_results = repaired.results;
   if (groups.length > 0) results.libmoe.groups = groups;
   enterGroups(results, groups);
@@ -176,6 +184,11 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
       'ERR_LIBMOE_ARGUMENT',
       `bootstrapResamples must be a whole number above 1, got ${bootstrapResamples}`,
     );
+}
+
+function judgeRecord(judge: Judge | JudgeClient): NonNullable<Results['libmoe']['judge']> {
+  const { model } = judge;
+  return 'calls' in judge ? { model, calls: judge.calls, failed: judge.failed } : { model };
 }
 
 /** A task with what the call says in place of its file. */

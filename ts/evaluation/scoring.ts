@@ -15,6 +15,7 @@ import { codePoints, utf8Bytes } from './python-text.ts';
 import type { Question } from './question.ts';
 import { scoreResponses } from './response-scoring.ts';
 import { type Results, type Sample, sha256, taskRecord } from './results.ts';
+import type { Judge } from './scorers/index.ts';
 import { mean } from './statistics.ts';
 import type { Task } from './task.ts';
 
@@ -62,6 +63,7 @@ export async function scoreTask(
   mode: ScorerMode,
   results: Results,
   resamples: number,
+  judge?: Judge,
 ): Promise<Sample[]> {
   const { task, questions } = answered;
   const name = task.task;
@@ -80,7 +82,7 @@ export async function scoreTask(
   libmoe.bos[name] = answered.bos;
   const samples =
     task.output_type === 'generate_until'
-      ? await scoreResponses(answered, mode, results, resamples)
+      ? await scoreResponses(answered, mode, results, resamples, judge)
       : await scoreLikelihoods(answered, mode, results, resamples);
   results.task_hashes[name] = sha256(
     samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''),
