@@ -26,6 +26,7 @@ interface Options {
   imageMode?: string;
   out?: string;
   scorer: 'libmoe' | 'fixed' | 'both';
+  routing?: boolean;
   judge?: string;
   judgeModel?: string;
   json?: boolean;
@@ -157,10 +158,13 @@ function askedOptions(o: Options): Omit<EvaluateOptions, 'tasks'> {
     fail('ERR_LIBMOE_ARGUMENT', '--fewshot-as-multiturn goes with --apply-chat-template');
   if (o.judge !== undefined && o.judgeModel === undefined)
     fail('ERR_LIBMOE_ARGUMENT', '--judge expects --judge-model too, the name of the model to ask');
+  if (o.routing && !o.out)
+    fail('ERR_LIBMOE_ARGUMENT', '--routing goes with --out, where the records are kept');
   const numFewshot = o.numFewshot === undefined ? undefined : number('--num-fewshot', o.numFewshot);
   return {
     scorer: o.scorer,
     ...(o.out && { out: o.out }),
+    ...(o.routing && { routing: true }),
     ...(o.data && { dataFolder: o.data }),
     ...(o.limit !== undefined && { limit: number('--limit', o.limit) }),
     ...(numFewshot !== undefined && { numFewshot }),

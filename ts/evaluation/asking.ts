@@ -1,6 +1,8 @@
 import { fail } from '../native/index.ts';
 import type { Answer, AnswerJournal, EvalRequest, Share } from './journal.ts';
 import type { EvalModel, GenerationRequest, TokenRequest } from './model.ts';
+import type { RoutedTopic, RoutingLog } from './routing-log.ts';
+import type { RoutedRequest } from './routing-tap.ts';
 
 /** A request under the key of its answer. */
 export interface KeyedRequest {
@@ -38,20 +40,33 @@ export function piecesFor(
   ];
 }
 
+/** Where {@link askAll} keeps what the model says. */
+export interface Keeping {
+  journal: AnswerJournal;
+  /** Where experts were chosen; a request whose routing is not there is asked again. */
+  routing?: { log: RoutingLog; topics: ReadonlyMap<string, readonly RoutedTopic[]> };
+}
+
+/** Whether nothing about a request is open. */
+export function isDone(key: string, { journal, routing }: Keeping): boolean {
+  return journal.get(key) !== undefined && (routing === undefined || routing.log.has(key));
+}
+
 /** Has the model answer what is open, keeps every answer at once, and yields how many of all are done. */
 export async function* askAll(
   model: EvalModel,
   pieces: readonly (readonly KeyedRequest[])[],
-  journal: AnswerJournal,
+  keeping: Keeping,
   outer: AbortSignal | undefined,
 ): AsyncGenerator<number> {
+  const { journal, routing } = keeping;
   const left = new AbortController();
   const signal = outer === undefined ? left.signal : AbortSignal.any([left.signal, outer]);
   const wanted = new Set(pieces.flat().map(({ key }) => key));
   let done = 0;
   let wake = (): void => {};
   const count = (): void => {
-    done = [...wanted].filter((key) => journal.get(key) !== undefined).length;
+    done = [...wanted].filter((key) => isDone(key, keeping)).length;
   };
   const work = async (): Promise<void> => {
     for (const piece of pieces) {
@@ -61,9 +76,13 @@ export async function* askAll(
         wake();
       }
       const open = new Map(
-        piece.filter(({ key }) => journal.get(key) === undefined).map(({ key, request }) => [key, request]),
+        piece.filter(({ key }) => !isDone(key, keeping)).map(({ key, request }) => [key, request]),
       );
-      await askPiece(model, open, signal, (key, answer) => {
+      const routed =
+        routing &&
+        ((key: string, layers: readonly RoutedRequest[]) =>
+          routing.log.put(key, layers, routing.topics.get(key) ?? []));
+      await askPiece(model, open, { signal, routed }, (key, answer) => {
         journal.put(key, answer);
         done++;
         wake();
@@ -102,7 +121,13 @@ export async function* askAll(
 async function askPiece(
   model: EvalModel,
   open: ReadonlyMap<string, EvalRequest>,
-  signal: AbortSignal,
+  {
+    signal,
+    routed,
+  }: {
+    signal: AbortSignal;
+    routed: ((key: string, layers: readonly RoutedRequest[]) => void) | undefined;
+  },
   keep: (key: string, answer: Answer) => void,
 ): Promise<void> {
   for (const kind of ['loglikelihood', 'loglikelihood_rolling', 'generate_until'] as const) {
@@ -114,10 +139,16 @@ async function askPiece(
       missing.delete(keys[index]!);
       keep(keys[index]!, answer);
     };
-    if (kind === 'loglikelihood') await model.loglikelihood(requests as TokenRequest[], emit, { signal });
+    const options = {
+      signal,
+      ...(routed && {
+        routing: (index: number, layers: readonly RoutedRequest[]) => routed(keys[index]!, layers),
+      }),
+    };
+    if (kind === 'loglikelihood') await model.loglikelihood(requests as TokenRequest[], emit, options);
     else if (kind === 'loglikelihood_rolling')
-      await model.loglikelihoodRolling(requests as TokenRequest[], emit, { signal });
-    else await model.generateUntil!(requests as GenerationRequest[], emit, { signal });
+      await model.loglikelihoodRolling(requests as TokenRequest[], emit, options);
+    else await model.generateUntil!(requests as GenerationRequest[], emit, options);
     if (missing.size > 0)
       fail(
         'ERR_LIBMOE_STATE',

@@ -15,8 +15,8 @@ export function languageAdapter(model: LanguageModel, options: LanguageAdapterOp
     {
       language: model,
       whole: model,
-      forward: (sequences, cached) =>
-        model.forward(packSequences(sequences.map(({ tokens }) => tokens)), undefined, cached),
+      forward: (sequences, cached, context) =>
+        model.forward(packSequences(sequences.map(({ tokens }) => tokens)), context, cached),
     },
     options,
   );

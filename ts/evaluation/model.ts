@@ -1,3 +1,5 @@
+import type { EmitRouting } from './routing-tap.ts';
+
 /** What evaluation needs of a tokenizer. Every tokenizer of ts/data fits through `evalTokenizer`. */
 export interface EvalTokenizer {
   /** Goes into results and cache keys. */
@@ -80,6 +82,8 @@ export interface TokenScore {
 export interface ScoreOptions {
   /** Aborting ends the work at the next batch; the promise then rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** Told of every request, before its answer, where MoE layers sent its tokens. A model without any need not call it. */
+  routing?: EmitRouting;
 }
 
 /** Reports a finished request by its position, so that each answer can be kept at once. */

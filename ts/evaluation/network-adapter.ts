@@ -2,24 +2,22 @@ import { createHash } from 'node:crypto';
 import { endTokens } from '../models/language/end-tokens.ts';
 import { KvCache } from '../models/language/kv-cache.ts';
 import type { LanguageModel } from '../models/language/model.ts';
-import { codeOf, fail } from '../native/index.ts';
-import { noGrad, scope, type Tensor, tensor } from '../tensor/index.ts';
-import { tokenLogProbabilities } from '../tensor/loss.ts';
-import { gatherRows } from '../tensor/shape.ts';
-import { batchesOf, type SharedUnit, type Unit, unitsOf, type WindowUnit } from './batching.ts';
+import { fail } from '../native/index.ts';
+import { batchesOf, unitsOf } from './batching.ts';
 import { evalTokenizer } from './eval-tokenizer.ts';
+import { LikelihoodScorer } from './likelihood-scorer.ts';
 import type {
   EmitScore,
   EmitText,
   EvalModel,
   EvalTokenizer,
   GenerationRequest,
-  RequestImage,
   ScoreOptions,
   TokenRequest,
 } from './model.ts';
 import type { LanguageAdapterOptions, Network } from './network.ts';
-import { Collector, type PartScore, type TokenValues } from './score-collector.ts';
+import { RoutingTap } from './routing-tap.ts';
+import { Collector } from './score-collector.ts';
 import { TextGenerator } from './text-generation.ts';
 
 /** Raised whenever the adapter may give another number for the same weights and tokens. */
@@ -121,18 +119,23 @@ export class NetworkAdapter implements EvalModel {
         this.sharePrefixes &&
         !this.model.outgrowsCache(context.length, context.length + continuation.length - 1),
     );
-    const collected = new Collector(requests, units, emit);
+    const tap = new RoutingTap(this.network, options.routing);
+    const collected = new Collector(requests, units, (index, score) => {
+      tap.finish(index);
+      emit(index, score);
+    });
     const { whole } = this.network;
     const { training } = whole;
     using cache = new KvCache(this.model.config, { dtype: this.model.dtype, device: this.model.device });
+    const scorer = new LikelihoodScorer(this.network, requests, cache, tap);
     whole.eval();
     try {
       const waiting = batchesOf(units, this.tokenBudget, this.batchSize).reverse();
       for (let batch = waiting.pop(); batch !== undefined; batch = waiting.pop()) {
         options.signal?.throwIfAborted();
-        const images = batch.flatMap((unit) => this.imagesOf(unit, requests));
+        const images = batch.flatMap((unit) => scorer.imagesOf(unit));
         if (images.length > 0) await this.network.load?.(images);
-        const scores = this.run(batch, requests, cache);
+        const scores = scorer.run(batch);
         if (scores === undefined)
           waiting.push(batch.slice(Math.ceil(batch.length / 2)), batch.slice(0, Math.ceil(batch.length / 2)));
         else for (const { request, part, score } of scores) collected.add(request, part, score);
@@ -140,36 +143,6 @@ export class NetworkAdapter implements EvalModel {
       }
     } finally {
       if (training) whole.train();
-    }
-  }
-
-  /** Scores of a batch; undefined when it must be halved for lack of memory. */
-  private run(
-    batch: readonly Unit[],
-    requests: readonly TokenRequest[],
-    cache: KvCache,
-  ): PartScore[] | undefined {
-    const used: number[] = [];
-    try {
-      return noGrad(() =>
-        scope(() => [
-          ...this.scoreWindows(
-            batch.filter((unit) => unit.kind === 'window'),
-            requests,
-          ),
-          ...this.scoreShared(
-            batch.filter((unit) => unit.kind === 'shared'),
-            requests,
-            cache,
-            used,
-          ),
-        ]),
-      );
-    } catch (error) {
-      if (codeOf(error) !== 'ERR_LIBMOE_OUT_OF_MEMORY' || batch.length === 1) throw error;
-      return undefined;
-    } finally {
-      for (const sequence of used) cache.free(sequence);
     }
   }
 
@@ -185,7 +158,8 @@ export class NetworkAdapter implements EvalModel {
     try {
       const { tokenBudget, maxLength, endTokens, batchSize: rows = 32 } = this;
       const limits = { rows, tokenBudget, maxLength, endTokens };
-      await new TextGenerator(this.network, this.tokenizer, requests, limits).run(emit, options);
+      const { routing } = options;
+      await new TextGenerator(this.network, this.tokenizer, requests, limits, routing).run(emit, options);
     } finally {
       if (training) whole.train();
     }
@@ -206,101 +180,4 @@ export class NetworkAdapter implements EvalModel {
       );
     return { ...request, context };
   }
-
-  private imagesOf(unit: Unit, requests: readonly TokenRequest[]): readonly RequestImage[] {
-    return requests[unit.kind === 'shared' ? unit.requests[0]! : unit.request]!.images ?? [];
-  }
-
-  private scoreWindows(units: readonly WindowUnit[], requests: readonly TokenRequest[]): PartScore[] {
-    if (units.length === 0) return [];
-    const hidden = this.network.forward(
-      units.map((unit) => ({ tokens: unit.window.input, images: this.imagesOf(unit, requests) })),
-    );
-    const rows: number[] = [];
-    const targets: number[] = [];
-    let end = 0;
-    for (const { window } of units) {
-      end += window.input.length;
-      for (const [k, target] of window.targets.entries()) {
-        rows.push(end - window.targets.length + k);
-        targets.push(target);
-      }
-    }
-    const next = this.predictions(
-      rows.length === end ? hidden : gatherRows(hidden, indices(rows, hidden)),
-      targets,
-    );
-    return units.map(({ request, part, window }) => ({ request, part, score: next(window.targets.length) }));
-  }
-
-  private scoreShared(
-    units: readonly SharedUnit[],
-    requests: readonly TokenRequest[],
-    cache: KvCache,
-    used: number[],
-  ): PartScore[] {
-    if (units.length === 0) return [];
-    const contexts = units.map(() => cache.add());
-    used.push(...contexts);
-    const hidden = this.network.forward(
-      units.map((unit) => ({ tokens: unit.context, images: this.imagesOf(unit, requests) })),
-      cache.at(contexts),
-    );
-    // The context's last position predicts the first token of every continuation.
-    const choices = units.flatMap(({ requests, continuations }, unit) =>
-      requests.map((request, i) => ({ request, unit, continuation: continuations[i]! })),
-    );
-    const last: number[] = [];
-    for (const { context } of units) last.push((last.at(-1) ?? -1) + context.length);
-    const firstRows = choices.map(({ unit }) => last[unit]!);
-    const first = this.predictions(
-      gatherRows(hidden, indices(firstRows, hidden)),
-      choices.map(({ continuation }) => continuation[0]!),
-    );
-    const parts = choices.map(({ request }) => ({ request, part: 0, score: first(1) }));
-    const longer = choices.flatMap(({ continuation, unit }, at) =>
-      continuation.length > 1 ? [{ continuation, unit, at }] : [],
-    );
-    if (longer.length === 0) return parts;
-    const forks = longer.map(({ unit }) => cache.fork(contexts[unit]!));
-    used.push(...forks);
-    const rest = this.predictions(
-      this.network.forward(
-        longer.map(({ continuation }) => ({ tokens: continuation.slice(0, -1), images: [] })),
-        cache.at(forks),
-      ),
-      longer.flatMap(({ continuation }) => continuation.slice(1)),
-    );
-    for (const { at, continuation } of longer) {
-      const head = parts[at]!.score;
-      const tail = rest(continuation.length - 1);
-      parts[at]!.score = { values: [...head.values, ...tail.values], greedy: head.greedy && tail.greedy };
-    }
-    return parts;
-  }
-
-  /** Log-probabilities of `targets` after the rows of `hidden`, handed out from the front. */
-  private predictions(hidden: Tensor, targets: readonly number[]): (count: number) => TokenValues {
-    const { logProbability, greedy } = tokenLogProbabilities(
-      hidden,
-      this.model.outputWeight,
-      this.model.output?.bias,
-      indices(targets, hidden),
-    );
-    const values = logProbability.readSync() as Float32Array | Float64Array;
-    const picks = greedy.readSync() as Int32Array;
-    let at = 0;
-    return (count) => {
-      const from = at;
-      at += count;
-      return {
-        values: [...values.subarray(from, at)],
-        greedy: targets.slice(from, at).every((target, i) => picks[from + i] === target),
-      };
-    };
-  }
-}
-
-function indices(values: readonly number[], like: Tensor): Tensor {
-  return tensor([...values], [values.length], { dtype: 'i32', device: like.device });
 }

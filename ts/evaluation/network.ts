@@ -1,6 +1,7 @@
 import type { Tokenizer } from '../data/tokenizer.ts';
 import type { CachedSequences } from '../models/language/kv-cache.ts';
 import type { LanguageModel } from '../models/language/model.ts';
+import type { ForwardContext } from '../moe/index.ts';
 import type { Module } from '../nn/module.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { EvalModel, EvalTokenizer, RequestImage, TokenRequest } from './model.ts';
@@ -40,6 +41,8 @@ export interface Network {
   readonly identity?: unknown;
   readonly imagePlaceholder?: string;
   readonly encodeTurn?: EvalModel['encodeTurn'];
+  /** Stands for rows of images. */
+  readonly imageToken?: number;
   /** Tokens that are no text and are never generated. */
   readonly never?: readonly number[];
   /** The context of a request with images as the network counts it: each placeholder stretched to the rows of its image. */
@@ -47,5 +50,5 @@ export interface Network {
   /** Reads the images of a batch before it runs. */
   load?(images: readonly RequestImage[]): Promise<void>;
   /** Hidden states after the last norm, `[tokens, dModel]`. */
-  forward(sequences: readonly NetworkSequence[], cached?: CachedSequences): Tensor;
+  forward(sequences: readonly NetworkSequence[], cached?: CachedSequences, context?: ForwardContext): Tensor;
 }

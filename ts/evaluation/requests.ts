@@ -150,6 +150,10 @@ export interface Window {
   input: readonly number[];
   /** As many as scored positions: the tokens that follow them. */
   targets: readonly number[];
+  /** Position of the first input token in context and continuation. */
+  start: number;
+  /** Positions before this one were input of an earlier window. */
+  seen: number;
 }
 
 /**
@@ -164,9 +168,12 @@ export function windowsOf(request: TokenRequest, maxLength: number): Window[] {
   let done = request.context.length;
   while (done < all.length) {
     const end = Math.min(done + maxLength, all.length);
+    const start = Math.max(0, end - 1 - maxLength);
     windows.push({
-      input: all.slice(Math.max(0, end - 1 - maxLength), end - 1),
+      input: all.slice(start, end - 1),
       targets: all.slice(done, end),
+      start,
+      seen: windows.length === 0 ? 0 : done - 1,
     });
     done = end;
   }

@@ -2,7 +2,7 @@ import type { ChatTemplate } from '../data/chat-template.ts';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
 import { LanguageModel } from '../models/language/model.ts';
 import { fail } from '../native/index.ts';
-import { askAll, type KeyedRequest, piecesFor } from './asking.ts';
+import { askAll, isDone, type Keeping, type KeyedRequest, piecesFor } from './asking.ts';
 import './bundle-dataset.ts';
 import './emoji-dataset.ts';
 import { AnswerJournal, requestKey, type Share } from './journal.ts';
@@ -14,6 +14,7 @@ import type { PromptSetting } from './question.ts';
 import { RequestImages } from './request-images.ts';
 import { checkResponseTask, writeSubmission } from './response-scoring.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
+import { type RoutedTopic, RoutingLog } from './routing-log.ts';
 import type { Judge, JudgeClient } from './scorers/index.ts';
 import { answeredTask, scoreTask, taskMetrics } from './scoring.ts';
 import { defineTask, type Task, type TaskInput } from './task.ts';
@@ -54,6 +55,8 @@ export interface EvaluateOptions {
   gitHash?: string;
   /** Asked about answers where a task takes a judge. One that fails leaves the document without a score. */
   judge?: Judge | JudgeClient;
+  /** Keep where the language model's MoE layers sent every token of every request, in the folder `out`. */
+  routing?: boolean;
   signal?: AbortSignal;
   /**
    * Which of several processes that evaluate into the same folder this is. Each takes a share of the requests and then helps the others; all
@@ -116,9 +119,12 @@ export async function* evaluate(
   );
   const wanted = new Set(documents.flat().map(({ key }) => key));
   const unique = wanted.size;
-  const known = [...wanted].filter((key) => journal.get(key) !== undefined).length;
+  using routed = options.routing ? new RoutingLog(options.out!, share) : undefined;
+  const routing = routed && { log: routed, topics: topicsOf(prepared, documents) };
+  const keeping: Keeping = { journal, ...(routing && { routing }) };
+  const known = [...wanted].filter((key) => isDone(key, keeping)).length;
   yield { stage: 'score', done: known, total: unique, fromJournal: known };
-  for await (const done of askAll(model, piecesFor(documents, share), journal, options.signal))
+  for await (const done of askAll(model, piecesFor(documents, share), keeping, options.signal))
     yield { stage: 'score', done, total: unique, fromJournal: known };
 
   const results = emptyResults(model, options, mode, fingerprint, { total: unique, from_journal: known });
@@ -169,6 +175,8 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
   const { limit, tasks, bootstrapResamples = 1000, share, numFewshot = 0 } = options;
   if (!Number.isInteger(numFewshot) || numFewshot < 0)
     fail('ERR_LIBMOE_ARGUMENT', `numFewshot must be a whole number, 0 or more, got ${numFewshot}`);
+  if (options.routing && options.out === undefined)
+    fail('ERR_LIBMOE_ARGUMENT', 'routing records are kept in a folder: give out');
   if (share && share.world > 1 && options.out === undefined)
     fail('ERR_LIBMOE_ARGUMENT', 'processes that share an evaluation meet in a folder: give out');
   if (tasks.length === 0) fail('ERR_LIBMOE_ARGUMENT', 'evaluate needs at least one task, got none');
@@ -184,6 +192,23 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
       'ERR_LIBMOE_ARGUMENT',
       `bootstrapResamples must be a whole number above 1, got ${bootstrapResamples}`,
     );
+}
+
+/** Whose the requests are: one may be asked for by several tasks. */
+function topicsOf(
+  prepared: readonly PreparedTask[],
+  documents: readonly (readonly KeyedRequest[])[],
+): Map<string, RoutedTopic[]> {
+  const topics = new Map<string, RoutedTopic[]>();
+  let at = 0;
+  for (const { task, questions } of prepared)
+    for (const { docId, group, doc } of questions)
+      for (const [index, { key }] of documents[at++]!.entries()) {
+        const category = group ?? (typeof doc.category === 'string' ? doc.category : undefined);
+        const topic = { task: task.task, docId, index, ...(category !== undefined && { category }) };
+        topics.set(key, [...(topics.get(key) ?? []), topic]);
+      }
+  return topics;
 }
 
 function judgeRecord(judge: Judge | JudgeClient): NonNullable<Results['libmoe']['judge']> {

@@ -15,6 +15,7 @@ import type {
   ScoreOptions,
 } from './model.ts';
 import type { Network } from './network.ts';
+import { type EmitRouting, RoutingTap } from './routing-tap.ts';
 
 /** What bounds a generation; the texts do not depend on the first two. */
 export interface GenerationLimits {
@@ -51,13 +52,16 @@ export class TextGenerator {
   private readonly active: Row[] = [];
   private readonly waiting: number[];
   private most: number;
+  private readonly tap: RoutingTap;
 
   constructor(
     private readonly network: Network,
     private readonly tokenizer: EvalTokenizer,
     private readonly requests: readonly GenerationRequest[],
     private readonly limits: GenerationLimits,
+    routing?: EmitRouting,
   ) {
+    this.tap = new RoutingTap(network, routing);
     const { language } = network;
     this.most = limits.rows;
     this.waiting = requests
@@ -75,8 +79,13 @@ export class TextGenerator {
         const images = this.active.flatMap((row) => this.imagesOf(row));
         if (images.length > 0) await this.network.load?.(images);
         const next = this.step();
-        if (next === undefined) this.shrink();
-        else this.take(next, emit);
+        if (next === undefined) {
+          this.tap.abandon();
+          this.shrink();
+        } else {
+          this.tap.commit();
+          this.take(next, emit);
+        }
         await new Promise((resolve) => setImmediate(resolve));
       }
     } finally {
@@ -136,8 +145,18 @@ export class TextGenerator {
     try {
       return noGrad(() =>
         scope(() => {
-          const hidden = this.network.forward(
+          const hidden = this.tap.forward(
             inputs.map((tokens, i) => ({ tokens, images: this.imagesOf(active[i]!) })),
+            () =>
+              active.map(({ index, prompt, cached, made }) => {
+                const again = cached === 0 ? prompt.length + made.length - 1 : 0;
+                return {
+                  request: index,
+                  start: cached,
+                  prompt: prompt.length,
+                  from: made.length > 0 ? again : 0,
+                };
+              }),
             cache.at(active.map(({ sequence }) => sequence)),
           );
           let end = -1;
@@ -186,6 +205,7 @@ export class TextGenerator {
       if (ended === undefined) this.active.push(row);
       else {
         this.cache.free(row.sequence);
+        this.tap.finish(row.index);
         emit(row.index, ended);
       }
     }
@@ -220,6 +240,7 @@ export class TextGenerator {
     this.most = kept;
     for (const row of this.active.splice(kept).reverse()) {
       this.cache.free(row.sequence);
+      this.tap.forget(row.index);
       this.waiting.push(row.index);
     }
   }

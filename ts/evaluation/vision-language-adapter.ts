@@ -10,6 +10,7 @@ import {
   expandPlaceholders,
   type VisionLanguageModel,
 } from '../models/vision-language/index.ts';
+import type { ForwardContext } from '../moe/index.ts';
 import { fail } from '../native/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { EvalModel, RequestImage, TokenRequest } from './model.ts';
@@ -94,6 +95,7 @@ export function visionLanguageAdapter(
       identity: [imagesVersion, configOf(model), template.name, preparation],
       imagePlaceholder: placeholder,
       encodeTurn,
+      imageToken: imageTokenId,
       never: [imageTokenId],
       stretched: ({ context, images = [] }: Pick<TokenRequest, 'context' | 'images'>) => [
         ...expandPlaceholders(context, images.length, { imageTokenId, tokensPerImage }).ids,
@@ -114,10 +116,14 @@ export function visionLanguageAdapter(
           loaded.set(sha256, image);
         }
       },
-      forward(sequences: readonly NetworkSequence[], cached?: CachedSequences): Tensor {
+      forward(
+        sequences: readonly NetworkSequence[],
+        cached?: CachedSequences,
+        context?: ForwardContext,
+      ): Tensor {
         const packed = packSequences(sequences.map(({ tokens }) => tokens));
         const images = batchImages(sequences);
-        return model.forward({ ...packed, ...(images && { images }) }, undefined, cached);
+        return model.forward({ ...packed, ...(images && { images }) }, context, cached);
       },
     },
     { ...rest, tokenizer, endTokens: [...turnEnds, ...(rest.endTokens ?? [])] },
