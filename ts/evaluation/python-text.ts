@@ -42,7 +42,7 @@ export function strip(text: string): string {
   return stripEnd(stripStart(text));
 }
 
-/** `str.strip(characters)`: any of these characters off both ends. */
+/** `str.strip(characters)` takes these characters off both ends, in whatever order they stand. */
 export function stripOf(text: string, characters: string): string {
   let from = 0;
   let to = text.length;
