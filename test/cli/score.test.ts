@@ -27,7 +27,7 @@ describe('libmoe score', () => {
         'doc_to_target: answer',
         'score: { use: yes_no, profile: mme }',
         'report:',
-        '  accuracy: { of: acc, scale: 100, by: category }',
+        '  accuracy: { of: acc, scale: 100, round: 4, by: category }',
         '',
       ].join('\n'),
     );
@@ -46,7 +46,7 @@ describe('libmoe score', () => {
       scorer: 'libmoe',
       n: 3,
       unparsed: 1,
-      metrics: { accuracy: 200 / 3, 'accuracy/OCR': 100, 'accuracy/count': 50 },
+      metrics: { accuracy: 66.6667, 'accuracy/OCR': 100, 'accuracy/count': 50 },
     });
     const fixed = await libmoe(['score', '--task', task, '--records', records, '--scorer', 'fixed']);
     expect(fixed.stdout).toMatch(/accuracy\/count +100 /);

@@ -42,7 +42,7 @@ export function strip(text: string): string {
   return stripEnd(stripStart(text));
 }
 
-/** `str.strip(characters)`: any of these characters off both ends. */
+/** `str.strip(characters)` takes these characters off both ends, in whatever order they stand. */
 export function stripOf(text: string, characters: string): string {
   let from = 0;
   let to = text.length;
@@ -89,8 +89,9 @@ export function wordCount(text: string): number {
 
 /** `len(text)`: code points, not UTF-16 units. */
 export function codePoints(text: string): number {
-  let count = 0;
-  for (const _ of text) count++;
+  let count = text.length;
+  for (let i = 1; i < text.length; i++)
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00 && (text.charCodeAt(i - 1) & 0xfc00) === 0xd800) count--;
   return count;
 }
 

@@ -24,10 +24,15 @@ export function anls(
   const clean = (text: string): string =>
     trimmed ? strip(text).toLowerCase() : splitWords(text.toLowerCase()).join(' ');
   const said = clean(response);
+  const own = codePoints(response.toUpperCase());
   let least = 1;
   for (const gold of golds) {
-    const length = Math.max(codePoints(response.toUpperCase()), codePoints(gold.toUpperCase()));
-    const distance = length === 0 ? 0 : levenshtein(said, clean(gold)) / length;
+    const length = Math.max(own, codePoints(gold.toUpperCase()));
+    const wanted = clean(gold);
+    // Lengths that differ too much leave no similarity above the threshold, whatever the letters.
+    const apart = Math.abs(codePoints(said) - codePoints(wanted));
+    const distance =
+      length === 0 ? 0 : apart > length * (1 - threshold) + 1e-9 ? 1 : levenshtein(said, wanted) / length;
     if (distance < least) least = distance;
   }
   const similarity = 1 - least;

@@ -14,6 +14,7 @@ const ABBREVIATION =
 // A number, a word with inner hyphens, periods, slashes or apostrophes, or any other character alone.
 const PIECE =
   /[+-]?\p{Nd}+(?:[.,:/]\p{Nd}+)*(?:\p{L}[\p{L}\p{N}-]*)?|[\p{L}\p{N}_]+(?:[-./'&@][\p{L}\p{N}_]+)*\.?|\.{3}|-{2,}|'[\p{L}]+|\S/gu;
+const FANCY = /[’‘“”–—…]/;
 const CONTRACTION = /^(.+?)(n't|'(?:s|re|ve|ll|d|m))$/;
 const PUNCTUATION = /^(?:''|'|``|`|"|[()[\]{}.?!,:;]|-+|\.\.\.)$/;
 
@@ -22,19 +23,17 @@ const PUNCTUATION = /^(?:''|'|``|`|"|[()[\]{}.?!,:;]|-+|\.\.\.)$/;
  * punctuation: contractions are split, inner hyphens and decimals stay.
  */
 export function captionTokens(text: string): string[] {
-  const plain = text
-    .toLowerCase()
-    .replace(/[’‘]/g, "'")
-    .replace(/[“”]/g, '"')
-    .replace(/[–—]/g, '--')
-    .replaceAll('…', '...');
+  const lower = text.toLowerCase();
+  const plain = FANCY.test(lower)
+    ? lower.replace(/[’‘]/g, "'").replace(/[“”]/g, '"').replace(/[–—]/g, '--').replaceAll('…', '...')
+    : lower;
   const tokens: string[] = [];
   for (const [piece] of plain.matchAll(PIECE)) {
     if (PUNCTUATION.test(piece)) continue;
     const word = piece.endsWith('.') && !ABBREVIATION.test(piece) ? piece.replace(/\.+$/, '') : piece;
     if (word === '') continue;
     const known = SPLIT[word];
-    const contraction = CONTRACTION.exec(word);
+    const contraction = word.includes("'") ? CONTRACTION.exec(word) : null;
     if (known !== undefined) tokens.push(...known);
     else if (contraction !== null) tokens.push(contraction[1]!, contraction[2]!);
     else tokens.push(word);

@@ -40,8 +40,9 @@ export function align(response: readonly string[], covered: string, language: 'e
     const gram = response.slice(i, i + wanted.length);
     if (!gram.some((token) => wantedSet.has(token))) continue;
     const text = gram.join(language === 'en' ? ' ' : '');
-    const similarity = sequenceRatio(text, covered);
+    const similarity = text === covered ? 1 : sequenceRatio(text, covered);
     if (similarity > found.similarity) [found, best] = [{ ...found, text, similarity }, gram];
+    if (similarity === 1) break;
   }
   if (best.length === 0) return found;
   const said = new Set(best);

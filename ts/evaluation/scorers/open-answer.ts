@@ -90,7 +90,10 @@ function normaliseChinese(raw: string, answer: string): OpenCandidate[] {
   return long ? [] : [text];
 }
 
+const DIGIT = new RegExp(D, 'u');
+
 function withNumbers(parts: readonly string[], language: Language): string[] {
+  if (!parts.some((part) => DIGIT.test(part))) return [...parts];
   return [
     ...parts,
     ...parts.flatMap((part) => language.numbers.flatMap((pattern) => part.match(pattern) ?? [])),
