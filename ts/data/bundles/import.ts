@@ -1,6 +1,6 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fail } from '../../native/index.ts';
+import { codeOf, fail, LibmoeError } from '../../native/index.ts';
 import { writeFolderAtomically } from '../../storage/atomic.ts';
 import { readCard } from './card.ts';
 import { easyVqaLayout } from './layouts/easy-vqa.ts';
@@ -102,7 +102,11 @@ export async function importBundle(
     const scratch = join(temporary, '.unpacked');
     const tree = await sourceTree(sources, scratch);
     const license = options.license ?? readCard(tree).license ?? null;
-    manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
+    try {
+      manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
+    } catch (error) {
+      throw inArchives(error, tree);
+    }
     rmSync(scratch, { recursive: true, force: true });
   });
   return { folder, manifest: manifest!, unchanged: false };
@@ -110,4 +114,13 @@ export async function importBundle(
 
 function sameOrigin(standing: BundleManifest, origin: Pick<BundleManifest, 'sources' | 'made'>): boolean {
   return JSON.stringify([standing.sources, standing.made]) === JSON.stringify([origin.sources, origin.made]);
+}
+
+/** An error that names a file within an archive, not where it was unpacked for the while. */
+function inArchives(error: unknown, { archives }: SourceTree): unknown {
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  let { message } = error as Error;
+  for (const [folder, file] of [...archives].reverse()) message = message.replaceAll(folder, file);
+  return new LibmoeError(code, message, { cause: error });
 }

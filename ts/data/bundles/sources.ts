@@ -18,6 +18,8 @@ export interface SourceFile {
 export interface SourceTree {
   /** Folders: given ones and unpacked archives. */
   roots: readonly string[];
+  /** Folders that archives were unpacked to, with the archives: for messages. */
+  archives: ReadonlyMap<string, string>;
   files: readonly SourceFile[];
 }
 
@@ -29,14 +31,14 @@ export interface SourceTree {
 export async function sourceTree(sources: readonly string[], scratch: string): Promise<SourceTree> {
   const roots: string[] = [];
   const files: SourceFile[] = [];
-  let archives = 0;
+  const archives = new Map<string, string>();
   const add = async (file: SourceFile): Promise<void> => {
     if (!/\.zip$/i.test(file.name)) {
       files.push(file);
       return;
     }
-    archives += 1;
-    const to = join(scratch, String(archives));
+    const to = join(scratch, String(archives.size + 1));
+    archives.set(to, file.path);
     await unpackZip(file.path, to);
     roots.push(to);
     for (const inside of filesBelow(to)) await add(inside);
@@ -50,7 +52,7 @@ export async function sourceTree(sources: readonly string[], scratch: string): P
       for (const file of filesBelow(path)) await add(file);
     } else await add({ name: basename(path), path, root: resolve(path, '..') });
   }
-  return { roots, files };
+  return { roots, archives, files };
 }
 
 function filesBelow(folder: string, below = ''): SourceFile[] {
