@@ -8,3 +8,4 @@ export {
 } from './manifest.ts';
 export { type Bundle, type BundleRow, type BundleRows, openBundle } from './open.ts';
 export { type ConversationColumns, writeConversations } from './to-conversations.ts';
+export { type VerifiedBundle, verifyBundle } from './verify.ts';
