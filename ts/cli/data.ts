@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
-import { importCommand } from './import-data.ts';
+import { downloadCommand, importCommand } from './import-data.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
 import { isBundle, showBundle, verifyCommand } from './show-bundle.ts';
@@ -96,6 +96,7 @@ export function dataCommand(): Command {
     .description('tokenise, import, download and inspect data sets')
     .addCommand(prepare)
     .addCommand(importCommand())
+    .addCommand(downloadCommand())
     .addCommand(show)
     .addCommand(verifyCommand());
 }

@@ -46,6 +46,8 @@ export interface ImportOptions extends FilesLayoutOptions {
   layout?: string;
   /** Image files that are missing: an error (default), or their names stand in the rows. */
   missingImages?: 'stop' | 'name';
+  /** Which commit of a hub the sources are; recorded. */
+  commit?: string;
   /** Replace a bundle of the same id and revision that was made otherwise. */
   replace?: boolean;
   signal?: AbortSignal;
@@ -80,6 +82,7 @@ export async function importBundle(
   const { splits, columns, images, missingImages } = options;
   const made = {
     layout,
+    ...(options.commit !== undefined && { commit: options.commit }),
     ...(options.license !== undefined && { license: options.license }),
     ...(splits?.length && { splits }),
     ...(columns && { columns }),

@@ -1,3 +1,4 @@
+export { type DownloadedDataset, type DownloadOptions, downloadDataset } from './download.ts';
 export { findBundle } from './find.ts';
 export { bundleLayouts, type ImportedBundle, type ImportOptions, importBundle } from './import.ts';
 export {

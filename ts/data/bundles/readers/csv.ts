@@ -42,7 +42,7 @@ export async function* csvRows(file: string, options: CsvOptions = {}): AsyncGen
     }
   } catch (cause) {
     if ((cause as { code?: string }).code?.startsWith('ERR_LIBMOE_')) throw cause;
-    fail('ERR_LIBMOE_DATA', `${file} is no table after line ${line}: ${reasonOfTable(cause)}`, cause);
+    fail('ERR_LIBMOE_DATA', `${file} is no table: ${reasonOfTable(cause)}`, cause);
   } finally {
     source.destroy();
     parser.destroy();
