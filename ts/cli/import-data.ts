@@ -17,6 +17,7 @@ interface ImportFlags {
   replace?: boolean;
   conversations?: string;
   conversationsSplit: string;
+  turns?: string;
   json?: boolean;
 }
 
@@ -48,6 +49,7 @@ function withImportOptions(command: Command): Command {
       'write the questions as conversations for training too; images are relative to the bundle',
     )
     .option('--conversations-split <name>', 'of which split', 'train')
+    .option('--turns <n>', 'most questions of one conversation (default: all about an image)')
     .option('--json', 'print one JSON object');
 }
 
@@ -71,7 +73,10 @@ async function finish({ folder, manifest, unchanged }: ImportedBundle, o: Import
   const { openBundle, writeConversations } = await import('../data/bundles/index.ts');
   const conversations = o.conversations && {
     file: o.conversations,
-    ...writeConversations(openBundle(folder), o.conversations, { split: o.conversationsSplit }),
+    ...writeConversations(openBundle(folder), o.conversations, {
+      split: o.conversationsSplit,
+      ...(o.turns !== undefined && { turns: Number(o.turns) }),
+    }),
   };
   if (o.json) return printJson({ folder, unchanged, ...manifest, ...(conversations && { conversations }) });
   console.log(

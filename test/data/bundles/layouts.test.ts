@@ -75,6 +75,22 @@ describe('easy-VQA', () => {
     expect(readFileSync(file, 'utf8')).toBe(text);
     const read = await openConversations(file);
     expect(read.length).toBe(2);
+    expect(writeConversations(openBundle(at), file, { turns: 1 })).toEqual({
+      conversations: 3,
+      questions: 3,
+    });
+    expect((JSON.parse(readFileSync(file, 'utf8')) as { id: string }[]).map((each) => each.id)).toEqual([
+      'train-0-0',
+      'train-0-1',
+      'train-1-0',
+    ]);
+    expect(JSON.parse(readFileSync(file, 'utf8'))[1].conversations).toEqual([
+      turn('human', '<image>\nis it red?'),
+      turn('gpt', 'no'),
+    ]);
+    expect(() => writeConversations(openBundle(at), file, { turns: 0 })).toThrow(
+      'ERR_LIBMOE_ARGUMENT: turns must be',
+    );
     expect(() => writeConversations(openBundle(at), file, { answer: 'image_id' })).toThrow(
       'train.jsonl, row 1: expected a text in "image_id", got 7',
     );

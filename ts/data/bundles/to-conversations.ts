@@ -13,13 +13,17 @@ export interface ConversationColumns {
   question?: string;
   answer?: string;
   image?: string;
+  /**
+   * Most questions of one conversation; default: all about an image. With many, a model answers the later ones from the earlier answers, without looking.
+   */
+  turns?: number;
 }
 
 /**
- * Questions and answers of a split as conversations for training, in LLaVA's format: one conversation per image with all its questions, in the
- * order of the rows; images as they first appear. Image names are relative to the bundle's folder.
+ * Questions and answers of a split as conversations for training, in LLaVA's format: one or more conversations per image (ids `train-0` …, or
+ * `train-0-0` … with `turns`), questions in the order of the rows; images as they first appear. Image names are relative to the bundle's folder.
  * @returns how many conversations and questions
- * @throws ERR_LIBMOE_DATA for a row without question, answer or image
+ * @throws ERR_LIBMOE_ARGUMENT for `turns` that are no positive number; ERR_LIBMOE_DATA for a row without question, answer or image
  */
 export function writeConversations(
   bundle: Bundle,
@@ -27,6 +31,9 @@ export function writeConversations(
   columns: ConversationColumns = {},
 ): { conversations: number; questions: number } {
   const { split = 'train', question = 'question', answer = 'answer', image = 'image' } = columns;
+  const { turns: most = Number.POSITIVE_INFINITY } = columns;
+  if (most !== Number.POSITIVE_INFINITY && !(Number.isInteger(most) && most > 0))
+    fail('ERR_LIBMOE_ARGUMENT', `turns must be a positive whole number, got ${most}`);
   const rows = bundle.rows(split, columns.config);
   const turns = new Map<string, [question: string, answer: string][]>();
   try {
@@ -47,20 +54,23 @@ export function writeConversations(
   } finally {
     rows.close();
   }
+  let count = 0;
   writeFileAtomically(path, (descriptor) => {
-    let count = 0;
-    for (const [picture, asked] of turns) {
-      const conversations = asked.flatMap(([value, reply], k) => [
-        { from: 'human', value: k === 0 ? `${imageMark}\n${value}` : value },
-        { from: 'gpt', value: reply },
-      ]);
-      const record = { id: `${split}-${count}`, image: picture, conversations };
-      writeFully(descriptor, Buffer.from(`${count === 0 ? '[\n' : ',\n'}${JSON.stringify(record)}`));
-      count += 1;
+    for (const [number, [picture, asked]] of [...turns].entries()) {
+      for (let first = 0; first < asked.length; first += most) {
+        const conversations = asked.slice(first, first + most).flatMap(([value, reply], k) => [
+          { from: 'human', value: k === 0 ? `${imageMark}\n${value}` : value },
+          { from: 'gpt', value: reply },
+        ]);
+        const id = `${split}-${number}${most === Number.POSITIVE_INFINITY ? '' : `-${first / most}`}`;
+        const record = JSON.stringify({ id, image: picture, conversations });
+        writeFully(descriptor, Buffer.from(`${count === 0 ? '[\n' : ',\n'}${record}`));
+        count += 1;
+      }
     }
     writeFully(descriptor, Buffer.from('\n]\n'));
   });
-  return { conversations: turns.size, questions: rows.length };
+  return { conversations: count, questions: rows.length };
 }
 
 function text(row: Readonly<Record<string, unknown>>, column: string, where: string): string {
