@@ -29,7 +29,7 @@ describe('low-rank adapters', () => {
   it('change nothing at first, take all gradients, and name themselves after their matrices', () => {
     using model = tiny();
     const before = lossOf(model);
-    const names = lowRankPlaces(model).filter((name) => name.startsWith('blocks.0.'));
+    const names = [...lowRankPlaces(model).keys()].filter((name) => name.startsWith('blocks.0.'));
     expect(names).toEqual([
       ...['query', 'key', 'value', 'output'].map((part) => `blocks.0.attention.${part}`),
       'blocks.0.feedForward.up',
@@ -53,7 +53,7 @@ describe('low-rank adapters', () => {
 
   it('have the gradients that finite differences give, in f64', () => {
     using model = tiny();
-    const adapters = addLowRank(model, lowRankPlaces(model), { rank: 2, alpha: 3, seed: 1 });
+    const adapters = addLowRank(model, lowRankPlaces(model).keys(), { rank: 2, alpha: 3, seed: 1 });
     shake(adapters);
     scope(() => model.loss(batch).backward());
     const step = 1e-5;
@@ -76,7 +76,7 @@ describe('low-rank adapters', () => {
 
   it('give what the model with merged matrices gives, and leave the matrices as they were', () => {
     using model = tiny();
-    const names = lowRankPlaces(model);
+    const names = lowRankPlaces(model).keys();
     const adapters = addLowRank(model, names, { rank: 3, alpha: 6, seed: 1 });
     const plain = lossOf(model);
     shake(adapters);
@@ -108,7 +108,7 @@ describe('low-rank adapters', () => {
       ...{ heads: 2, keyValueHeads: 2, headDim: 4, bias: true, outputBias: true },
     });
     using feed = new FeedForward(8, { hidden: 12, activation: 'gelu', gated: false, bias: true });
-    expect(lowRankPlaces(attention)).toEqual(['query', 'key', 'value', 'output']);
+    expect([...lowRankPlaces(attention).keys()]).toEqual(['query', 'key', 'value', 'output']);
     const adapters = addLowRank(feed, ['down'], { rank: 2, alpha: 2, seed: 4 });
     using x = randn([5, 8], { seed: 6 });
     const gradient = (t: Tensor): number[] => t.grad!.toArray();

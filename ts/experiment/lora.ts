@@ -35,17 +35,17 @@ export interface RunAdapters {
  */
 export function chosenBy({ targets }: Pick<Lora, 'targets'>, model: Module, parts: readonly string[]) {
   const places = lowRankPlaces(model);
-  if (places.length === 0)
+  if (places.size === 0)
     fail(
       'ERR_LIBMOE_CONFIG',
       'training.lora: the model has no matrices of attention or of dense feed-forward layers',
     );
-  const { matched } = matchNames(places, targets);
+  const { matched } = matchNames([...places.keys()], targets);
   const within = parts.filter((part) => [...matched].some((name) => name.startsWith(part)));
   const frozen = [...model.namedParameters().keys()].filter((name) =>
     within.some((part) => name.startsWith(part)),
   );
-  return { matched: [...matched], frozen };
+  return { matched: new Map([...places].filter(([name]) => matched.has(name))), frozen };
 }
 
 /** Adds the adapters of a recipe to its model, where it has any. @param parts what names of the parts begin with: `language.`; `''` for a model without parts */
@@ -58,10 +58,10 @@ export function withLora(
   const { matched, frozen } = chosenBy(lora, model, parts);
   const parameters = model.namedParameters();
   for (const name of frozen) parameters.get(name)!.requiresGrad = false;
-  const adapters: Adapters = addLowRank(model, matched, { ...lora, seed });
+  const adapters: Adapters = addLowRank(model, matched.keys(), { ...lora, seed });
   const learnt = [...adapters.parameters().values()].reduce((sum, { size }) => sum + size, 0);
   log(
-    `lora: ${learnt.toLocaleString('en')} parameters beside ${matched.length} matrices (rank ${lora.rank}); ${parts.filter((part) => part && matched.some((name) => name.startsWith(part))).join(', ') || 'the model'} stays as it is`,
+    `lora: ${learnt.toLocaleString('en')} parameters beside ${matched.size} matrices (rank ${lora.rank}); ${parts.filter((part) => part && [...matched.keys()].some((name) => name.startsWith(part))).join(', ') || 'the model'} stays as it is`,
   );
   const { rank, alpha, merge: merged } = lora;
   return {

@@ -16,6 +16,7 @@ import type { UpcycledPart } from '../upcycling/index.ts';
 import { type BlockSizes, blocksKept, f32, logitsChunk, working } from './plan-blocks.ts';
 import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
 import type { RouterOnProbe } from './plan-router.ts';
+import type { Learned } from './plan-trained.ts';
 
 /** A vision-language model as a plan knows it. */
 export interface PlannedParts {
@@ -25,6 +26,8 @@ export interface PlannedParts {
   language: ParameterReport;
   /** Parameters that are trained. */
   trained: Record<UpcycledPart, number>;
+  /** The same with what lies beside them. */
+  learned: Record<UpcycledPart, Learned>;
   /** Width of a row of the tower. */
   featureWidth: number;
 }
@@ -60,7 +63,7 @@ interface PartMemory {
 }
 
 function towerMemory(
-  { config, vision, trained }: PlannedParts,
+  { config, vision, trained, learned }: PlannedParts,
   images: number,
   { element, again, router }: { element: number; again: boolean; router: RouterOnProbe | undefined },
 ): PartMemory {
@@ -72,7 +75,7 @@ function towerMemory(
   const largest = (rows * Math.max(...scales) ** 2) / pieces;
   const blocks = blocksKept(sizes, element, router);
   const topK = again ? moeLayersOf(sizes).length * f32 * (tower.moe?.topK ?? 0) : 0;
-  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0);
+  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0) + learned.vision.besideKept * element;
   const patches = 3 * patchSize ** 2 * element;
   const learns = trained.vision > 0;
   const kept = learns ? rows * (patches + element * dModel * (sizes.layers + 1) + ofBlocks) : 0;
@@ -141,7 +144,9 @@ export function plannedVisionLanguageMemory(
   const tokens = Math.ceil(sequences / microBatches) * sequenceLength;
   const images = Math.ceil(Math.ceil(sequences / microBatches) * settings.imagesPerSequence);
 
-  const total = model.vision.total + model.projector.total + model.language.total;
+  const { vision: beVision, projector: beProjector, language: beLanguage } = model.learned;
+  const beside = beVision.beside + beProjector.beside + beLanguage.beside;
+  const total = model.vision.total + model.projector.total + model.language.total + beside;
   const learned = trained.vision + trained.projector + trained.language;
   const buffers =
     visionMoeLayersOf(config.vision).length * (routers.vision?.buffers ?? 0) +
@@ -164,7 +169,7 @@ export function plannedVisionLanguageMemory(
   const largest = Math.max(...blocks);
   const all = again
     ? moeLayersOf(language).length * f32 * (language.moe?.topK ?? 0)
-    : blocks.reduce((a, b) => a + b, 0);
+    : blocks.reduce((a, b) => a + b, 0) + beLanguage.besideKept * element;
   const kept = walked ? tokens * ((language.layers + 2) * stream + all) : 0;
   const held = working(language).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
   const learns = trained.language > 0;
@@ -172,9 +177,10 @@ export function plannedVisionLanguageMemory(
   const passing = learns ? 0 : 2 * stream;
   const inBackward = tokens * (Math.max(...held) + passing);
 
-  const ofOutput = learns ? vocabularySize * dModel * f32 : 0;
+  const ofOutput = beLanguage.output ? vocabularySize * dModel * f32 : 0;
   const ofLanguage = trained.language * f32;
-  const ofBlock = learns ? ((model.language.total - model.language.embeddings) / language.layers) * f32 : 0;
+  const ofBlock =
+    (Math.min(trained.language, model.language.total - model.language.embeddings) / language.layers) * f32;
   const largestGradient = Math.max(
     ofOutput,
     learns ? expertGradient(language.moe, dModel) : 0,

@@ -44,8 +44,9 @@ function placesIn(model: Module): Map<string, Place> {
   return places;
 }
 
-/** The names of all matrices of a model that {@link addLowRank} can be told: `blocks.0.attention.query`, `blocks.0.feedForward.up`. */
-export const lowRankPlaces = (model: Module): string[] => [...placesIn(model).keys()];
+/** All matrices of a model that {@link addLowRank} can be told, by name: `blocks.0.attention.query`, `blocks.0.feedForward.up`. */
+export const lowRankPlaces = (model: Module): Map<string, Tensor> =>
+  new Map([...placesIn(model)].map(([name, { weight }]) => [name, weight]));
 
 /** What was added beside the matrices of a model. */
 export interface Adapters {

@@ -5,7 +5,7 @@ import type { Tensor } from '../tensor/index.ts';
 import { slice } from '../tensor/shape.ts';
 import { kaimingUniform, startWith } from './initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear.ts';
-import { besideOf, type LowRank } from './low-rank.ts';
+import { type LowRank, withBeside } from './low-rank.ts';
 import { Module } from './module.ts';
 
 /**
@@ -119,9 +119,9 @@ export class FeedForward extends Module {
 
   /** @param x `[tokens, width]` @returns `[tokens, outputs]` */
   forward(x: Tensor): Tensor {
-    const projected = besideOf(this.besideUp, x, linear(x, this.up, this.upBias));
+    const projected = withBeside(this.besideUp, x, () => linear(x, this.up, this.upBias));
     const hidden = this.#activated(projected);
-    return besideOf(this.besideDown, hidden, linear(hidden, this.down, this.downBias));
+    return withBeside(this.besideDown, hidden, () => linear(hidden, this.down, this.downBias));
   }
 
   #activated(projected: Tensor): Tensor {

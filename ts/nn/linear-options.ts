@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import { type DeviceName, type Dtype, parameter, type Tensor, zeros } from '../tensor/index.ts';
+import { type DeviceName, type Dtype, empty, parameter, type Tensor, zeros } from '../tensor/index.ts';
 import type { InitialValues } from './initialisers.ts';
 
 /** What every layer's constructor accepts. */
@@ -13,10 +13,24 @@ export interface LayerOptions {
 
 export const firstValues: InitialValues = { seed: 0, name: '' };
 
+let shapesAlone = false;
+
+/** Runs `make`, whose modules get parameters without values: the system gives no memory to what nothing is written to. For counting what a model has. */
+export function withoutValues<T>(make: () => T): T {
+  const before = shapesAlone;
+  shapesAlone = true;
+  try {
+    return make();
+  } finally {
+    shapesAlone = before;
+  }
+}
+
 /** A parameter of zeros. */
 export function newParameter(shape: readonly number[], options: LayerOptions): Tensor {
+  const made = shapesAlone ? empty : zeros;
   return parameter(
-    zeros(shape, { dtype: options.dtype ?? 'f32', ...(options.device && { device: options.device }) }),
+    made(shape, { dtype: options.dtype ?? 'f32', ...(options.device && { device: options.device }) }),
   );
 }
 

@@ -3,7 +3,7 @@ import { linear } from '../tensor/gemm.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { kaimingUniform, startWith } from './initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear-options.ts';
-import { besideOf, type LowRank } from './low-rank.ts';
+import { type LowRank, withBeside } from './low-rank.ts';
 import { Module } from './module.ts';
 
 export {
@@ -43,6 +43,6 @@ export class Linear extends Module {
     if (x.shape.at(-1) !== this.inputs) {
       fail('ERR_LIBMOE_SHAPE', `Linear expects [..., ${this.inputs}], got [${x.shape.join(', ')}]`);
     }
-    return besideOf(this.beside, x, linear(x, this.weight, this.bias));
+    return withBeside(this.beside, x, () => linear(x, this.weight, this.bias));
   }
 }

@@ -63,6 +63,6 @@ export class LowRank extends Module {
   }
 }
 
-/** `answer`, what a layer gave for x, with what is learnt beside its matrix. */
-export const besideOf = (beside: LowRank | undefined, x: Tensor, answer: Tensor): Tensor =>
-  beside === undefined ? answer : add(answer, beside.forward(x));
+/** What a layer gives for x, with what is learnt beside its matrix; nothing in between outlives this. */
+export const withBeside = (beside: LowRank | undefined, x: Tensor, layer: () => Tensor): Tensor =>
+  beside === undefined ? layer() : scope(() => add(layer(), beside.forward(x)));
