@@ -62,22 +62,26 @@ interface PartMemory {
   inBackward: number;
 }
 
-function towerMemory(
-  { config, vision, trained, learned }: PlannedParts,
+/** Of a tower, from its pixels to its last layer. */
+export function towerMemory(
+  {
+    config: tower,
+    report,
+    learned,
+  }: { config: VisionTowerConfig; report: TowerParameterReport; learned: Learned },
   images: number,
   { element, again, router }: { element: number; again: boolean; router: RouterOnProbe | undefined },
 ): PartMemory {
-  const tower = config.vision;
   const { dModel, patchSize, resolution, scales } = tower;
   const sizes = towerBlocks(tower);
   const pieces = scales.reduce((sum, scale) => sum + scale ** 2, 0);
-  const rows = images * vision.tokensPerImage;
+  const rows = images * report.tokensPerImage;
   const largest = (rows * Math.max(...scales) ** 2) / pieces;
   const blocks = blocksKept(sizes, element, router);
   const topK = again ? moeLayersOf(sizes).length * f32 * (tower.moe?.topK ?? 0) : 0;
-  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0) + learned.vision.besideKept * element;
+  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0) + learned.besideKept * element;
   const patches = 3 * patchSize ** 2 * element;
-  const learns = trained.vision > 0;
+  const learns = learned.trained > 0;
   const kept = learns ? rows * (patches + element * dModel * (sizes.layers + 1) + ofBlocks) : 0;
   const held = working(sizes).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
   // Norms, queries, keys, values, the answer and both sums of the largest block, and what its feed-forward layer works in.
@@ -159,7 +163,11 @@ export function plannedVisionLanguageMemory(
   const pixels = images * 3 * config.vision.resolution ** 2 * f32;
   const data = sequences * sequenceLength * 4 * f32 + sequenceLength * language.rotary.dims * f32 + pixels;
 
-  const tower = towerMemory(model, images, { element, again, router: routers.vision });
+  const tower = towerMemory({ config: config.vision, report: model.vision, learned: beVision }, images, {
+    element,
+    again,
+    router: routers.vision,
+  });
   const between = projectorMemory(model, images, { element, again, router: routers.projector });
   const ofImages = tower.kept + between.kept;
 
