@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -142,8 +142,31 @@ describe('ImagePool', () => {
     });
   });
 
+  it('keeps images up to a number of bytes, the last ones asked for, and makes none twice at the same time', async () => {
+    const file = (name: string) => join(scratch, `${name}.jpg`);
+    for (const name of ['a', 'b', 'c']) copyFileSync(join(folder, 'rgb.jpg'), file(name));
+    const bytes = imageProcessor(processor).process(await decodeImage(file('a'))).pixels.byteLength;
+    await using({ keepBytes: 2 * bytes, workers: 0 }, async (pool) => {
+      const [a, again] = await pool.load([file('a'), file('a')]);
+      expect(again).toBe(a);
+      for (const name of ['b', 'a', 'c']) await pool.load([file(name)]); // b was not asked for the longest
+      for (const name of ['a', 'b', 'c']) rmSync(file(name));
+      const [kept, gone, last] = await pool.load([file('a'), file('b'), file('c')]);
+      expect(kept).toBe(a);
+      expect(gone).toMatchObject({ reason: 'missing' });
+      expect(last).toHaveProperty('pixels');
+      expect(pool.counts).toEqual({ loaded: 7, missing: 1, broken: 0 });
+    });
+    copyFileSync(join(folder, 'rgb.jpg'), file('a'));
+    await using({ keepBytes: 0, workers: 0 }, async (pool) => {
+      await pool.load([file('a')]);
+      rmSync(file('a'));
+      expect((await pool.load([file('a')]))[0]).toMatchObject({ reason: 'missing' });
+    });
+  });
+
   it('refuses options that cannot be, at once', async () => {
-    for (const options of [{ workers: -1 }, { workers: 1.5 }, { prefetch: 0 }])
+    for (const options of [{ workers: -1 }, { workers: 1.5 }, { prefetch: 0 }, { keepBytes: -1 }])
       expect(await codeFrom(() => new ImagePool({ processor, ...options }))).toBe('ERR_LIBMOE_ARGUMENT');
     expect(await codeFrom(() => new ImagePool({ processor: { size: 'x' } }))).toBe('ERR_LIBMOE_CONFIG');
   });

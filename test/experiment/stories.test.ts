@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadTokenizer, type Tokenizer } from '../../ts/data/index.ts';
 import { evaluate, languageAdapter, type Task } from '../../ts/evaluation/index.ts';
 import { tasksOf } from '../../ts/experiment/evaluation.ts';
-import { loadSweep, type SweepRun } from '../../ts/experiment/index.ts';
+import { loadSweep, type Recipe, type SweepRun } from '../../ts/experiment/index.ts';
 import { type LanguageModel, loadModel } from '../../ts/models/language/index.ts';
 import { packageRoot } from '../../ts/native/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
@@ -35,7 +35,7 @@ describe.skipIf(data === undefined)('the published stories', () => {
   let dense: LanguageModel;
   beforeAll(async () => {
     tokenizer = loadTokenizer(path.join(data!, 'weights/llama2c/tok512.bin'));
-    stories = (await tasksOf(runs[0]!.recipe, tokenizer))[0] as Task;
+    stories = (await tasksOf(runs[0]!.recipe as Recipe, tokenizer))[0] as Task;
     dense = await loadModel(path.join(data!, 'weights/llama2c/stories260K.bin'));
   });
   afterAll(() => dense.dispose());
@@ -72,7 +72,7 @@ describe.skipIf(data === undefined)('the published stories', () => {
   it.each(first)(
     'have at step 0 the dense loss with %s, or upcycling says why not',
     async (variant, { recipe }) => {
-      const { model, report } = upcycleWithReport(dense, recipe.start!.upcycle!);
+      const { model, report } = upcycleWithReport(dense, (recipe as Recipe).start!.upcycle!);
       try {
         const limit = 4;
         const difference =

@@ -17,6 +17,7 @@ import {
   loadSweep,
   merged,
   plannedRuns,
+  type Recipe,
   type RecipeInput,
   runRecipe,
   runSweep,
@@ -87,7 +88,7 @@ describe('a sweep file', () => {
       model: { layers: 3, moe: { router: { name: 'sigmoid' } } },
       training: { steps: 5, schedule: { learningRate: 0.01 } },
     });
-    expect(last.recipe.model?.moe?.router).not.toHaveProperty('bias');
+    expect((last.recipe as Recipe).model?.moe?.router).not.toHaveProperty('bias');
   });
 
   it('seeds upcycled routers with the run', () => {
@@ -95,7 +96,10 @@ describe('a sweep file', () => {
     const start = { checkpoint: 'dense', upcycle: { experts: 4, topK: 2 } };
     const { runs } = loadSweep({ ...sweep, base: { ...rest, start } });
     expect(
-      runs.map(({ recipe: { seed, start: s } }) => [s?.upcycle?.router, seed, s?.upcycle?.seed]),
+      runs.map(({ recipe }) => {
+        const { seed, start: s } = recipe as Recipe;
+        return [s?.upcycle?.router, seed, s?.upcycle?.seed];
+      }),
     ).toEqual([
       [{ name: 'smoe' }, 1, 1],
       [{ name: 'smoe' }, 2, 2],

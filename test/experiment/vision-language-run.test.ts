@@ -9,6 +9,8 @@ import {
   merged,
   runPipeline,
   runRecipe,
+  runSweep,
+  type SweepInput,
 } from '../../ts/experiment/index.ts';
 import { loadVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
@@ -233,5 +235,36 @@ describe('training of a vision-language model', () => {
     expect(bad({ training: { epochs: 1 } })).toThrow(/steps or training.epochs/);
     expect(bad({ training: { microBatches: 3 } })).toThrow(/not a multiple of 3/);
     expect(bad({ data: { tempalte: 'phi3' } })).toThrow(/"data.tempalte".*"template"/);
+  });
+});
+
+describe('a sweep over vision-language models', () => {
+  it('compares routers with the dense model by accuracy, from one checkpoint', async () => {
+    const dense = await runRecipe(recipe({ training: { steps: 40 } }), {}, { out: place('sweep-dense') });
+    const upcycle = { experts: 2, topK: 1 };
+    const source: SweepInput = {
+      name: 'few',
+      checkpoints: 'none',
+      base: merged(base(), { start: { checkpoint: dense.checkpoint }, training: { steps: 4 } }),
+      axes: { start: { variants: { dense: {}, smoe: { start: { upcycle } } } }, seed: [1, 2] },
+      compare: { columns: ['accuracy', 'trainingLoss'] },
+    };
+    const { results, table } = await runSweep(source, { out: place('sweep'), status: null });
+    expect(results.runs.map(({ status, error }) => error ?? status)).toEqual(Array(4).fill('done'));
+    expect(results).toMatchObject({ metric: 'accuracy', task: 'colours', baseline: 'dense' });
+    const smoe = results.variants.find(({ variant }) => variant === 'smoe')!;
+    const measured = results.runs
+      .filter(({ variant }) => variant === 'smoe')
+      .map((run) => run.metrics!.accuracy!);
+    expect(smoe.metrics.accuracy!.value).toBeCloseTo((measured[0]! + measured[1]!) / 2, 12);
+    expect(smoe.documents).toMatchObject({ metric: 'acc', higherIsBetter: true });
+    expect(table).toMatch(/\| accuracy \|.*accuracy, difference to dense/);
+    expect(table).toMatch(/accuracy on the questions "colours", differences in percentage points/);
+    const parameters = (variant: string) =>
+      results.variants.find((row) => row.variant === variant)!.metrics.parameters!.value;
+    expect(parameters('smoe')).toBeGreaterThan(parameters('dense'));
+    // Finished runs are known as such by any kind of recipe.
+    const again = await runSweep(source, { out: place('sweep'), status: null });
+    expect(again.results.runs).toEqual(results.runs);
   });
 });

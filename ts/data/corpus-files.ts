@@ -1,11 +1,7 @@
-import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { Readable, type Transform } from 'node:stream';
-import * as zlib from 'node:zlib';
-import type { AsyncBuffer, FileMetaData } from 'hyparquet';
-import { codeOf, fail } from '../native/index.ts';
-import { reasonOf } from '../storage/json.ts';
+import { fail } from '../native/index.ts';
 import type { CorpusDocument } from './corpora.ts';
+import { unpackedBytes } from './packed-file.ts';
+import { parquetRows } from './parquet.ts';
 
 /**
  * How a text file is cut into documents: not at all, at blank lines, or before each line that the regular expression `begin` matches. What stands
@@ -71,51 +67,9 @@ export async function* readParquetFile(
   file: string,
   settings: CorpusSettings,
 ): AsyncGenerator<CorpusDocument> {
-  // Forty-odd modules that only this function needs.
-  const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import('hyparquet');
-  const { compressors } = await import('hyparquet-compressors');
-  const handle = await open(file, 'r').catch((error: unknown) =>
-    fail('ERR_LIBMOE_FILE', `cannot read ${file} (${reasonOf(error)})`, error),
-  );
-  try {
-    const { size } = await handle.stat();
-    const buffer: AsyncBuffer = {
-      byteLength: size,
-      async slice(start, end = size) {
-        const bytes = new Uint8Array(end - start);
-        const { bytesRead } = await handle.read(bytes, 0, bytes.length, start);
-        if (bytesRead < bytes.length) throw new Error(`cut off at byte ${start + bytesRead}`);
-        return bytes.buffer;
-      },
-    };
-    const damaged = (error: unknown): never =>
-      fail('ERR_LIBMOE_DATA', `${file} is not a whole parquet file: ${reasonOf(error)}`, error);
-    const metadata: FileMetaData = await parquetMetadataAsync(buffer).catch(damaged);
-    const known = parquetSchema(metadata).children.map((child) => child.element.name);
-    const columns = [settings.column, ...settings.metaColumns];
-    for (const column of columns) {
-      if (!known.includes(column))
-        fail('ERR_LIBMOE_DATA', `${file} has no column "${column}"; it has ${known.join(', ')}`);
-    }
-    let rowStart = 0;
-    for (const group of metadata.row_groups) {
-      const rowEnd = rowStart + Number(group.num_rows);
-      const rows = await parquetReadObjects({
-        file: buffer,
-        metadata,
-        columns,
-        rowStart,
-        rowEnd,
-        compressors,
-      }).catch(damaged);
-      for (const [i, row] of rows.entries()) {
-        yield documentOf(row as Record<string, unknown>, `${file}:${rowStart + i + 1}`, file, settings);
-      }
-      rowStart = rowEnd;
-    }
-  } finally {
-    await handle.close();
-  }
+  const columns = [settings.column, ...settings.metaColumns];
+  for await (const [row, number] of parquetRows(file, { columns }))
+    yield documentOf(row, `${file}:${number}`, file, settings);
 }
 
 function documentOf(
@@ -139,78 +93,16 @@ function documentOf(
 
 /** The lines of a text file, unpacked where it is packed, with their numbers from 1. */
 async function* numberedLines(file: string): AsyncGenerator<[string, number]> {
-  const source = createReadStream(file, { highWaterMark: 1 << 18 });
-  const plain = file.endsWith('.gz')
-    ? source.pipe(zlib.createGunzip())
-    : file.endsWith('.zst')
-      ? unpackZstd(source)
-      : source;
-  // An error of the file has to reach whoever reads the unpacked lines.
-  if (plain !== source) source.once('error', (error) => plain.destroy(error));
   let number = 0;
-  try {
-    let rest = '';
-    const decoder = new TextDecoder('utf-8');
-    for await (const chunk of plain) {
-      const lines = (rest + decoder.decode(chunk as Uint8Array, { stream: true })).split('\n');
-      rest = lines.pop()!;
-      for (const line of lines) yield [withoutReturn(line), ++number];
-    }
-    rest += decoder.decode();
-    if (rest !== '') yield [withoutReturn(rest), ++number];
-  } catch (error) {
-    if (codeOf(error) !== undefined) throw error;
-    const missing = ['ENOENT', 'EACCES', 'EISDIR'].includes(String((error as { code?: unknown }).code));
-    if (missing) fail('ERR_LIBMOE_FILE', `cannot read ${file} (${reasonOf(error)})`, error);
-    fail('ERR_LIBMOE_DATA', `${file} is damaged after line ${number}: ${reasonOf(error)}`, error);
-  } finally {
-    source.destroy();
-    plain.destroy();
+  let rest = '';
+  const decoder = new TextDecoder('utf-8');
+  for await (const chunk of unpackedBytes(file, () => `line ${number}`)) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+    rest = lines.pop()!;
+    for (const line of lines) yield [withoutReturn(line), ++number];
   }
+  rest += decoder.decode();
+  if (rest !== '') yield [withoutReturn(rest), ++number];
 }
 
 const withoutReturn = (line: string): string => (line.endsWith('\r') ? line.slice(0, -1) : line);
-
-interface NodeZstd {
-  createZstdDecompress?: (options: { params: Record<number, number> }) => Transform;
-  zstdDecompressSync: (data: Uint8Array) => Uint8Array;
-  constants: Record<string, number>;
-}
-
-/** Two frames of one byte each ("a", "b" stored raw), to see whether a decoder goes on after the first. */
-const twoFrames = Buffer.from('28b52ffd200109000061'.concat('28b52ffd200109000062'), 'hex');
-let nodeZstd: NodeZstd | null | undefined;
-
-/**
- * Node's own zstd, where there is one that reads all frames of a file: Node 22 stops after the first without a word, and parallel
- * compressors write many.
- */
-function wholeNodeZstd(): NodeZstd | null {
-  if (nodeZstd === undefined) {
-    const candidate = zlib as unknown as NodeZstd;
-    const whole = candidate.createZstdDecompress && candidate.zstdDecompressSync(twoFrames).length === 2;
-    nodeZstd = whole ? candidate : null;
-  }
-  return nodeZstd;
-}
-
-/** Node's zstd, else a decoder in JavaScript at about a quarter of its speed. */
-function unpackZstd(source: Readable): Readable {
-  const node = wholeNodeZstd();
-  if (!node) return Readable.from(unpackInScript(source));
-  // SlimPajama's files look back over 2 GiB.
-  return source.pipe(node.createZstdDecompress!({ params: { [node.constants.ZSTD_d_windowLogMax!]: 31 } }));
-}
-
-async function* unpackInScript(source: Readable): AsyncGenerator<Uint8Array> {
-  const { Decompress } = await import('fzstd');
-  let ready: Uint8Array[] = [];
-  const decoder = new Decompress((data) => ready.push(data));
-  for await (const chunk of source) {
-    decoder.push(chunk as Uint8Array);
-    yield* ready;
-    ready = [];
-  }
-  decoder.push(new Uint8Array(0), true);
-  yield* ready;
-}

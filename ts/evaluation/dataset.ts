@@ -10,15 +10,26 @@ import type { Row, Task } from './task.ts';
 export interface DatasetContext {
   /** Finds a data file: absolute, or in the data folder of the run, or beside the task file. Throws ERR_LIBMOE_DATA. */
   find(file: string): string;
+  /** Where bundles are looked for: the data folder of the run, LIBMOE_DATA, `data`. */
+  folders: readonly string[];
   /** The evaluated split's name, if the task names one. */
   split?: string;
+}
+
+/** Rows, and what identifies them where their JSON does not (it names files of this machine). */
+export interface LoadedRows {
+  rows: readonly Row[];
+  sha256: string;
 }
 
 /** A source of documents: a schema of its options and a function that yields the rows. */
 export interface Dataset<Options extends z.ZodType = z.ZodType> {
   options: Options;
   /** The rows of the split that is asked for. */
-  load(options: z.output<Options>, context: DatasetContext): readonly Row[] | Promise<readonly Row[]>;
+  load(
+    options: z.output<Options>,
+    context: DatasetContext,
+  ): readonly Row[] | LoadedRows | Promise<readonly Row[] | LoadedRows>;
 }
 
 const datasets = new Map<string, Dataset>();
@@ -36,7 +47,7 @@ export function datasetNames(): string[] {
 /** Documents of a task with the facts that identify them. */
 export interface LoadedDocuments {
   rows: readonly Row[];
-  /** Of the rows as JSON: goes into the results, so that a moved data set is noticed. */
+  /** Of the rows as JSON, or of a bundle's split: goes into the results, so that a moved data set is noticed. */
   sha256: string;
 }
 
@@ -45,32 +56,52 @@ export interface LoadedDocuments {
  * @throws ERR_LIBMOE_DATA for a missing file, unreadable rows or an empty set; ERR_LIBMOE_CONFIG for wrong options
  */
 export async function loadDocuments(task: Task, dataFolder?: string): Promise<LoadedDocuments> {
-  const rows = task.documents ?? (await fromDataset(task, dataFolder));
+  const loaded = task.documents ?? (await fromDataset(task, dataFolder));
+  const rows = 'rows' in loaded ? loaded.rows : loaded;
   if (rows.length === 0) fail('ERR_LIBMOE_DATA', `task ${task.task}: its data set has no documents`);
+  if ('rows' in loaded) return loaded;
   const hash = createHash('sha256');
   for (const row of rows) hash.update(JSON.stringify(row)).update('\n');
   return { rows, sha256: hash.digest('hex') };
 }
 
-async function fromDataset(task: Task, dataFolder: string | undefined): Promise<readonly Row[]> {
-  const name = task.dataset_path ?? '';
+async function fromDataset(task: Task, dataFolder: string | undefined): Promise<readonly Row[] | LoadedRows> {
+  const path = task.dataset_path ?? '';
+  // An id of the hub means the bundle of that id; its dataset_name is the config.
+  const hub = path.includes('/') && !datasets.has(path);
+  const name = hub ? 'bundle' : path;
   const dataset = datasets.get(name);
   if (dataset === undefined)
     fail(
       'ERR_LIBMOE_CONFIG',
-      `task ${task.task}: no data set "${name}"; known: ${datasetNames().join(', ')}. Data of a hub are not downloaded: save them as jsonl and use dataset_path: json`,
+      `task ${task.task}: no data set "${name}"; known: ${datasetNames().join(', ')}, and ORGANISATION/NAME for the bundle of that id`,
     );
-  const options = dataset.options.safeParse(task.dataset_kwargs);
+  const kwargs = hub ? hubOptions(path, task) : task.dataset_kwargs;
+  const options = dataset.options.safeParse(kwargs);
   if (!options.success)
     fail(
       'ERR_LIBMOE_CONFIG',
-      `task ${task.task}: dataset_kwargs of "${name}": ${explainIssues(dataset.options, options.error.issues, task.dataset_kwargs)}`,
+      `task ${task.task}: dataset_kwargs of "${name}": ${explainIssues(dataset.options, options.error.issues, kwargs)}`,
     );
   const split = task.test_split ?? task.validation_split ?? undefined;
   return dataset.load(options.data, {
     ...(split === undefined ? {} : { split }),
     find: (file) => find(file, task, dataFolder),
+    folders: bundleFolders(dataFolder),
   });
+}
+
+/** Of a task in the manner of the harnesses: keys that say how to fetch (`token`, `cache_dir` …) mean nothing here. */
+function hubOptions(id: string, task: Task): Record<string, unknown> {
+  const { revision } = task.dataset_kwargs;
+  return { id, config: task.dataset_name ?? null, ...(revision !== undefined && { revision }) };
+}
+
+function bundleFolders(dataFolder: string | undefined): string[] {
+  const folders = [dataFolder, process.env.LIBMOE_DATA, 'data'].filter(
+    (each) => each !== undefined && each !== '',
+  );
+  return [...new Set(folders.map((each) => resolve(each as string)))];
 }
 
 function find(file: string, task: Task, dataFolder: string | undefined): string {

@@ -1,3 +1,4 @@
+export { type AnswerPriors, answerPriors } from './answer-priors.ts';
 export {
   bitsPerByteInterval,
   type Comparison,

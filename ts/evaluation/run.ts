@@ -3,6 +3,7 @@ import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
 import { LanguageModel } from '../models/language/model.ts';
 import { fail } from '../native/index.ts';
 import { loadDocuments } from './dataset.ts';
+import './bundle-dataset.ts';
 import './emoji-dataset.ts';
 import { requestKey, ScoreJournal } from './journal.ts';
 import { languageAdapter } from './language-adapter.ts';

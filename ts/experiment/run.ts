@@ -208,6 +208,7 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
         model: facts.model,
         parameters,
         activeParameters,
+        completed: summary.completed,
         tokens: summary.tokens,
         ...(result.flops !== undefined && { flops: result.flops }),
         seconds: Number(result.seconds.toFixed(3)),

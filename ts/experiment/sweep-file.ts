@@ -1,12 +1,19 @@
 import path from 'node:path';
 import { z } from 'zod';
+import { resolveTask, type TaskChoice } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
-import type { Recipe, RecipeInput } from './language-recipe.ts';
 import { merged } from './overrides.ts';
-import { importModulesOf, loadRecipe, readRecipe, readYaml } from './recipe.ts';
+import {
+  type AnyRecipe,
+  type AnyRecipeInput,
+  importModulesOf,
+  loadAnyRecipe,
+  readRecipe,
+  readYaml,
+} from './recipe.ts';
 import { folderName } from './recipe-parts.ts';
-import { lossMetrics, sweepMetrics } from './sweep-measure.ts';
+import { judgedMetrics, type SweepTask, sweepMetrics } from './sweep-measure.ts';
 
 const changes = z.record(z.string(), z.unknown());
 const dotted = z.string().regex(/^[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*$/, 'a path such as training.steps');
@@ -39,10 +46,10 @@ export const sweepSchema = z.strictObject({
     .strictObject({
       /** The variant that all others are tested against; default: the first. */
       baseline: z.string().optional(),
-      /** The evaluation task whose losses are compared; default: the first of the held-out texts. */
+      /** The held-out texts whose losses, or the task whose accuracies are compared; default: the first that the recipe names. */
       task: z.string().optional(),
-      /** What rows are sorted by and tested on. */
-      metric: z.enum(lossMetrics).default('finalLoss'),
+      /** What rows are sorted by and tested on; default: `finalLoss` on texts, `accuracy` on questions, `trainingLoss` without either. */
+      metric: z.enum(judgedMetrics).optional(),
       /** Columns of the table; default: all that were measured. */
       columns: z.array(z.enum(sweepMetrics)).optional(),
     })
@@ -61,7 +68,7 @@ export interface SweepRun {
   seed: number;
   /** `<variant>/<seed>` below the sweep's folder. */
   folder: string;
-  recipe: Recipe;
+  recipe: AnyRecipe;
 }
 
 /** A sweep, checked, with every run's recipe. */
@@ -71,8 +78,8 @@ export interface Sweep {
   seeds: number[];
   runs: SweepRun[];
   baseline: string;
-  task: string | undefined;
-  metric: (typeof lossMetrics)[number];
+  task: (SweepTask & { choice?: TaskChoice }) | undefined;
+  metric: (typeof judgedMetrics)[number];
   columns: readonly (typeof sweepMetrics)[number][];
   notes: Record<string, string>;
   checkpoints: 'last' | 'none';
@@ -98,10 +105,11 @@ function placed(tree: unknown, [key, ...rest]: readonly string[], value: unknown
   return { ...before, [key!]: rest.length === 0 ? value : placed(before[key!], rest, value) };
 }
 
+const isUpcycled = ({ start }: Tree): boolean => (start as Tree | undefined)?.upcycle !== undefined;
+
 /** Where a recipe has what an axis calls by a short name. */
-function pathsOf(axis: string, base: Tree): string[] {
-  const start = base.start as Tree | undefined;
-  const upcycled = start?.upcycle !== undefined;
+function pathsOf(axis: string, recipe: Tree): string[] {
+  const upcycled = isUpcycled(recipe);
   if (axis === 'router') return [upcycled ? 'start.upcycle.router' : 'model.moe.router'];
   return axis === 'seed' && upcycled ? ['seed', 'start.upcycle.seed'] : [axis];
 }
@@ -131,7 +139,10 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
       apply: (recipe) => merged(recipe, tree),
     }));
   }
-  const [paths, values] = Array.isArray(given) ? [pathsOf(axis, base), given] : [given.paths, given.values];
+  const values = Array.isArray(given) ? given : given.values;
+  // Of seeds the variant decides: one may be upcycled where the base is not. A router stands where the base has it.
+  const paths = (recipe: Tree): string[] =>
+    Array.isArray(given) ? pathsOf(axis, axis === 'seed' ? recipe : base) : given.paths;
   const short = axis === 'router' || axis === 'seed' || !Array.isArray(given);
   const settings = values.map((value) => {
     const label = nameOf(value);
@@ -144,7 +155,7 @@ function settingsOf(axis: string, given: z.output<typeof axisSchema>, base: Tree
     return {
       label: short ? label : `${axis.split('.').at(-1)}-${label}`,
       apply: (recipe: Tree) =>
-        paths.reduce<Tree>((tree, each) => placed(tree, each.split('.'), placedValue), recipe),
+        paths(recipe).reduce<Tree>((tree, each) => placed(tree, each.split('.'), placedValue), recipe),
     };
   });
   const labels = settings.map(({ label }) => label);
@@ -167,6 +178,20 @@ function combinations(axes: readonly Setting[][]): Setting[] {
       ),
     [{ label: '', apply: (recipe) => recipe }],
   );
+}
+
+/** What the runs of a recipe are evaluated on: held-out texts first. */
+function tasksOf(recipe: AnyRecipe): NonNullable<Sweep['task']>[] {
+  if (recipe.kind === 'image-text') return [];
+  const texts = recipe.kind === 'language' ? Object.keys(recipe.data.heldOut) : [];
+  return [
+    ...texts.map((name) => ({ name, kind: 'texts' as const })),
+    ...recipe.evaluation.tasks.map((choice) => ({
+      name: resolveTask(choice).task,
+      kind: 'questions' as const,
+      choice,
+    })),
+  ];
 }
 
 /** The sweep file itself, checked, with the recipe that all runs share. */
@@ -226,7 +251,7 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
           variant: label,
           seed: seeds[i]!,
           folder,
-          recipe: loadRecipe({ ...all, name: `${label}-${seeds[i]}` } as RecipeInput),
+          recipe: loadAnyRecipe({ ...all, name: `${label}-${seeds[i]}` } as AnyRecipeInput),
         };
       } catch (error) {
         const message = (error as Error).message.replace(/^ERR_\w+: the recipe: /, '');
@@ -244,15 +269,24 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
     );
   };
   for (const noted of Object.keys(notes)) known('notes', noted, labels);
-  const tasks = Object.keys(runs[0]!.recipe.data.heldOut);
+  const tasks = tasksOf(runs[0]!.recipe);
+  const wanted =
+    compare.task &&
+    known(
+      'compare.task',
+      compare.task,
+      tasks.map((task) => task.name),
+    );
+  const task = wanted === undefined ? tasks[0] : tasks.find((each) => each.name === wanted);
+  const usual = task === undefined ? 'trainingLoss' : task.kind === 'texts' ? 'finalLoss' : 'accuracy';
   return {
     name,
     variants: labels,
     seeds,
     runs,
     baseline: known('compare.baseline', compare.baseline ?? labels[0]!, labels),
-    task: compare.task === undefined ? tasks[0] : known('compare.task', compare.task, tasks),
-    metric: tasks.length === 0 && compare.metric === 'finalLoss' ? 'trainingLoss' : compare.metric,
+    task,
+    metric: compare.metric ?? usual,
     columns: compare.columns ?? sweepMetrics,
     notes,
     checkpoints,

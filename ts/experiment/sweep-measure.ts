@@ -11,6 +11,7 @@ export const sweepMetrics = [
   'initialLoss',
   'finalLoss',
   'bitsPerByte',
+  'accuracy',
   'trainingLoss',
   'dropped',
   'loadEntropy',
@@ -22,20 +23,27 @@ export const sweepMetrics = [
 /** What a sweep can compare, by name. */
 export type SweepMetric = (typeof sweepMetrics)[number];
 
-/** Those that a sweep can be judged by: less is better. */
-export const lossMetrics = ['finalLoss', 'bitsPerByte', 'trainingLoss', 'initialLoss'] as const;
+/** Those that a sweep can be judged by: of losses less is better, of accuracy more. */
+export const judgedMetrics = ['finalLoss', 'bitsPerByte', 'accuracy', 'trainingLoss', 'initialLoss'] as const;
+
+/** What the runs of a sweep are evaluated on, if on anything: held-out texts, or the questions of a task. */
+export interface SweepTask {
+  name: string;
+  kind: 'texts' | 'questions';
+}
 
 /** What one finished run measured. */
 export type Measured = Partial<Record<SweepMetric, number>>;
 
 /**
  * Reads from a run folder what a sweep compares: `initialLoss` and `finalLoss` in nats per token on the held-out texts `task` before the first step
- * (with `training.evaluateFirst`) and at the end, `bitsPerByte` of the same; `trainingLoss`, the mean cross-entropy of the last tenth of the steps;
+ * (with `training.evaluateFirst`) and at the end, `bitsPerByte` of the same; `accuracy` on the questions `task`; `trainingLoss`, the mean
+ * cross-entropy of the last tenth of the steps;
  * of the last fifth, as means over layers, `dropped` (share of the choices that found no room), `loadEntropy` (1 is uniform) and `maxOverMean`
  * (load of the busiest expert); `secondsPerStep`, a median; `parameters` and `activeParameters`.
  * @throws ERR_LIBMOE_FILE when the folder holds no such run
  */
-export function measure(folder: string, task: string | undefined): Measured {
+export function measure(folder: string, task: SweepTask | undefined): Measured {
   const run = readRunFolder(folder);
   const { metrics, summary } = run;
   const losses = metrics.flatMap(({ crossEntropy, loss }) => crossEntropy ?? loss ?? []);
@@ -45,10 +53,12 @@ export function measure(folder: string, task: string | undefined): Measured {
   const seconds = readJournal(path.join(folder, 'metrics.jsonl'))
     .flatMap((line) => (typeof line.seconds === 'number' ? line.seconds : []))
     .sort((a, b) => a - b);
+  const texts = task?.kind === 'texts' ? task.name : undefined;
   const measured: Record<SweepMetric, number | undefined> = {
-    initialLoss: task === undefined ? undefined : tokenLoss(path.join(folder, 'eval', '0'), task),
-    finalLoss: task === undefined ? undefined : tokenLoss(path.join(folder, 'eval', 'final'), task),
-    bitsPerByte: task === undefined ? undefined : bitsPerByte(run, task),
+    initialLoss: texts === undefined ? undefined : tokenLoss(path.join(folder, 'eval', '0'), texts),
+    finalLoss: texts === undefined ? undefined : tokenLoss(path.join(folder, 'eval', 'final'), texts),
+    bitsPerByte: task && evaluated(run, task.name, 'bits_per_byte,none'),
+    accuracy: task && evaluated(run, task.name, 'acc,none'),
     trainingLoss: losses.length === 0 ? undefined : mean(losses.slice(-Math.ceil(losses.length / 10))),
     dropped: overLayers('droppedShare'),
     loadEntropy: overLayers('loadEntropy'),
@@ -60,8 +70,8 @@ export function measure(folder: string, task: string | undefined): Measured {
   return Object.fromEntries(Object.entries(measured).filter(([, value]) => value !== undefined));
 }
 
-function bitsPerByte(run: RunFolder, task: string): number | undefined {
-  const value = lastEvaluation(run)?.results.results[task]?.['bits_per_byte,none'];
+function evaluated(run: RunFolder, task: string, metric: string): number | undefined {
+  const value = lastEvaluation(run)?.results.results[task]?.[metric];
   return typeof value === 'number' ? value : undefined;
 }
 

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import {
+  type AnswerPriors,
   type Comparison,
   comparePaired,
   type DocumentValue,
@@ -11,7 +12,7 @@ import {
 } from '../evaluation/index.ts';
 import { resolveLanguageModelConfig } from '../models/language/index.ts';
 import { upcycledConfig, whyUnlikeDense } from '../upcycling/index.ts';
-import type { Recipe } from './language-recipe.ts';
+import type { AnyRecipe } from './recipe.ts';
 import type { Sweep, SweepRun } from './sweep-file.ts';
 import { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
 
@@ -38,7 +39,7 @@ export interface SweepVariant {
   test?: PairedTest;
   /** The test's p, corrected for all tests of the sweep by Holm's method. */
   holm?: number;
-  /** Paired bootstrap over held-out documents, each document's bits per byte taken over the common seeds. */
+  /** Paired bootstrap over held-out documents, each document's bits per byte or right answers taken over the common seeds. */
   documents?: Comparison;
   /** Why the model does not start as the dense one it was upcycled from. */
   unlikeDense?: string[];
@@ -51,6 +52,8 @@ export interface SweepResults {
   metric: SweepMetric;
   baseline: string;
   task?: string;
+  /** What guesses without image and model score on the task's questions, where it names a training split. */
+  priors?: AnswerPriors;
   seeds: number[];
   confidence: number;
   variants: SweepVariant[];
@@ -90,13 +93,16 @@ export function sweepResults(sweep: Sweep, outcomes: readonly SweepOutcome[], ou
     least = Math.max(least, Math.min(1, (ranked.length - i) * row.test!.p));
     row.holm = least;
   }
-  const worth = ({ metrics }: SweepVariant): number =>
-    metrics[sweep.metric]?.value ?? Number.POSITIVE_INFINITY;
+  const worth = ({ metrics }: SweepVariant): number => {
+    const { value } = metrics[sweep.metric] ?? {};
+    if (value === undefined) return Number.POSITIVE_INFINITY;
+    return sweep.metric === 'accuracy' ? -value : value;
+  };
   return {
     name: sweep.name,
     metric: sweep.metric,
     baseline: sweep.baseline,
-    ...(sweep.task !== undefined && { task: sweep.task }),
+    ...(sweep.task && { task: sweep.task.name }),
     seeds: sweep.seeds,
     confidence,
     variants: rows.sort((a, b) => (worth(a) === worth(b) ? 0 : worth(a) - worth(b))),
@@ -104,9 +110,10 @@ export function sweepResults(sweep: Sweep, outcomes: readonly SweepOutcome[], ou
   };
 }
 
-function unlikeDense(recipe: Recipe | undefined): string[] {
-  const upcycle = recipe?.start?.upcycle;
+function unlikeDense(recipe: AnyRecipe | undefined): string[] {
+  const upcycle = recipe && 'start' in recipe ? recipe.start?.upcycle : undefined;
   if (!upcycle) return [];
+  const { parts: _, ...layer } = 'parts' in upcycle ? upcycle : { ...upcycle, parts: undefined };
   // The reasons lie in the layer alone, so the smallest dense model will do.
   const dense = resolveLanguageModelConfig({
     vocabularySize: 1,
@@ -115,7 +122,7 @@ function unlikeDense(recipe: Recipe | undefined): string[] {
     heads: 1,
     feedForward: { hidden: upcycle.hidden ?? 1 },
   });
-  return whyUnlikeDense(upcycledConfig(dense, { ...upcycle, layers: 'all' }), upcycle);
+  return whyUnlikeDense(upcycledConfig(dense, { ...layer, layers: 'all' }), layer);
 }
 
 /** A variant against the baseline, on the seeds that both have. */
@@ -132,7 +139,10 @@ function tests(
   });
   if (pairs.length === 0) return {};
   const { task } = sweep;
-  const documents = pairs.every(({ run, other }) => run.metrics?.bitsPerByte && other.metrics?.bitsPerByte);
+  const judged = task?.kind === 'texts' ? 'bitsPerByte' : 'accuracy';
+  const metric = task?.kind === 'texts' ? 'bits_per_byte' : 'acc';
+  const measured = ({ metrics }: SweepOutcome): boolean => metrics?.[judged] !== undefined;
+  const documents = pairs.every(({ run, other }) => measured(run) && measured(other));
   return {
     test: pairedTTest(
       pairs.map(({ a }) => a),
@@ -142,15 +152,15 @@ function tests(
     ...(task !== undefined &&
       documents && {
         documents: comparePaired(
-          'bits_per_byte',
+          metric,
           documentsOver(
             pairs.map(({ run }) => run),
-            task,
+            [task.name, metric],
             out,
           ),
           documentsOver(
             pairs.map(({ other }) => other),
-            task,
+            [task.name, metric],
             out,
           ),
           { resamples: 2000 },
@@ -159,20 +169,23 @@ function tests(
   };
 }
 
-/** Log-likelihood and bytes of every document, added up over runs. */
+/** Every document's value over runs: log-likelihood and bytes are added up, of right and wrong it is the mean. */
 function documentsOver(
   runs: readonly Pick<SweepRun, 'folder'>[],
-  task: string,
+  [task, metric]: readonly [task: string, metric: string],
   out: string,
 ): DocumentValue[] {
   const [first, ...more] = runs.map(({ folder }) =>
-    readDocumentValues(path.join(out, folder, 'eval', 'final'), task, 'bits_per_byte'),
+    readDocumentValues(path.join(out, folder, 'eval', 'final'), task, metric),
   );
-  const pair = (document: DocumentValue | undefined): readonly [number, number] =>
-    document ? (document.value as readonly [number, number]) : [Number.NaN, Number.NaN];
+  const pair = (document: DocumentValue | undefined): readonly [number, number] => {
+    const value = document?.value ?? [Number.NaN, Number.NaN];
+    return typeof value === 'number' ? [value, 1] : value;
+  };
   return (first ?? []).map((document, i) => {
     const all = [document, ...more.map((other) => other[i])].map(pair);
     const sum = (part: 0 | 1): number => all.reduce((total, value) => total + value[part], 0);
-    return { ...document, value: [sum(0), sum(1)] as const };
+    const value = typeof document.value === 'number' ? sum(0) / sum(1) : ([sum(0), sum(1)] as const);
+    return { ...document, value };
   });
 }

@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { checksumFile, checksumOf, type FileChecksum } from '../storage/checksums.ts';
 import { readJson, writeFileAtomically } from '../storage/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
-import type { Recipe } from './language-recipe.ts';
+import type { AnyRecipe } from './recipe.ts';
 
 const file = 'start.json';
 const known = new Map<string, FileChecksum>();
@@ -31,8 +31,11 @@ function contentsOf(checkpoint: string): Record<string, FileChecksum> | undefine
   );
 }
 
+const startOf = (recipe: AnyRecipe) => (recipe.kind === 'image-text' ? undefined : recipe.start);
+
 /** Keeps in a run's folder what the checkpoint that it starts from consists of. */
-export function recordStart(folder: string, { start }: Recipe): void {
+export function recordStart(folder: string, recipe: AnyRecipe): void {
+  const start = startOf(recipe);
   const contents = start && contentsOf(resolveCheckpoint(start.checkpoint));
   if (contents) writeFileAtomically(path.join(folder, file), `${JSON.stringify(contents, null, 2)}\n`);
 }
@@ -42,12 +45,13 @@ export function recordStart(folder: string, { start }: Recipe): void {
  * trained on is another start, and so is a file that was replaced.
  * @param stored the recipe in the run's folder
  */
-export function startsAlike(folder: string, stored: Recipe, { start }: Recipe): boolean {
-  if (!stored.start || !start) return !stored.start === !start;
+export function startsAlike(folder: string, stored: AnyRecipe, recipe: AnyRecipe): boolean {
+  const [before, start] = [startOf(stored), startOf(recipe)];
+  if (!before || !start) return !before === !start;
   const checkpoint = resolveCheckpoint(start.checkpoint);
   const contents = contentsOf(checkpoint);
   if (contents === undefined) return true; // a finished run needs its checkpoint no more
-  if (path.resolve(resolveCheckpoint(stored.start.checkpoint)) !== path.resolve(checkpoint)) return false;
+  if (path.resolve(resolveCheckpoint(before.checkpoint)) !== path.resolve(checkpoint)) return false;
   const record = path.join(folder, file);
   return !existsSync(record) || isDeepStrictEqual(readJson(record), contents);
 }

@@ -1,12 +1,13 @@
 import type { Interval } from '../evaluation/index.ts';
 import { intervalFigure } from '../report/index.ts';
 import type { SweepMetric } from './sweep-measure.ts';
-import type { SweepResults, SweepVariant } from './sweep-results.ts';
+import type { SweepResults } from './sweep-results.ts';
 
 const headers: Record<SweepMetric, string> = {
   initialLoss: 'loss at step 0',
   finalLoss: 'loss at the end',
   bitsPerByte: 'bits per byte',
+  accuracy: 'accuracy',
   trainingLoss: 'training loss',
   dropped: 'dropped',
   loadEntropy: 'load entropy',
@@ -26,40 +27,41 @@ function cell(metric: SweepMetric, interval: Interval | undefined): string {
   if (metric === 'parameters' || metric === 'activeParameters') return Math.round(value).toLocaleString('en');
   if (metric === 'secondsPerStep') return (1000 * value).toFixed(0);
   if (metric === 'dropped') return `${(100 * value).toFixed(1)} %`;
+  if (metric === 'accuracy') return percent(value) + halfWidth(100 * (high - value), 2);
   const digits = metric === 'loadEntropy' || metric === 'maxOverMean' ? 2 : 4;
-  const half = high - value;
-  return fixed(value, digits) + (Number.isFinite(half) && digits === 4 ? ` ± ${fixed(half, 4)}` : '');
+  return fixed(value, digits) + (digits === 4 ? halfWidth(high - value, 4) : '');
 }
 
-function difference({ test }: SweepVariant): string {
-  if (test === undefined) return missing;
-  const { value, low, high } = test.difference;
-  const interval = Number.isFinite(low) ? ` (${signed(low, 4)} to ${signed(high, 4)})` : '';
-  return signed(value, 4) + interval;
+const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+const halfWidth = (half: number, digits: number): string =>
+  Number.isFinite(half) ? ` ± ${fixed(half, digits)}` : '';
+
+/** With its interval; of accuracies in percentage points. */
+function difference(interval: Interval | undefined, metric: SweepMetric): string {
+  if (interval === undefined) return missing;
+  const [scale, digits] = metric === 'accuracy' ? [100, 2] : [1, 4];
+  const shown = (value: number): string => signed(scale * value, digits);
+  const { value, low, high } = interval;
+  return shown(value) + (Number.isFinite(low) ? ` (${shown(low)} to ${shown(high)})` : '');
 }
 
 const probability = (p: number | undefined): string =>
   p === undefined || !Number.isFinite(p) ? missing : p < 0.001 ? '< 0.001' : p.toFixed(3);
 
-function documents({ documents: comparison }: SweepVariant): string {
-  if (comparison === undefined) return missing;
-  const { value, low, high } = comparison.difference;
-  return `${signed(value, 4)} (${signed(low, 4)} to ${signed(high, 4)})`;
-}
-
 /** The results as a Markdown table with a legend, ready to paste. */
 export function sweepTable(results: SweepResults, columns: readonly SweepMetric[]): string {
-  const { variants, baseline, metric, seeds, task } = results;
+  const { variants, baseline, metric, seeds, task, priors } = results;
   const shown = columns.filter((column) => variants.some(({ metrics }) => metrics[column] !== undefined));
   const tested = variants.some(({ test }) => test !== undefined);
   const onDocuments = variants.some((row) => row.documents !== undefined);
+  const answers = variants.some(({ metrics }) => metrics.accuracy !== undefined);
   const compared = variants.filter(({ holm }) => holm !== undefined).length;
   const header = [
     'variant',
     'runs',
     ...shown.map((column) => headers[column]),
     ...(tested ? [`${headers[metric]}, difference to ${baseline}`, 'p', 'p (Holm)'] : []),
-    ...(onDocuments ? ['bits per byte, difference over documents'] : []),
+    ...(onDocuments ? [`${answers ? 'accuracy' : 'bits per byte'}, difference over documents`] : []),
   ];
   const notes = variants.flatMap(({ variant, note, unlikeDense = [] }) => {
     const start =
@@ -75,15 +77,22 @@ export function sweepTable(results: SweepResults, columns: readonly SweepMetric[
     mark(row.variant),
     row.failed > 0 ? `${row.runs} (${row.failed} failed)` : String(row.runs),
     ...shown.map((column) => cell(column, row.metrics[column])),
-    ...(tested ? [difference(row), probability(row.test?.p), probability(row.holm)] : []),
-    ...(onDocuments ? [documents(row)] : []),
+    ...(tested
+      ? [difference(row.test?.difference, metric), probability(row.test?.p), probability(row.holm)]
+      : []),
+    ...(onDocuments ? [difference(row.documents?.difference, answers ? 'accuracy' : 'bitsPerByte')] : []),
   ]);
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   const legend =
     `${results.name}: ${seeds.length === 1 ? 'seed' : 'seeds'} ${seeds.join(', ')}; means, ± half of the 95 % interval (Student t over seeds)` +
-    `${task === undefined ? '' : `; losses on the held-out texts "${task}" in nats per token`}` +
+    `${task === undefined ? '' : answers ? `; accuracy on the questions "${task}", differences in percentage points` : `; losses on the held-out texts "${task}" in nats per token`}` +
     `${tested ? `; differences: paired t test against ${baseline} over common seeds; p is of each test alone, p (Holm) allows for all ${compared} of them` : ''}` +
     `${onDocuments ? '; over documents: paired bootstrap, 95 % interval' : ''}.`;
+  const guesses = priors
+    ? [
+        `Without looking: the most frequent answer ${percent(priors.majority)}, the most frequent answer to the same question ${percent(priors.question)}.`,
+      ]
+    : [];
   const failures = results.runs.flatMap(({ folder, status, error }) =>
     status === 'failed' ? [`* failed: ${folder}: ${error ?? 'unknown error'}`] : [],
   );
@@ -93,6 +102,7 @@ export function sweepTable(results: SweepResults, columns: readonly SweepMetric[
     ...body.map(line),
     '',
     legend,
+    ...guesses,
     ...notes.map(({ variant, note }, i) => `* [${i + 1}] ${variant}: ${note}`),
     ...failures,
     '',

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { answerPriors, resolveTask } from '../evaluation/index.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { readJournal, readJsonObject, writeFileAtomically } from '../storage/index.ts';
+import { readJsonObject, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
 import type { StatusOutput, StepReport } from '../training/index.ts';
-import type { Recipe, RecipeInput } from './language-recipe.ts';
-import { loadRecipe } from './recipe.ts';
+import { type AnyRecipe, type AnyRecipeInput, loadAnyRecipe } from './recipe.ts';
 import { runRecipe } from './run.ts';
 import { differences, madeFolder } from './standing.ts';
 import { copyFolder } from './sweep-copy.ts';
@@ -128,11 +128,11 @@ const remaining = (seconds: number): string =>
   seconds < 90 ? `about ${Math.ceil(seconds)} s` : `about ${Math.round(seconds / 60)} min`;
 
 /** The recipe that a folder's run was done with; undefined when there is none, null when it cannot be read. */
-function storedRecipe(folder: string): Recipe | null | undefined {
+function storedRecipe(folder: string): AnyRecipe | null | undefined {
   const file = path.join(folder, 'recipe.yaml');
   if (!existsSync(file)) return undefined;
   try {
-    return loadRecipe(file);
+    return loadAnyRecipe(file);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
     return null;
@@ -140,22 +140,28 @@ function storedRecipe(folder: string): Recipe | null | undefined {
 }
 
 /** Whether the run in a folder is that of the recipe. */
-const isSame = (folder: string, stored: Recipe | null | undefined, recipe: Recipe): boolean =>
+const isSame = (folder: string, stored: AnyRecipe | null | undefined, recipe: AnyRecipe): boolean =>
   !!stored && differences(stored, recipe, mayDiffer).length === 0 && startsAlike(folder, stored, recipe);
 
 function statusOf(out: string, { folder, recipe }: SweepRun): SweepOutcome['status'] {
   const place = path.join(out, folder);
   const has = (...parts: string[]): boolean => existsSync(path.join(place, ...parts));
   if (!isSame(place, storedRecipe(place), recipe)) return has('failed.json') ? 'failed' : 'waiting';
-  const { data, training, evaluation } = recipe;
-  const evaluated =
-    Object.keys(data.heldOut).length > 0 || evaluation.tasks.length > 0 || evaluation.wordOrder !== undefined;
   const done =
     has('summary.json') &&
     has('metrics.jsonl') &&
-    readJournal(path.join(place, 'metrics.jsonl')).at(-1)?.step === training.steps &&
-    (!evaluated || has('eval', 'final', 'results.json'));
+    readJsonObject(path.join(place, 'summary.json')).completed === true &&
+    (!isEvaluated(recipe) || has('eval', 'final', 'results.json'));
   return done ? 'done' : has('failed.json') ? 'failed' : 'waiting';
+}
+
+function isEvaluated(recipe: AnyRecipe): boolean {
+  if (recipe.kind === 'image-text') return false;
+  if (recipe.evaluation.tasks.length > 0) return true;
+  return (
+    recipe.kind === 'language' &&
+    (Object.keys(recipe.data.heldOut).length > 0 || recipe.evaluation.wordOrder !== undefined)
+  );
 }
 
 /** One run of the sweep. Its error is recorded, not thrown. */
@@ -173,14 +179,17 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
   const failure = path.join(folder, 'failed.json');
   rmSync(failure, { force: true });
   const { data } = run.recipe;
-  const recipe = { ...run.recipe, data: { ...data, cache: data.cache ?? path.join(out, 'cache') } };
+  const recipe = {
+    ...run.recipe,
+    data: { ...data, cache: data.cache ?? path.join(out, 'cache') },
+  } as AnyRecipe;
   const tokenizer = sharedTokenizer(recipe, out);
   try {
     if (!goesOn) recordStart(folder, run.recipe);
     if (tokenizer !== undefined && existsSync(tokenizer) && !existsSync(path.join(folder, 'tokenizer')))
       copyFolder(tokenizer, path.join(folder, 'tokenizer'));
     const { training } = await runRecipe(
-      recipe as RecipeInput,
+      recipe as AnyRecipeInput,
       {},
       {
         out: folder,
@@ -205,9 +214,9 @@ async function carryOut(sweep: Sweep, run: SweepRun, out: string, options: Sweep
 }
 
 /** Where the tokenizer that runs train is kept for the next of them; undefined when they do not train one. */
-function sharedTokenizer({ tokenizer, data }: Recipe, out: string): string | undefined {
+function sharedTokenizer({ tokenizer, data }: AnyRecipe, out: string): string | undefined {
   if (typeof tokenizer !== 'object') return undefined;
-  const key = JSON.stringify([tokenizer, data.train, data.separator]);
+  const key = JSON.stringify([tokenizer, data.train, 'separator' in data && data.separator]);
   return path.join(out, 'cache', `tokenizer-${createHash('sha256').update(key).digest('hex').slice(0, 16)}`);
 }
 
@@ -226,7 +235,9 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
       ...(status === 'failed' && { error: String(readJsonObject(path.join(place, 'failed.json')).error) }),
     };
   });
-  const results = sweepResults(sweep, outcomes, out);
+  const { choice } = sweep.task ?? {};
+  const priors = choice && (await answerPriors(resolveTask(choice)));
+  const results = { ...sweepResults(sweep, outcomes, out), ...(priors && { priors }) };
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);
   writeFileAtomically(path.join(out, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);

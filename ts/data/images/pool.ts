@@ -8,6 +8,7 @@ import { type ImageDecodeOptions, loadSharp } from './decode.ts';
 import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts';
 import { type ImageProcessorOptions, processorOf } from './processor.ts';
 import { imageProcessorSettings } from './processor-config.ts';
+import { RecentImages } from './recent-images.ts';
 
 /** An image, or why there is none. */
 export type PooledImage = ImageTiles | ImageFailure;
@@ -24,10 +25,18 @@ export interface ImagePoolOptions extends ImageProcessorOptions {
   prefetch?: number;
   /** Limits and orientation. */
   decode?: ImageDecodeOptions;
+  /**
+   * Processed images up to so many bytes are kept for the next time they are asked for: a small data set is decoded once, not once per epoch and
+   * question. A file is taken not to change while the pool lives. Default 256 MiB; 0 keeps none.
+   */
+  keepBytes?: number;
 }
+
+const usualKeepBytes = 256 * 2 ** 20;
 
 /** How many images a pool has been asked for. */
 export interface ImageCounts {
+  /** Those that were kept from an earlier time included. */
   loaded: number;
   missing: number;
   broken: number;
@@ -35,7 +44,7 @@ export interface ImageCounts {
 
 /**
  * Decodes and processes images in worker threads. Results come in the order asked for; a missing or damaged file is a value and a count, no
- * exception. Sharp decodes on Node's own pool of threads, 4 unless the environment variable UV_THREADPOOL_SIZE says more: set it to the number
+ * exception. Pixels may be handed out again: they are to be read, not written. Sharp decodes on Node's own pool of threads, 4 unless the environment variable UV_THREADPOOL_SIZE says more: set it to the number
  * of workers where that is larger. {@link ImagePool.close} it after use.
  */
 export class ImagePool implements ImageSource {
@@ -48,18 +57,22 @@ export class ImagePool implements ImageSource {
   private readonly folder: string;
   private readonly workers: number;
   private readonly prefetch: number;
-  private readonly running = new Set<Promise<PooledImage>>();
+  /** Being made, by file. */
+  private readonly running = new Map<string, Promise<PooledImage>>();
+  private readonly recent: RecentImages;
   private threads: Promise<Piscina> | undefined;
   private closed = false;
 
   /** Throws ERR_LIBMOE_CONFIG, ERR_LIBMOE_ARGUMENT. Threads start with the first image. */
   constructor(options: ImagePoolOptions) {
     const { processor, folder = '.', mode, gridPinpoints, decode = {} } = options;
+    const { keepBytes = usualKeepBytes } = options;
     this.workers = options.workers ?? Math.min(16, Math.max(1, availableParallelism() - 1));
     this.prefetch = options.prefetch ?? 4 * Math.max(1, this.workers);
     for (const [name, value, least] of [
       ['workers', this.workers, 0],
       ['prefetch', this.prefetch, 1],
+      ['keepBytes', keepBytes, 0],
     ] as const)
       if (!Number.isInteger(value) || value < least)
         fail(
@@ -67,6 +80,7 @@ export class ImagePool implements ImageSource {
           `ImagePool expects ${name} to be a whole number from ${least} on, got ${value}`,
         );
     this.folder = folder;
+    this.recent = new RecentImages(keepBytes);
     this.work = {
       settings: imageProcessorSettings(processor),
       processing: { ...(mode && { mode }), ...(gridPinpoints && { gridPinpoints }) },
@@ -108,7 +122,8 @@ export class ImagePool implements ImageSource {
   /** Waits for what is being made and ends the threads. Nothing can be loaded afterwards. */
   async close(): Promise<void> {
     this.closed = true;
-    await Promise.allSettled(this.running);
+    await Promise.allSettled(this.running.values());
+    this.recent.clear();
     const threads = this.threads?.catch(() => undefined); // `load` has said why they did not start
     this.threads = undefined;
     await (await threads)?.destroy();
@@ -122,14 +137,24 @@ export class ImagePool implements ImageSource {
   private async one(file: string): Promise<PooledImage> {
     if (this.closed)
       fail('ERR_LIBMOE_STATE', 'this ImagePool has been closed; make another one to load more images');
-    const made = this.make(path.resolve(this.folder, file));
-    this.running.add(made);
+    const place = path.resolve(this.folder, file);
+    const image = this.recent.get(place) ?? (await this.made(place));
+    this.counts['pixels' in image ? 'loaded' : image.reason] += 1;
+    return image;
+  }
+
+  /** Asked for twice at the same time, an image is made once. */
+  private async made(place: string): Promise<PooledImage> {
+    const under = this.running.get(place);
+    if (under) return under;
+    const making = this.make(place);
+    this.running.set(place, making);
     try {
-      const image = await made;
-      this.counts['pixels' in image ? 'loaded' : image.reason] += 1;
+      const image = await making;
+      if ('pixels' in image) this.recent.put(place, image);
       return image;
     } finally {
-      this.running.delete(made);
+      this.running.delete(place);
     }
   }
 

@@ -1,0 +1,84 @@
+import { readdirSync, statSync } from 'node:fs';
+import { basename, join, resolve, sep } from 'node:path';
+import { fail } from '../../native/index.ts';
+import { checksumOf } from '../../storage/checksums.ts';
+import type { BundleManifest } from './manifest.ts';
+import { unpackZip } from './zip.ts';
+
+/** A file that an import may read. */
+export interface SourceFile {
+  /** Path with slashes, relative to the source it belongs to; for a single file its name. */
+  name: string;
+  path: string;
+  /** The folder that `name` is relative to. */
+  root: string;
+}
+
+/** Everything below the given files, folders and zip archives. */
+export interface SourceTree {
+  /** Folders: given ones and unpacked archives. */
+  roots: readonly string[];
+  /** Folders that archives were unpacked to, with the archives: for messages. */
+  archives: ReadonlyMap<string, string>;
+  files: readonly SourceFile[];
+}
+
+/**
+ * Files below the sources, sorted by name within each; zip archives among the given sources and in them are unpacked below `scratch`.
+ * Hidden files and folders are passed over (`.git`, `.cache`, `.DS_Store`), and `__MACOSX`.
+ * @throws ERR_LIBMOE_FILE for a source that is not there, ERR_LIBMOE_DATA for a damaged archive
+ */
+export async function sourceTree(sources: readonly string[], scratch: string): Promise<SourceTree> {
+  const roots: string[] = [];
+  const files: SourceFile[] = [];
+  const archives = new Map<string, string>();
+  const add = async (file: SourceFile): Promise<void> => {
+    if (!/\.zip$/i.test(file.name)) {
+      files.push(file);
+      return;
+    }
+    const to = join(scratch, String(archives.size + 1));
+    archives.set(to, file.path);
+    await unpackZip(file.path, to);
+    roots.push(to);
+    for (const inside of filesBelow(to)) await add(inside);
+  };
+  for (const source of sources) {
+    const stat = statSync(source, { throwIfNoEntry: false });
+    if (!stat) fail('ERR_LIBMOE_FILE', `there is no ${source}`);
+    const path = resolve(source);
+    if (stat.isDirectory()) {
+      roots.push(path);
+      for (const file of filesBelow(path)) await add(file);
+    } else await add({ name: basename(path), path, root: resolve(path, '..') });
+  }
+  return { roots, archives, files };
+}
+
+function filesBelow(folder: string, below = ''): SourceFile[] {
+  return readdirSync(join(folder, below))
+    .filter((name) => !name.startsWith('.') && name !== '__MACOSX')
+    .sort()
+    .flatMap((name) => {
+      const path = join(folder, below, name);
+      const inside = below === '' ? name : `${below}/${name}`;
+      // Hub snapshots are links into a store of blobs; what they point to counts.
+      const stat = statSync(path, { throwIfNoEntry: false });
+      if (stat?.isDirectory()) return filesBelow(folder, inside);
+      return stat?.isFile() ? [{ name: inside, path, root: folder }] : [];
+    });
+}
+
+/** Size and SHA-256 of every file of the sources, named relative to the source: the name of a source folder itself does not count. */
+export function sourceChecksums(sources: readonly string[]): BundleManifest['sources'] {
+  return sources.flatMap((source) => {
+    const path = resolve(source);
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (!stat) fail('ERR_LIBMOE_FILE', `there is no ${source}`);
+    const files = stat.isDirectory() ? filesBelow(path) : [{ name: basename(path), path }];
+    return files.map((file) => {
+      const { size, sha256 } = checksumOf(file.path);
+      return { file: file.name.split(sep).join('/'), bytes: size, sha256 };
+    });
+  });
+}

@@ -1,0 +1,65 @@
+import { loadDocuments } from './dataset.ts';
+import { QuestionMaker } from './question.ts';
+import type { Task } from './task.ts';
+
+/** What answers score that look at no image and no model: the least that a model has to beat. */
+export interface AnswerPriors {
+  /** Accuracy of the training questions' most frequent answer, given to every question. */
+  majority: number;
+  /** Accuracy of the most frequent answer to the very same question; of an unknown question, the most frequent answer of all. */
+  question: number;
+}
+
+interface Asked {
+  question: string;
+  right: readonly string[];
+}
+
+/**
+ * Accuracies on a multiple-choice task of guesses made of its training split alone. Of equally frequent answers the first that occurs counts.
+ * @returns undefined for a task of another kind, or without a training split
+ * @throws as loading the task's documents does
+ */
+export async function answerPriors(task: Task, dataFolder?: string): Promise<AnswerPriors | undefined> {
+  const { training_split: split } = task;
+  if (task.output_type !== 'multiple_choice' || split == null) return undefined;
+  const learned = await askedOf({ ...task, test_split: split }, dataFolder);
+  const tested = await askedOf(task, dataFolder);
+  const all = new Map<string, number>();
+  const byQuestion = new Map<string, Map<string, number>>();
+  for (const { question, right } of learned) {
+    const own = byQuestion.get(question) ?? new Map<string, number>();
+    byQuestion.set(question, own);
+    for (const answer of right) {
+      all.set(answer, (all.get(answer) ?? 0) + 1);
+      own.set(answer, (own.get(answer) ?? 0) + 1);
+    }
+  }
+  const usual = mostFrequent(all);
+  const accuracy = (answer: (question: string) => string): number =>
+    tested.filter(({ question, right }) => right.includes(answer(question))).length / tested.length;
+  return {
+    majority: accuracy(() => usual),
+    question: accuracy((question) => mostFrequent(byQuestion.get(question) ?? all)),
+  };
+}
+
+async function askedOf(task: Task, dataFolder: string | undefined): Promise<Asked[]> {
+  const maker = new QuestionMaker(task);
+  const { rows } = await loadDocuments(task, dataFolder);
+  return rows.map((row, i) => {
+    const { pairs, choices, gold } = maker.make(row, i);
+    return { question: pairs[0]!.context, right: gold.map((at) => choices[at]!) };
+  });
+}
+
+function mostFrequent(counts: ReadonlyMap<string, number>): string {
+  let best = '';
+  let most = 0;
+  for (const [answer, count] of counts) {
+    if (count <= most) continue;
+    best = answer;
+    most = count;
+  }
+  return best;
+}

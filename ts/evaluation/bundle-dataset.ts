@@ -1,0 +1,56 @@
+import { z } from 'zod';
+import { type BundleRows, findBundle, openBundle } from '../data/bundles/index.ts';
+import { fail } from '../native/index.ts';
+import { type DatasetContext, type LoadedRows, registerDataset } from './dataset.ts';
+import type { Row } from './task.ts';
+
+/** Keys of `dataset_kwargs` that choose a bundle. */
+export const bundleOptions = z.object({
+  id: z.string(),
+  revision: z.string().optional(),
+  config: z.string().nullish(),
+});
+
+/**
+ * Rows of an offline bundle (docs/data.md), each read from disk when it is looked at; image columns are absolute paths. What identifies
+ * them is the hash of the split's file, wherever the bundle lies.
+ * @throws ERR_LIBMOE_DATA when there is no such bundle; ERR_LIBMOE_BUNDLE when it is damaged or has no such split
+ */
+export function bundleRows(options: z.output<typeof bundleOptions>, context: DatasetContext): LoadedRows {
+  const { id, revision, config } = options;
+  const folder = findBundle(context.folders, id, revision);
+  if (folder === undefined)
+    return fail(
+      'ERR_LIBMOE_DATA',
+      `there is no bundle of ${id}${revision === undefined ? '' : ` at ${revision}`} in ${context.folders.join(', ')}. Make it: "npx libmoe data import SOURCE --id ${id}", or "npx libmoe data download ${id}"; --data names the folder it is in`,
+    );
+  const bundle = openBundle(folder);
+  const splits = [...new Set(bundle.manifest.splits.map(({ split }) => split))];
+  const split = context.split ?? (splits.length === 1 ? splits[0]! : undefined);
+  if (split === undefined)
+    return fail(
+      'ERR_LIBMOE_CONFIG',
+      `${id} has the splits ${splits.join(', ')}: the task must name one (test_split)`,
+    );
+  const rows = bundle.rows(split, config ?? undefined);
+  return { rows: lazyRows(rows), sha256: rows.entry.sha256 };
+}
+
+/** A list whose elements are read as they are asked for: all that lists can do, without a row in memory. */
+function lazyRows(rows: BundleRows): readonly Row[] {
+  const indexOf = (key: string | symbol): number | undefined => {
+    if (typeof key !== 'string' || !/^\d+$/.test(key)) return undefined;
+    const index = Number(key);
+    return index < rows.length ? index : undefined;
+  };
+  return new Proxy<Row[]>([], {
+    get(list, key, receiver) {
+      if (key === 'length') return rows.length;
+      const index = indexOf(key);
+      return index === undefined ? Reflect.get(list, key, receiver) : rows.at(index);
+    },
+    has: (list, key) => indexOf(key) !== undefined || Reflect.has(list, key),
+  });
+}
+
+registerDataset('bundle', { options: bundleOptions.strict(), load: bundleRows });
