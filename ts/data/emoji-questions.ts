@@ -32,8 +32,13 @@ export function emojiQuestions(
   kind: EmojiQuestionKind,
   { choices = 8, seed = 0 }: { choices?: number; seed?: number } = {},
 ): EmojiQuestion[] {
-  if (kind === 'name' && things.length < choices)
-    fail('ERR_LIBMOE_ARGUMENT', `${choices} choices need as many things, there are ${things.length}`);
+  const needed = kind === 'name' ? choices : kind === 'yesNo' ? 2 : 1;
+  const named = new Set(things.map(({ name }) => name)).size;
+  if (named < needed)
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `emoji questions of kind "${kind}"${kind === 'name' ? ` with ${choices} choices` : ''} need things of at least ${needed} names, there are ${named}: take more (first, categories)${kind === 'name' ? ', or fewer choices' : ''}`,
+    );
   const categories = [...new Set(things.map(({ category }) => category))];
   return things.flatMap((thing, i): EmojiQuestion[] => {
     const { name, category } = thing;
@@ -58,8 +63,8 @@ export function emojiQuestions(
       return [ask(name, 0), ask((like[0] ?? others[0])!.name, 1)];
     }
     const near = like.slice(0, (choices - 1) >> 1);
-    const wrong = [...near, ...others.filter((other) => !near.includes(other))].slice(0, choices - 1);
-    const names = wrong.map((other) => other.name);
+    const all = [...near, ...others].map((other) => other.name);
+    const names = [...new Set(all)].slice(0, choices - 1);
     const answer = i % choices;
     names.splice(answer, 0, name);
     return [{ ...base, question: 'What is this?', choices: names, answer }];

@@ -22,6 +22,15 @@ export const emojiSourceSchema = z.strictObject({
 /** An emoji source with every default written out. */
 export type EmojiSource = z.output<typeof emojiSourceSchema>;
 
+const keyOf = (value: unknown): string =>
+  createHash('sha256')
+    .update(JSON.stringify([value, emojiVersions()]))
+    .digest('hex')
+    .slice(0, 16);
+
+/** Where drawings of this side are kept. */
+export const emojiFolder = (cache: string, side: number): string => path.join(cache, `emoji-${keyOf(side)}`);
+
 /** Draws what a source names and writes its conversations, unless both are there. @throws ERR_LIBMOE_DATA, ERR_LIBMOE_STOPPED */
 export async function emojiConversations(
   source: EmojiSource,
@@ -30,12 +39,7 @@ export async function emojiConversations(
 ): Promise<{ conversations: string; images: string }> {
   const { artists, categories, first, questions, side } = source;
   const things = emojiThings(categories).slice(0, first);
-  const key = (value: unknown): string =>
-    createHash('sha256')
-      .update(JSON.stringify([value, emojiVersions()]))
-      .digest('hex')
-      .slice(0, 16);
-  const images = path.join(cache, `emoji-${key(side)}`);
+  const images = emojiFolder(cache, side);
   let shown = performance.now();
   await drawEmoji(things, images, {
     side,
@@ -47,7 +51,7 @@ export async function emojiConversations(
       log(`drawing emoji: ${done} of ${all}`);
     },
   });
-  const conversations = path.join(cache, `emoji-${key(source)}.json`);
+  const conversations = path.join(cache, `emoji-${keyOf(source)}.json`);
   if (!existsSync(conversations)) {
     const records = artists.flatMap((artist) =>
       questions.flatMap((kind) => conversationsOfQuestions(emojiQuestions(things, artist, kind))),
