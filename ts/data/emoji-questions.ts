@@ -23,14 +23,14 @@ const spoken = (category: string): string => category.toLowerCase().replace('&',
 /**
  * Questions about an artist's drawings. Wrong names are drawn, from the seed, half of them from the category of the thing and half from all things, the
  * first of them for yes/no questions from its category (as POPE's adversarial questions are hard by likeness, Li et al. 2023, arXiv 2305.10355).
- * @param choices names to choose from, the right one among them
+ * @param choices names to choose from, the right one among them @param variant which of the artist's drawings of each thing is shown
  * @throws ERR_LIBMOE_ARGUMENT when there are fewer things than choices
  */
 export function emojiQuestions(
   things: readonly EmojiThing[],
   artist: EmojiArtist,
   kind: EmojiQuestionKind,
-  { choices = 8, seed = 0 }: { choices?: number; seed?: number } = {},
+  { choices = 8, seed = 0, variant = 0 }: { choices?: number; seed?: number; variant?: number } = {},
 ): EmojiQuestion[] {
   const needed = kind === 'name' ? choices : kind === 'yesNo' ? 2 : 1;
   const named = new Set(things.map(({ name }) => name)).size;
@@ -42,7 +42,7 @@ export function emojiQuestions(
   const categories = [...new Set(things.map(({ category }) => category))];
   return things.flatMap((thing, i): EmojiQuestion[] => {
     const { name, category } = thing;
-    const base = { image: emojiFile(artist, thing), category };
+    const base = { image: emojiFile(artist, thing, variant), category };
     if (kind === 'category') {
       const answer = categories.indexOf(category);
       return [{ ...base, question: 'What kind of thing is this?', choices: categories.map(spoken), answer }];

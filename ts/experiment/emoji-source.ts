@@ -18,6 +18,8 @@ export const emojiSourceSchema = z.strictObject({
   questions: z.array(z.enum(emojiQuestionKinds)).min(1).default(['name']),
   /** Of the drawings, in pixels. */
   side: count.default(48),
+  /** Drawings of each thing by each artist: one as it is, the others a little turned, sized, moved and coloured otherwise. */
+  variants: count.max(100).default(1),
 });
 /** An emoji source with every default written out. */
 export type EmojiSource = z.output<typeof emojiSourceSchema>;
@@ -37,13 +39,14 @@ export async function emojiConversations(
   cache: string,
   { signal, log }: { signal: AbortSignal | undefined; log: (line: string) => void },
 ): Promise<{ conversations: string; images: string }> {
-  const { artists, categories, first, questions, side } = source;
+  const { artists, categories, first, questions, side, variants } = source;
   const things = emojiThings(categories).slice(0, first);
   const images = emojiFolder(cache, side);
   let shown = performance.now();
   await drawEmoji(things, images, {
     side,
     artists,
+    variants,
     signal,
     onProgress: (done, all) => {
       if (performance.now() - shown < 5000) return;
@@ -54,7 +57,12 @@ export async function emojiConversations(
   const conversations = path.join(cache, `emoji-${keyOf(source)}.json`);
   if (!existsSync(conversations)) {
     const records = artists.flatMap((artist) =>
-      questions.flatMap((kind) => conversationsOfQuestions(emojiQuestions(things, artist, kind))),
+      Array.from({ length: variants }).flatMap((_, variant) =>
+        questions.flatMap((kind) =>
+          // Each variant asks for other wrong names.
+          conversationsOfQuestions(emojiQuestions(things, artist, kind, { variant, seed: variant })),
+        ),
+      ),
     );
     writeFileAtomically(conversations, `${JSON.stringify(records)}\n`);
   }
