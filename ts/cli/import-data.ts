@@ -31,7 +31,7 @@ function withImportOptions(command: Command): Command {
     .option('--license <name>', "recorded in the manifest (default: what the data set's card says)")
     .option(
       '--layout <name>',
-      'how files become splits: files (tables of any kind), or the own form of easy-vqa, mme, mmlu or pope',
+      'how files become splits: files (tables of any kind), or the own form of easy-vqa, gqa, mme, mmlu or pope',
       'files',
     )
     .option(

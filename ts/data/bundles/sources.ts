@@ -18,6 +18,8 @@ export interface SourceFile {
 export interface SourceTree {
   /** Folders: given ones and unpacked archives. */
   roots: readonly string[];
+  /** A folder for what is needed until the import is done; it may not exist yet. */
+  scratch: string;
   /** Folders that archives were unpacked to, with the archives: for messages. */
   archives: ReadonlyMap<string, string>;
   files: readonly SourceFile[];
@@ -52,7 +54,7 @@ export async function sourceTree(sources: readonly string[], scratch: string): P
       for (const file of filesBelow(path)) await add(file);
     } else await add({ name: basename(path), path, root: resolve(path, '..') });
   }
-  return { roots, archives, files };
+  return { roots, scratch, archives, files };
 }
 
 function filesBelow(folder: string, below = ''): SourceFile[] {
