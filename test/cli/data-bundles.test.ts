@@ -26,22 +26,18 @@ const out = path.join(folder, 'out');
 
 it('data import, show and verify', async () => {
   const file = path.join(folder, 'conversations.json');
-  const made = await libmoe(
-    [
-      'data',
-      'import',
-      source,
-      '--id',
-      'made/up',
-      '--out',
-      out,
-      '--license',
-      'mit',
-      '--conversations',
-      file,
-      '--json',
-    ].concat(['--turns', '1']),
-  );
+  const made = await libmoe([
+    'data',
+    'import',
+    source,
+    '--id',
+    'made/up',
+    '--out',
+    out,
+    '--license',
+    'mit',
+    '--json',
+  ]);
   expect([made.code, made.stderr.trim()]).toEqual([0, 'train.jsonl: 2 rows, 1 media files']);
   const bundle = path.join(out, 'made/up/main');
   expect(JSON.parse(made.stdout)).toMatchObject({
@@ -49,8 +45,13 @@ it('data import, show and verify', async () => {
     unchanged: false,
     license: 'mit',
     splits: [{ split: 'train', rows: 2 }],
-    conversations: { conversations: 2, questions: 2 },
   });
+  const one = ['--turns', '1', '--where', 'answer=home,nowhere', '--json'];
+  const talk = await libmoe(['data', 'conversations', bundle, file, ...one]);
+  expect(JSON.parse(talk.stdout)).toEqual({ file, imageFolder: bundle, conversations: 1, questions: 1 });
+  const caption = await libmoe(['data', 'conversations', bundle, file, '--captions']);
+  expect(caption.stdout).toContain('1 conversations from 2 questions');
+  expect(readFileSync(file, 'utf8')).toContain('"value":"a cat home"');
   const shown = await libmoe(['data', 'show', bundle, '--record', '2']);
   expect(shown.stdout).toMatch(
     /made\/up at main, licence: mit[\s\S]*image\s+media[\s\S]*train\.jsonl, row 2:[\s\S]*"where\?"/,

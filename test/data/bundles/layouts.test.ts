@@ -89,6 +89,23 @@ describe('easy-VQA', () => {
       turn('human', '<image>\nis it red?'),
       turn('gpt', 'no'),
     ]);
+    const chosen = { where: { kind: ['shape', 'colour'] } };
+    expect(writeConversations(openBundle(at), file, { ...chosen, captions: true })).toEqual({
+      conversations: 2,
+      questions: 2,
+    });
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject([
+      { id: 'train-0', conversations: [turn('human', '<image>'), turn('gpt', 'circle')] },
+      { id: 'train-1', conversations: [turn('human', '<image>'), turn('gpt', 'red')] },
+    ]);
+    writeConversations(openBundle(at), file, { captions: true });
+    expect(readFileSync(file, 'utf8')).toContain('"circle no"');
+    expect(() => writeConversations(openBundle(at), file, { where: { kind: ['x'] } })).toThrow(
+      'none of the 3 rows',
+    );
+    expect(() => writeConversations(openBundle(at), file, { where: { kin: ['x'] } })).toThrow(
+      'train.jsonl, row 1 has no column "kin"; it has question, answer',
+    );
     expect(() => writeConversations(openBundle(at), file, { turns: 0 })).toThrow(
       'ERR_LIBMOE_ARGUMENT: turns must be',
     );

@@ -53,6 +53,7 @@ export interface ImportOptions extends FilesLayoutOptions {
   /** Replace a bundle of the same id and revision that was made otherwise. */
   replace?: boolean;
   signal?: AbortSignal;
+  /** After every split. */
   onSplit?: (entry: BundleSplitEntry) => void;
 }
 
