@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
+import { conversationsCommand } from './bundle-conversations.ts';
 import { downloadCommand, importCommand } from './import-data.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
@@ -97,6 +98,7 @@ export function dataCommand(): Command {
     .addCommand(prepare)
     .addCommand(importCommand())
     .addCommand(downloadCommand())
+    .addCommand(conversationsCommand())
     .addCommand(show)
     .addCommand(verifyCommand());
 }

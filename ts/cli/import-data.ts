@@ -15,9 +15,6 @@ interface ImportFlags {
   images?: string;
   allowMissingImages?: boolean;
   replace?: boolean;
-  conversations?: string;
-  conversationsSplit: string;
-  turns?: string;
   json?: boolean;
 }
 
@@ -31,7 +28,7 @@ function withImportOptions(command: Command): Command {
     .option('--license <name>', "recorded in the manifest (default: what the data set's card says)")
     .option(
       '--layout <name>',
-      'how files become splits: files (tables of any kind), or the own form of easy-vqa, mme, mmlu or pope',
+      'how files become splits: files (tables of any kind), or the own form of easy-vqa, gqa, mme, mmlu or pope',
       'files',
     )
     .option(
@@ -44,12 +41,6 @@ function withImportOptions(command: Command): Command {
     .option('--images <folder>', 'where images are that rows name, besides the sources')
     .option('--allow-missing-images', 'keep the names of images that are not there')
     .option('--replace', 'replace a bundle of the same id and revision')
-    .option(
-      '--conversations <file>',
-      'write the questions as conversations for training too; images are relative to the bundle',
-    )
-    .option('--conversations-split <name>', 'of which split', 'train')
-    .option('--turns <n>', 'most questions of one conversation (default: all about an image)')
     .option('--json', 'print one JSON object');
 }
 
@@ -69,16 +60,11 @@ function importOptions(id: string, o: ImportFlags): ImportOptions {
   };
 }
 
-async function finish({ folder, manifest, unchanged }: ImportedBundle, o: ImportFlags): Promise<void> {
-  const { openBundle, writeConversations } = await import('../data/bundles/index.ts');
-  const conversations = o.conversations && {
-    file: o.conversations,
-    ...writeConversations(openBundle(folder), o.conversations, {
-      split: o.conversationsSplit,
-      ...(o.turns !== undefined && { turns: Number(o.turns) }),
-    }),
-  };
-  if (o.json) return printJson({ folder, unchanged, ...manifest, ...(conversations && { conversations }) });
+function finish({ folder, manifest, unchanged }: ImportedBundle, o: ImportFlags): void {
+  if (o.json) {
+    printJson({ folder, unchanged, ...manifest });
+    return;
+  }
   console.log(
     table(
       ['split', 'rows', 'media'],
@@ -86,10 +72,6 @@ async function finish({ folder, manifest, unchanged }: ImportedBundle, o: Import
     ),
   );
   console.log(`${folder}${unchanged ? ' (was there already)' : ''}`);
-  if (conversations)
-    console.log(
-      `${conversations.file}: ${conversations.conversations} conversations, ${conversations.questions} questions; image folder: ${folder}`,
-    );
 }
 
 export function importCommand(): Command {
@@ -99,14 +81,14 @@ export function importCommand(): Command {
     .requiredOption('--id <name>', 'what tasks call the data set: organisation/name')
     .addHelpText(
       'after',
-      "\nExamples: npx libmoe data import easy_vqa_data.zip --layout easy-vqa --id vzhou842/easy-VQA --conversations easy-vqa.json\n          npx libmoe data import BLiMP.zip --id nyu-mll/blimp --split '{config}/train=data/{config}.jsonl'\nMore: docs/data.md",
+      "\nExamples: npx libmoe data import easy_vqa_data.zip --layout easy-vqa --id vzhou842/easy-VQA\n          npx libmoe data import BLiMP.zip --id nyu-mll/blimp --split '{config}/train=data/{config}.jsonl'\nMore: docs/data.md",
     );
   return withImportOptions(command).action(async (sources: string[], o: ImportFlags & { id: string }) => {
     const { importBundle } = await import('../data/bundles/index.ts');
     const made = await interruptible((signal) =>
       importBundle(sources, { ...importOptions(o.id, o), signal }),
     );
-    await finish(made, o);
+    finish(made, o);
   });
 }
 
@@ -148,7 +130,7 @@ export function downloadCommand(): Command {
         if (!o.keep) rmSync(folder, { recursive: true, force: true });
         return bundle;
       });
-      await finish(made, o);
+      finish(made, o);
     },
   );
 }

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import { describe, expect, it } from 'vitest';
 import { findBundle, importBundle, openBundle, verifyBundle } from '../../../ts/data/bundles/index.ts';
 import { everything, lines, png, put, testFolder, zip } from './sources.ts';
 
+const root = join(import.meta.dirname, '../../..');
 const folder = testFolder();
 let made = 0;
 const bundle = (sources: string[], options: Partial<Parameters<typeof importBundle>[1]> = {}) =>
@@ -207,6 +209,14 @@ describe('images', () => {
     expect((await bundle([rowsOnly], { images: elsewhere })).manifest.media.count).toBe(2);
   });
 
+  it('of another bundle come along', async () => {
+    const first = await bundle([place({ 'test.jsonl': '{"image":"a.png"}', 'a.png': one })]);
+    const again = await bundle([first.folder]);
+    expect(everything(join(again.folder, 'media'))).toEqual(everything(join(first.folder, 'media')));
+    const torn = place({ 'test.jsonl': JSON.stringify({ image: named(one, 'png') }) });
+    await expect(bundle([torn])).rejects.toThrow(/names media\/.*png, which is not beside the records/);
+  });
+
   it('outside of the sources are never read', async () => {
     writeFileSync(join(folder, 'secret.png'), png('secret'));
     const source = place({
@@ -317,6 +327,20 @@ describe('a bundle', () => {
     await bundle([source], { out, id: 'other/one', revision: 'b' });
     expect(() => findBundle([out], 'other/one')).toThrow('has the revisions a, b: name one');
   });
+
+  it('of a large source takes little memory', () => {
+    const line = `${JSON.stringify({ text: 'x'.repeat(8000) })}\n`;
+    const peak = (rows: number) => {
+      const source = place({ 'test.jsonl': line.repeat(rows) });
+      const script = `
+        const { importBundle } = await import(${JSON.stringify(join(root, 'dist/data/bundles/index.js'))});
+        await importBundle([${JSON.stringify(source)}], { id: 'big', out: ${JSON.stringify(`${source}-out`)} });
+        console.log(process.resourceUsage().maxRSS)`;
+      return Number(execFileSync(process.execPath, ['--input-type=module', '-e', script])) / 1024;
+    };
+    const [small, large] = [peak(100), peak(20_000)];
+    expect(large - small).toBeLessThan(100); // MiB, of a source of 153
+  }, 120_000);
 
   it('that was not finished leaves nothing', async () => {
     const out = join(folder, 'unfinished');

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { parquetWriteBuffer } from 'hyparquet-writer';
 import { describe, expect, it } from 'vitest';
 import {
   importBundle,
@@ -88,6 +89,23 @@ describe('easy-VQA', () => {
       turn('human', '<image>\nis it red?'),
       turn('gpt', 'no'),
     ]);
+    const chosen = { where: { kind: ['shape', 'colour'] } };
+    expect(writeConversations(openBundle(at), file, { ...chosen, captions: true })).toEqual({
+      conversations: 2,
+      questions: 2,
+    });
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject([
+      { id: 'train-0', conversations: [turn('human', '<image>'), turn('gpt', 'circle')] },
+      { id: 'train-1', conversations: [turn('human', '<image>'), turn('gpt', 'red')] },
+    ]);
+    writeConversations(openBundle(at), file, { captions: true });
+    expect(readFileSync(file, 'utf8')).toContain('"circle no"');
+    expect(() => writeConversations(openBundle(at), file, { where: { kind: ['x'] } })).toThrow(
+      'none of the 3 rows',
+    );
+    expect(() => writeConversations(openBundle(at), file, { where: { kin: ['x'] } })).toThrow(
+      'train.jsonl, row 1 has no column "kin"; it has question, answer',
+    );
     expect(() => writeConversations(openBundle(at), file, { turns: 0 })).toThrow(
       'ERR_LIBMOE_ARGUMENT: turns must be',
     );
@@ -196,6 +214,48 @@ it('POPE comes as all of it and by category', async () => {
     row('2', '2', 'no', 'random'),
   ]);
   expect(rowsOf(bundle, 'random', 'Full')).toHaveLength(2);
+});
+
+it('GQA comes with its images joined to the questions', async () => {
+  const images = (names: string[]) =>
+    Buffer.from(
+      parquetWriteBuffer({
+        schema: [
+          { name: 'root', num_children: 2 },
+          { name: 'id', type: 'BYTE_ARRAY', converted_type: 'UTF8', repetition_type: 'REQUIRED' },
+          { name: 'image', num_children: 2, repetition_type: 'OPTIONAL' },
+          { name: 'bytes', type: 'BYTE_ARRAY', repetition_type: 'OPTIONAL' },
+          { name: 'path', type: 'BYTE_ARRAY', converted_type: 'UTF8', repetition_type: 'OPTIONAL' },
+        ],
+        columnData: [
+          { name: 'id', data: names },
+          { name: 'image', data: names.map((name) => ({ bytes: png(name), path: null })) },
+        ],
+      }),
+    );
+  const question = (id: string, imageId: string) =>
+    `${JSON.stringify({ id, imageId, question: 'q', answer: 'a' })}\n`;
+  const files = {
+    'testdev_balanced_images/testdev-00000-of-00001.parquet': images(['n1', 'n2', 'n3']),
+    'testdev_balanced_instructions/testdev-00000-of-00001.jsonl':
+      question('1', 'n2') + question('2', 'n1') + question('3', 'n2'),
+  };
+  const bundle = await imported('gqa', place(files));
+  expect(bundle.manifest.splits.map(({ file, rows, media }) => [file, rows, media])).toEqual([
+    ['testdev_balanced_instructions/testdev.jsonl', 3, 2],
+  ]);
+  expect(rowsOf(bundle, 'testdev').map(({ id, image }) => `${id} ${image}`)).toEqual([
+    '1 n2',
+    '2 n1',
+    '3 n2',
+  ]);
+  await verifyBundle(bundle.folder);
+  await expect(
+    imported(
+      'gqa',
+      place({ ...files, 'testdev_balanced_instructions/testdev-00000-of-00001.jsonl': question('1', 'n9') }),
+    ),
+  ).rejects.toThrow(/there is no image "n9" in testdev_balanced_images/);
 });
 
 it('MMLU comes by subject and as all of it', async () => {

@@ -38,6 +38,7 @@ export interface DownloadOptions {
   /** For data sets that ask for consent. */
   accessToken?: string;
   signal?: AbortSignal;
+  /** After every file; `had`: bytes that were here before. */
   onFile?: (file: { path: string; bytes: number; had: number }) => void;
 }
 

@@ -4,6 +4,7 @@ import { codeOf, fail, LibmoeError } from '../../native/index.ts';
 import { writeFolderAtomically } from '../../storage/atomic.ts';
 import { readCard } from './card.ts';
 import { easyVqaLayout } from './layouts/easy-vqa.ts';
+import { gqaLayout } from './layouts/gqa.ts';
 import { mmeLayout } from './layouts/mme.ts';
 import { mmluLayout } from './layouts/mmlu.ts';
 import { popeLayout } from './layouts/pope.ts';
@@ -25,6 +26,7 @@ export type BundleLayout = (tree: SourceTree, options: FilesLayoutOptions) => Sp
 const layouts: Record<string, BundleLayout> = {
   files: filesLayout,
   'easy-vqa': easyVqaLayout,
+  gqa: gqaLayout,
   mme: mmeLayout,
   mmlu: mmluLayout,
   pope: popeLayout,
@@ -42,7 +44,7 @@ export interface ImportOptions extends FilesLayoutOptions {
   revision?: string;
   /** Default: what the data set's card says. */
   license?: string;
-  /** How the files become splits: `files` (default: tables of any kind), or a benchmark's own: `easy-vqa`, `mme`, `mmlu`, `pope`. */
+  /** How the files become splits: `files` (default: tables of any kind), or a benchmark's own: `easy-vqa`, `gqa`, `mme`, `mmlu`, `pope`. */
   layout?: string;
   /** Image files that are missing: an error (default), or their names stand in the rows. */
   missingImages?: 'stop' | 'name';
@@ -51,6 +53,7 @@ export interface ImportOptions extends FilesLayoutOptions {
   /** Replace a bundle of the same id and revision that was made otherwise. */
   replace?: boolean;
   signal?: AbortSignal;
+  /** After every split. */
   onSplit?: (entry: BundleSplitEntry) => void;
 }
 

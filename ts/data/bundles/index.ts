@@ -8,5 +8,5 @@ export {
   readBundleManifest,
 } from './manifest.ts';
 export { type Bundle, type BundleRow, type BundleRows, openBundle } from './open.ts';
-export { type ConversationColumns, writeConversations } from './to-conversations.ts';
+export { type BundleConversationOptions, writeConversations } from './to-conversations.ts';
 export { type VerifiedBundle, verifyBundle } from './verify.ts';
