@@ -23,7 +23,7 @@ export interface BenchCase {
   setup(): Work;
   /** Largest difference from the peer's results that passes, relative to the size of each (root mean squares). */
   tolerance?: number;
-  /** Measure how far one call raises the process's resident memory, on both sides. */
+  /** Measure how far the case raises the process's resident memory, on both sides. */
   memory?: boolean;
   /** The same work in PyTorch: a script in bench/peers and what it is told. */
   peer?: {

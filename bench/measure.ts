@@ -5,7 +5,7 @@ import { disagreement } from './agreement.ts';
 import type { BenchCase, Work } from './case.ts';
 import { deviceSample } from './device-time.ts';
 import { Peer, type PeerFacts } from './peer.ts';
-import { residentGrowth } from './resident-memory.ts';
+import { residentPeak } from './resident-memory.ts';
 import type { BenchResult } from './result.ts';
 import { medianRatio, summarise } from './statistics.ts';
 import { watchStolenTime } from './stolen-time.ts';
@@ -140,6 +140,7 @@ export async function measure(
   let disagrees = false;
   const own: { memory?: number; savedBytes?: number } = {};
   const theirs = new Map<string, { memory?: number; savedBytes?: number }>();
+  const resident = c.memory && (options.device ?? 'cpu') === 'cpu' ? residentPeak() : undefined;
   let work: Work | undefined;
   let baseline: Work | undefined;
   try {
@@ -172,8 +173,7 @@ export async function measure(
       const processorRatio = processorTime(run) / processorTime(() => baseline!.run());
       return { ...alone, stolen: stolen(), baseline: other, processorRatio };
     });
-    const resident = c.memory && (options.device ?? 'cpu') === 'cpu';
-    if (resident) own.memory = residentGrowth(run);
+    if (resident) own.memory = resident(run);
     if (work.saved) own.savedBytes = work.saved();
     for (const [mode, { peer }] of opponents)
       theirs.set(mode, {

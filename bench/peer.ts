@@ -82,7 +82,7 @@ export class Peer {
     return Number((await this.#ask({ run: calls })).seconds) / calls;
   }
 
-  /** Bytes by which one call raises the resident memory of the peer. */
+  /** Bytes by which one call takes the resident memory of the peer above what it was before the case was set up. */
   async memory(): Promise<number> {
     return Number((await this.#ask({ memory: true })).bytes);
   }

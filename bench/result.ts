@@ -25,7 +25,7 @@ export interface BenchResult extends Summary {
   busGigabytes?: number;
   /** By mode of the peer. */
   peers: Record<string, PeerResult | { error: string }>;
-  /** Growth of resident memory by one call, where the case asks for it. */
+  /** Highest resident memory of one call above what the process held before the case, where that asks for it. */
   memory?: number;
   /** What the forward pass keeps for backward, weights not counted, where the case asks for it. */
   savedBytes?: number;
@@ -120,7 +120,7 @@ export function remarks(r: BenchResult, quiet: number): string[] {
           `${what}: ours ${megabytes(ours)}, ${mode} torch ${megabytes(theirs)} (${(ours / theirs).toFixed(2)}×)`,
         );
     };
-    against('resident memory of one call', r.memory, peer.memory);
+    against('peak memory', r.memory, peer.memory);
     against('kept for backward', r.savedBytes, peer.savedBytes);
   }
   return said.map((text) => `    ${text}`);

@@ -3,7 +3,6 @@
 A script defines make(request) -> Work, or a callable where there is nothing to compare, and calls serve(make).
 """
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -41,11 +40,11 @@ def _status(key):
     return 0
 
 
-def _growth(run):
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+def _resident(run, before):
+    """As bench/resident-memory.ts."""
+    gc.collect()
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
-    before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
 
@@ -104,6 +103,7 @@ def serve(make):
                     torch.cuda.empty_cache()
                 answer = {}
             elif "setup" in message:
+                before = _status("VmRSS")
                 made = make(message["setup"])
                 work = made if isinstance(made, Work) else Work(made)
                 answer = {"ready": True, "torch": torch.__version__, "capability": torch.cuda.get_device_name() if ON_GPU else torch.backends.cpu.get_cpu_capability()}
@@ -114,7 +114,7 @@ def serve(make):
             elif "saved" in message:
                 answer = {"bytes": saved_bytes(work.forward, work.parameters) if work.forward else None}
             elif "memory" in message:
-                answer = {"bytes": _growth(work.run)}
+                answer = {"bytes": _resident(work.run, before)}
             else:
                 answer = {"seconds": seconds(work.run, message["run"])}
         except Exception as error:  # the runner prints it beside the case

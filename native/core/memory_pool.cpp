@@ -1,6 +1,7 @@
 #include "core/memory_pool.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cstdint>
@@ -18,6 +19,11 @@ namespace {
 
 constexpr size_t kHuge = size_t(2) << 20;
 
+size_t whole_pages(size_t bytes) {
+  static const size_t page = size_t(sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
 // Eight classes per power of two: at most 12.5 % of a block is wasted.
 size_t size_class(size_t bytes) {
   if (bytes <= 1024) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
@@ -34,25 +40,44 @@ Pool& pool() {
   return *instance;
 }
 
+// From 2 MB on a block is a mapping of its own, at a multiple of 2 MB: what is unmapped is the system's again, where free() would keep it.
+void* map_large(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) return nullptr;
+  const size_t size = whole_pages(bytes), whole = size + kHuge;
+  void* mapped = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  const auto start = reinterpret_cast<uintptr_t>(mapped), data = (start + kHuge - 1) / kHuge * kHuge;
+  if (data > start) munmap(mapped, data - start);
+  const uintptr_t end = start + whole;
+  if (end > data + size) munmap(reinterpret_cast<void*>(data + size), end - data - size);
+  void* block = reinterpret_cast<void*>(data);
+  madvise(block, size, MADV_HUGEPAGE);
+  return block;
+}
+
+void* from_system(size_t bytes) { return bytes >= kHuge ? map_large(bytes) : std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+
 }  // namespace
 
 void* map_block(size_t bytes) {
-  const size_t alignment = bytes >= kHuge ? kHuge : 64, size = (bytes + alignment - 1) / alignment * alignment;
-  void* p = nullptr;
-  int status = posix_memalign(&p, alignment, size);
-  if (status != 0) {  // blocks of other sizes may lie unused in the pool
+  void* p = from_system(bytes);
+  if (!p) {  // blocks of other sizes may lie unused in the pool
     pool_trim();
-    status = posix_memalign(&p, alignment, size);
+    p = from_system(bytes);
   }
-  if (status != 0) {
+  if (!p) {
     fail("ERR_LIBMOE_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of host memory (in use: " +
                                          std::to_string(memory_counters({}).bytes.load()) + "); use a smaller batch or gradient accumulation");
   }
-  if (bytes >= kHuge) madvise(p, bytes, MADV_HUGEPAGE);
   return p;
 }
 
-void unmap_block(void* data, size_t) { std::free(data); }
+void unmap_block(void* data, size_t bytes) {
+  if (bytes >= kHuge)
+    munmap(data, whole_pages(bytes));
+  else
+    std::free(data);
+}
 
 void* pool_allocate(size_t bytes) {
   const size_t size = size_class(bytes);

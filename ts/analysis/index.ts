@@ -1,3 +1,4 @@
+export { type CategoryChoices, type CategoryLoad, loadByCategory } from './category-routing.ts';
 export {
   type LayerRouting,
   type LayerStep,

@@ -2,9 +2,11 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
 import { fail } from '../native/index.ts';
-import { importCommand } from './import-data.ts';
+import { conversationsCommand } from './bundle-conversations.ts';
+import { downloadCommand, importCommand } from './import-data.ts';
 import { interruptible } from './interrupt.ts';
 import { log, printJson, table } from './output.ts';
+import { isBundle, showBundle, verifyCommand } from './show-bundle.ts';
 import { type ShowOptions, showConversations } from './show-conversations.ts';
 
 export function dataCommand(): Command {
@@ -44,10 +46,10 @@ export function dataCommand(): Command {
       else console.log(table(['', ''], Object.entries(result)));
     });
   const show = new Command('show')
-    .description('what a folder of token shards or a file of conversations holds')
+    .description('what a bundle, a folder of token shards or a file of conversations holds')
     .argument(
       '<path>',
-      'a folder that "data prepare" or a training wrote, or conversations in LLaVA\'s format (.json, .jsonl)',
+      'a bundle of "data import", a folder that "data prepare" or a training wrote, or conversations in LLaVA\'s format (.json, .jsonl)',
     )
     .option(
       '--tokenizer <folder>',
@@ -57,7 +59,9 @@ export function dataCommand(): Command {
       '--template <name>',
       'phi35, phi3, chatml, vicuna, llama-2, mistral or plain; default: the chat template beside the tokenizer',
     )
-    .option('--record <n>', 'which of the usable records, from 1 (default: 1)')
+    .option('--record <n>', 'which row of a bundle or usable record, from 1 (default: 1)')
+    .option('--split <name>', 'bundle: of which split the row is')
+    .option('--config <name>', 'bundle: of which config')
     .option('--context <n>', 'most tokens of a record, images included', '2048')
     .option('--tokens-per-image <n>', 'rows that an image takes', '256')
     .option('--compat <how>', "fixed, or libmoe for the original's reading and label masking", 'fixed')
@@ -67,8 +71,9 @@ export function dataCommand(): Command {
       'after',
       '\nExamples: npx libmoe data show runs/cache/0123456789abcdef\n          npx libmoe data show llava.json --tokenizer phi-3.5 --template phi35 --record 17\nMore: docs/data.md',
     )
-    .action(async (place: string, o: ShowOptions) => {
+    .action(async (place: string, o: ShowOptions & { split?: string; config?: string }) => {
       if (statSync(place, { throwIfNoEntry: false })?.isFile()) return showConversations(place, o);
+      if (await isBundle(place)) return showBundle(place, o);
       const folder = place;
       const { openShards } = await import('../data/index.ts');
       const dataset = openShards(folder);
@@ -89,8 +94,11 @@ export function dataCommand(): Command {
         );
     });
   return new Command('data')
-    .description('tokenise and inspect data sets')
+    .description('tokenise, import, download and inspect data sets')
     .addCommand(prepare)
     .addCommand(importCommand())
-    .addCommand(show);
+    .addCommand(downloadCommand())
+    .addCommand(conversationsCommand())
+    .addCommand(show)
+    .addCommand(verifyCommand());
 }

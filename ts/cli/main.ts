@@ -34,6 +34,7 @@ const workFailed = new Set([
   'ERR_LIBMOE_BUILD',
   'ERR_LIBMOE_NO_BINARY',
   'ERR_LIBMOE_COLLECTIVE',
+  'ERR_LIBMOE_DOWNLOAD',
 ]);
 
 const verbose = () => new Option('--verbose', 'show stack traces of errors');

@@ -71,16 +71,15 @@ function whatItTakes(plan: Plan, stage: string): string {
   const several = plan.ranks > 1;
   const settings = (set: string[]): string => set.map((text) => `--set ${stage}${text}`).join(' ');
   const ways = plan.wouldFit.map(({ set, total }) => `${settings(set)} (${gigabytes(total)})`);
-  const { least: found } = plan;
+  // There is one wherever a recipe does not fit.
+  const { set, total } = plan.least!;
   const best =
-    found && found.set.length > 0
-      ? `; the least of what was tried is ${gigabytes(found.total)} with ${settings(found.set)}`
-      : '';
+    set.length > 0 ? `; the least of what was tried is ${gigabytes(total)} with ${settings(set)}` : '';
   return (
     `${plan.name} takes ${gigabytes(plan.memory.total)}${several ? ' on each rank' : ''}, ${plan.device} has ${gigabytes(plan.available)}${several ? ' for it' : ''}. ` +
     (ways.length > 0
       ? `It would fit with ${ways.join(', or ')}`
-      : `No setting of this version makes it fit${best}: choose a smaller model or batch, or a device of more than ${gigabytes(least(plan))}`)
+      : `No setting of this version makes it fit${best}: choose a smaller model or batch, or a device of ${gigabytes(total)}`)
   );
 }
 
@@ -90,10 +89,6 @@ const gigabytes = (bytes: number): string =>
   bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(0)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 const megabytes = (bytes: number): string => thousands(bytes / 2 ** 20);
 const thousands = (n: number): string => Math.round(n).toLocaleString('en');
-/** Weights, optimizer and gradients are there whatever the batch. */
-const least = ({ memory: m }: Plan): number =>
-  m.weights + m.masterWeights + m.optimizerState + m.gradients + m.runtime;
-
 const kinds: [string, Exclude<keyof Plan['memory'], 'total'>][] = [
   ['weights', 'weights'],
   ['master weights', 'masterWeights'],

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
@@ -90,12 +91,13 @@ export function emojiVersions(): Record<string, string> {
   );
 }
 
-/** Where {@link drawEmoji} puts a drawing, relative to its folder. */
-export const emojiFile = (artist: EmojiArtist, { slug }: Pick<EmojiThing, 'slug'>): string =>
-  join(artist, `${slug}.png`);
+/** Where {@link drawEmoji} puts a drawing, relative to its folder. @param variant 0 is the drawing as it is */
+export const emojiFile = (artist: EmojiArtist, { slug }: Pick<EmojiThing, 'slug'>, variant = 0): string =>
+  join(artist, variant === 0 ? `${slug}.png` : `${slug}.${variant}.png`);
 
 /**
  * Draws things as PNG files of `side` × `side` pixels on white, one folder per artist; what is there already stays.
+ * @param options `variants`: how many drawings of each, the second and later ones a little turned, sized, moved and coloured otherwise
  * @param onProgress hears how many of the drawings are there
  * @throws ERR_LIBMOE_STOPPED when the signal is aborted; what is drawn is kept
  */
@@ -105,16 +107,20 @@ export async function drawEmoji(
   {
     side,
     artists = emojiArtists,
+    variants = 1,
     signal,
     onProgress,
   }: {
     side: number;
     artists?: readonly EmojiArtist[];
+    variants?: number;
     signal?: AbortSignal | undefined;
     onProgress?: (done: number, all: number) => void;
   },
 ): Promise<void> {
-  const all = artists.flatMap((artist) => things.map((thing) => ({ artist, thing })));
+  const all = artists.flatMap((artist) =>
+    things.flatMap((thing) => Array.from({ length: variants }, (_, variant) => ({ artist, thing, variant }))),
+  );
   for (const artist of artists) mkdirSync(join(folder, artist), { recursive: true });
   const together = 16;
   for (let at = 0; at < all.length; at += together) {
@@ -122,27 +128,55 @@ export async function drawEmoji(
     await Promise.all(
       all
         .slice(at, at + together)
-        .map(({ artist, thing }) => drawOne(artist, thing, join(folder, emojiFile(artist, thing)), side)),
+        .map(({ artist, thing, variant }) =>
+          drawOne({ artist, thing, variant }, join(folder, emojiFile(artist, thing, variant)), side),
+        ),
     );
     onProgress?.(Math.min(at + together, all.length), all.length);
   }
 }
 
-async function drawOne(
-  artist: EmojiArtist,
-  { slug, name }: EmojiThing,
-  file: string,
-  side: number,
-): Promise<void> {
+interface Drawing {
+  artist: EmojiArtist;
+  thing: EmojiThing;
+  variant: number;
+}
+
+/** How a variant differs from the drawing as it is: by the same for everyone who asks. */
+function changesOf({ artist, thing, variant }: Drawing): {
+  degrees: number;
+  scale: number;
+  shift: [number, number];
+  gain: [number, number, number];
+} {
+  const bytes = createHash('sha256').update(`${artist}/${thing.slug}/${variant}`).digest();
+  /** Uniform in [−1, 1). */
+  const draw = (i: number): number => bytes.readUInt32LE(4 * i) / 2 ** 31 - 1;
+  return {
+    degrees: 14 * draw(0),
+    scale: 0.95 + 0.15 * draw(1),
+    shift: [0.1 * draw(2), 0.1 * draw(3)],
+    gain: [1 + 0.2 * draw(4), 1 + 0.2 * draw(5), 1 + 0.2 * draw(6)],
+  };
+}
+
+async function drawOne(drawing: Drawing, file: string, side: number): Promise<void> {
   if (existsSync(file)) return;
+  const { artist, thing, variant } = drawing;
+  const { slug, name } = thing;
   const icon =
     iconOf(artist, slug) ?? fail('ERR_LIBMOE_ARGUMENT', `${artist} has not drawn "${name}" (${slug})`);
   const { left = 0, top = 0, width = 16, height = 16, body } = icon;
+  const { degrees, scale, shift, gain } = changesOf(drawing);
+  const [x, y] = [left + width / 2, top + height / 2];
+  const moved = `translate(${x + shift[0] * width} ${y + shift[1] * height}) rotate(${degrees}) scale(${scale}) translate(${-x} ${-y})`;
+  const black = body.replaceAll('currentColor', '#000');
   const svg =
     `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="${left} ${top} ${width} ${height}" ` +
-    `width="${side}" height="${side}">${body.replaceAll('currentColor', '#000')}</svg>`;
+    `width="${side}" height="${side}">${variant === 0 ? black : `<g transform="${moved}">${black}</g>`}</svg>`;
   const sharp = await loadSharp();
   const part = `${file}.${process.pid}.part`;
-  await sharp(Buffer.from(svg)).flatten({ background: '#ffffff' }).png().toFile(part);
+  const drawn = sharp(Buffer.from(svg)).flatten({ background: '#ffffff' });
+  await (variant === 0 ? drawn : drawn.removeAlpha().linear(gain, [0, 0, 0])).png().toFile(part);
   renameSync(part, file);
 }

@@ -7,6 +7,7 @@ export {
   trainTokenizer,
   writeTokenizer,
 } from './bpe-training.ts';
+export * from './bundles/index.ts';
 export {
   applyChatTemplate,
   type ChatMessage,

@@ -17,14 +17,19 @@ interface Asked {
 
 /**
  * Accuracies on a multiple-choice task of guesses made of its training split alone. Of equally frequent answers the first that occurs counts.
+ * @param options `limit`: on the first so many documents, or such a share of them, as an evaluation with this limit
  * @returns undefined for a task of another kind, or without a training split
  * @throws as loading the task's documents does
  */
-export async function answerPriors(task: Task, dataFolder?: string): Promise<AnswerPriors | undefined> {
+export async function answerPriors(
+  task: Task,
+  { limit, dataFolder }: { limit?: number | undefined; dataFolder?: string } = {},
+): Promise<AnswerPriors | undefined> {
   const { training_split: split } = task;
   if (task.output_type !== 'multiple_choice' || split == null) return undefined;
   const learned = await askedOf({ ...task, test_split: split }, dataFolder);
-  const tested = await askedOf(task, dataFolder);
+  const asked = await askedOf(task, dataFolder);
+  const tested = asked.slice(0, limit !== undefined && limit < 1 ? Math.ceil(limit * asked.length) : limit);
   const all = new Map<string, number>();
   const byQuestion = new Map<string, Map<string, number>>();
   for (const { question, right } of learned) {

@@ -6,7 +6,14 @@ export {
   type DocumentValue,
   verdict,
 } from './compare.ts';
-export { type Dataset, type DatasetContext, datasetNames, readRows, registerDataset } from './dataset.ts';
+export {
+  type Dataset,
+  type DatasetContext,
+  datasetNames,
+  type LoadedRows,
+  readRows,
+  registerDataset,
+} from './dataset.ts';
 export { evalTokenizer } from './eval-tokenizer.ts';
 export { languageAdapter } from './language-adapter.ts';
 export { MersenneTwister } from './mersenne.ts';

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
 import { fail } from '../native/index.ts';
+import { reasonOf } from '../storage/json.ts';
 import type { RequestImage } from './model.ts';
 import type { Task } from './task.ts';
 
@@ -13,7 +14,7 @@ export class RequestImages {
   /** @param dataFolder looked into before the task's own folder */
   constructor(private readonly dataFolder?: string) {}
 
-  /** @throws ERR_LIBMOE_DATA for a file that is not there */
+  /** @throws ERR_LIBMOE_DATA for a file that is not there, or is none */
   async of(task: Task, names: readonly string[]): Promise<RequestImage[]> {
     const images: RequestImage[] = [];
     for (const name of names) images.push(await this.one(task, name));
@@ -30,16 +31,26 @@ export class RequestImages {
       const known = this.known.get(file);
       if (known) return known;
       if (!existsSync(file)) continue;
-      const image = {
-        file,
-        sha256: createHash('sha256')
-          .update(await readFile(file))
-          .digest('hex'),
-      };
+      const image = { file, sha256: await hashOf(file, task, name) };
       this.known.set(file, image);
       return image;
     }
     return fail('ERR_LIBMOE_DATA', `there is no image ${name}: looked for ${places.join(', ')}`);
+  }
+}
+
+async function hashOf(file: string, task: Task, name: string): Promise<string> {
+  try {
+    return createHash('sha256')
+      .update(await readFile(file))
+      .digest('hex');
+  } catch (cause) {
+    const why = statSync(file).isDirectory() ? 'it is a folder' : reasonOf(cause);
+    return fail(
+      'ERR_LIBMOE_DATA',
+      `task ${task.task}: the image ${JSON.stringify(name)} is ${file}, which cannot be read (${why}): doc_to_visual must name files`,
+      cause,
+    );
   }
 }
 

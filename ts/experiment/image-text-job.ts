@@ -42,7 +42,7 @@ export async function imageTextJob(
   try {
     const { vocabularySize } = tokenizer;
     const tower = newVisionTower(wanted.vision, { seed, dtype });
-    const made = new ImageTextModel(tower, { vocabularySize, width: wanted.width }, { seed, dtype });
+    const made = new ImageTextModel(tower, { ...wanted, vocabularySize }, { seed, dtype });
     model = made;
     const processor = processorIn(setting.checkpoint ?? data.processor) ?? defaultProcessor(tower.config);
     const pool = imagePool(data, processor, tower.imageSize);

@@ -16,6 +16,9 @@ export const imageTextRecipeSchema = z.strictObject({
     vision: visionTowerConfigSchema,
     /** Of the embeddings that are compared; default the tower's dModel. */
     width: count.optional(),
+    /** Factor on cosines and what is added to them, to begin with: 10 and −10 in SigLIP; small batches want about −ln(batchSamples − 1). */
+    initialScale: z.number().positive().default(10),
+    initialBias: z.number().default(-10),
   }),
   training: z.strictObject({
     ...conversationTrainingKeys,

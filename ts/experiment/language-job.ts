@@ -6,6 +6,7 @@ import { type Callback, tokenBatches } from '../training/index.ts';
 import { evaluateInto, tasksOf } from './evaluation.ts';
 import type { Job, JobSetting } from './job.ts';
 import type { Recipe } from './language-recipe.ts';
+import { withLora } from './lora.ts';
 import { makeModel } from './model.ts';
 import { type Prepared, prepareData } from './prepare.ts';
 import { copyTokenizer } from './prepare-tokenizer.ts';
@@ -27,6 +28,7 @@ export async function languageJob(recipe: Recipe, setting: JobSetting): Promise<
   const { tokenizer, tokenizerFolder, dataset, loader } = prepared;
   try {
     const model = await makeModel(recipe, tokenizer, checkpoint, log);
+    const lora = withLora(recipe.training.lora, model, { seed: recipe.seed, parts: [''], log });
     const { moe } = model.config;
     const report = parameterReport(model.config, recipe.data.sequenceLength);
     return {
@@ -43,10 +45,10 @@ export async function languageJob(recipe: Recipe, setting: JobSetting): Promise<
         flopsPerToken: report.flopsPerToken,
       },
       saveModel(folder) {
-        writeModelFiles(model, folder);
+        lora.save(folder, () => writeModelFiles(model, folder));
         copyTokenizer(tokenizerFolder, folder);
       },
-      loadModel: (folder) => readModelWeights(model, folder),
+      loadModel: (folder) => lora.load(folder, () => readModelWeights(model, folder)),
       tasks: () => tasksOf(recipe, tokenizer),
       evaluate: (folder, tasks, stop) => evaluateInto(model, tokenizer, recipe, folder, tasks, stop),
       async callbacks(): Promise<Callback[]> {

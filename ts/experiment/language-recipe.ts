@@ -3,6 +3,7 @@ import { languageModelConfigSchema, resolveLanguageModelConfig } from '../models
 import { createRouter } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
+import { loraSchema } from './lora.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
 
 const regularExpression = z.string().refine((text) => {
@@ -91,6 +92,8 @@ export const recipeSchema = z.strictObject({
   training: z.strictObject({
     steps: count,
     checkpointEvery: count.default(500),
+    /** Learn low-rank matrices beside those of the model, which stays as it is (LoRA): docs/training.md. */
+    lora: loraSchema('*').optional(),
     ...trainingKeys,
   }),
   evaluation: z

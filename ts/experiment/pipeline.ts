@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
-import { type AnyRecipeInput, openRecipe, readRecipe, readYaml } from './recipe.ts';
+import { type AnyRecipe, type AnyRecipeInput, openRecipe, readRecipe, readYaml } from './recipe.ts';
 import { folderName } from './recipe-parts.ts';
 import { type RunOptions, type RunResult, runRecipe } from './run.ts';
 import { madeFolder } from './standing.ts';
@@ -74,25 +74,33 @@ export function checkChanges(stages: Pipeline['stages'], changes: Record<string,
   }
 }
 
+/** What a stage begins with when the one before it has left a checkpoint: a tower that has learned from captions becomes a model's tower. */
+export const beginningWith = (before: AnyRecipe['kind'], checkpoint: string): Record<string, unknown> =>
+  before === 'image-text' ? { model: { vision: { checkpoint } } } : { start: { checkpoint } };
+
 /**
  * The recipe of a stage, not checked yet.
- * @param options `changes` of the pipeline; `toy`: with the recipe's `smoke` block over it; `before`: the checkpoint that the stage before it left
+ * @param options `changes` of the pipeline; `toy`: with the recipe's `smoke` block over it; `before`: laid over it for what the stage before it left
  */
 export function stageRecipe(
   pipeline: { file: string; name: string },
   { name, recipe: own, set }: Pipeline['stages'][number],
-  { changes, toy, before }: { changes: Record<string, unknown>; toy: boolean; before: string | undefined },
+  {
+    changes,
+    toy,
+    before,
+  }: { changes: Record<string, unknown>; toy: boolean; before: Record<string, unknown> | undefined },
 ): AnyRecipeInput {
   const { smoke, ...recipe } = merged(readRecipe(path.resolve(path.dirname(pipeline.file), own)), set);
   const sized = toy ? merged(recipe, (smoke as Record<string, unknown> | undefined) ?? {}) : recipe;
-  const started = before === undefined ? sized : merged(sized, { start: { checkpoint: before } });
+  const started = before === undefined ? sized : merged(sized, before);
   const whole = merged(started, (changes[name] as Record<string, unknown> | undefined) ?? {});
   return { ...whole, name: `${pipeline.name}-${name}` } as AnyRecipeInput;
 }
 
 /**
  * Carries out the stages of a pipeline one after the other, each in a folder of its own in `out`. A stage after the first starts from the last
- * checkpoint of the one before it, whatever `start.checkpoint` its recipe names. Stopped and called again with `resume` it goes on where it was:
+ * checkpoint of the one before it, whatever `start.checkpoint` (`model.vision.checkpoint` after a tower's stage) its recipe names. Stopped and called again with `resume` it goes on where it was:
  * a stage that is done takes no step again.
  * @param changes by the name of the stage, laid over its recipe: `{ instruct: { training: { steps: 20 } } }`
  * @throws ERR_LIBMOE_RECIPE, and what runRecipe throws
@@ -105,15 +113,18 @@ export async function runPipeline(
   const { name, stages } = loadPipeline(file);
   const { smoke: toy = false, out: given, log = () => {}, ...rest } = options;
   checkChanges(stages, changes);
-  const recipeOf = (stage: Pipeline['stages'][number], before: string | undefined): AnyRecipeInput =>
-    stageRecipe({ file, name }, stage, { changes, toy, before });
+  const kinds: AnyRecipe['kind'][] = [];
+  const recipeOf = (i: number, checkpoint: string | undefined): AnyRecipeInput => {
+    const before = checkpoint === undefined ? undefined : beginningWith(kinds[i - 1]!, checkpoint);
+    return stageRecipe({ file, name }, stages[i]!, { changes, toy, before });
+  };
   // What is wrong with the last stage is to be known before the first one begins.
-  for (const [i, stage] of stages.entries())
-    await openRecipe(recipeOf(stage, i === 0 ? undefined : 'before'));
+  for (const i of stages.keys())
+    kinds.push((await openRecipe(recipeOf(i, i === 0 ? undefined : 'before'))).kind);
   const out = madeFolder(given ?? path.join('runs', name));
   const done: PipelineResult['stages'] = [];
   for (const [i, stage] of stages.entries()) {
-    const whole = recipeOf(stage, done.at(-1)?.checkpoint);
+    const whole = recipeOf(i, done.at(-1)?.checkpoint);
     log(`── stage ${i + 1} of ${stages.length}: ${stage.name}`);
     const result = await runRecipe(
       whole,

@@ -12,6 +12,7 @@ import { plannedMemory } from './plan-memory.ts';
 import type { Reckoning } from './plan-reckoning.ts';
 import { settingsOf } from './plan-reckoning.ts';
 import { type RouterOnProbe, routerOnProbe } from './plan-router.ts';
+import { learnedOfLanguage } from './plan-trained.ts';
 
 /**
  * The configuration of the model that a recipe trains.
@@ -52,22 +53,33 @@ export function reckonLanguage(recipe: Recipe, before?: LanguageModelConfig): Re
     return known;
   };
   const tokensPerStep = data.batchSequences * data.sequenceLength;
-  const flopsPerStep = report.flopsPerToken * tokensPerStep;
+  const learned = learnedOfLanguage(training.lora, config, report.total);
+  // Of a frozen matrix there is no gradient; attention has no weights.
+  const forward = report.flopsPerToken / 3;
+  const products = parameterReport(config, 1).flopsPerToken / 3;
+  const share = learned.trained / (report.total + learned.beside);
+  const flopsPerStep = (2 * forward + (forward - products) + share * products) * tokensPerStep;
   return {
     name: recipe.name,
     device: recipe.device,
     precision,
     model: { kind: 'language', config },
-    parameters: report.total,
-    activeParameters: report.active,
-    trainedParameters: report.total,
+    parameters: report.total + learned.beside,
+    activeParameters: report.active + learned.beside,
+    trainedParameters: learned.trained,
     tokensPerStep,
     flopsPerStep,
-    flopsAgain: flopsPerStep / 3,
+    flopsAgain: forward * tokensPerStep,
     steps: training.steps,
     settings,
     memoryOf: (change) =>
-      plannedMemory(config, report, routerIn(change.precision ?? precision), { ...settings, ...change }),
+      plannedMemory(
+        config,
+        report,
+        routerIn(change.precision ?? precision),
+        { ...settings, ...change },
+        learned,
+      ),
     notes: [],
   };
 }

@@ -1,6 +1,7 @@
 import { type LanguageModelConfig, moeLayersOf, type ParameterReport } from '../models/language/index.ts';
 import { blocksKept, f32, logitsChunk, working } from './plan-blocks.ts';
 import type { RouterOnProbe } from './plan-router.ts';
+import { type Learned, learnedWhole } from './plan-trained.ts';
 
 /** Bytes on one rank at the moment of a training step when there are most. */
 export interface PlannedMemory {
@@ -44,12 +45,14 @@ export interface MemorySettings {
 /**
  * Memory of a training step, reckoned but for the routers.
  * @param router what the model's routers leave, in the precision of the settings
+ * @param learned default: everything
  */
 export function plannedMemory(
   config: LanguageModelConfig,
   report: ParameterReport,
   router: RouterOnProbe | undefined,
   settings: MemorySettings,
+  learned: Learned = learnedWhole(report.total),
 ): PlannedMemory {
   const { precision, sequenceLength, microBatches, ranks, runtime } = settings;
   const batchSequences = settings.batchSequences / ranks;
@@ -57,16 +60,17 @@ export function plannedMemory(
   const element = precision === 'bf16' ? 2 : f32;
   const tokens = Math.ceil(batchSequences / microBatches) * sequenceLength;
   const buffers = moeLayersOf(config).length * (router?.buffers ?? 0);
-  const weights = report.total * element + buffers * f32;
-  const masterWeights = precision === 'bf16' ? report.total * f32 : 0;
-  const gradients = report.total * f32;
-  const optimizerState = report.total * f32 * settings.optimizerSlots;
+  const { trained, beside, besideKept } = learned;
+  const weights = (report.total + beside) * element + buffers * f32;
+  const masterWeights = precision === 'bf16' ? trained * f32 : 0;
+  const gradients = trained * f32;
+  const optimizerState = gradients * settings.optimizerSlots;
   const data = batchSequences * sequenceLength * 4 * f32 + config.maxPositions * config.rotary.dims * f32;
 
   const stream = element * dModel;
   const blocks = blocksKept(config, element, router);
   const largest = Math.max(...blocks);
-  const all = blocks.reduce((a, b) => a + b, 0);
+  const all = blocks.reduce((a, b) => a + b, 0) + besideKept * element;
   // The stream into each block and into the last norm, and what comes out of it.
   const streams = (config.layers + 2) * stream;
   const again = settings.activationCheckpointing;
@@ -75,8 +79,8 @@ export function plannedMemory(
   const inBackward = tokens * Math.max(...held);
   const activations = kept + inBackward;
 
-  const ofOutput = vocabularySize * dModel * f32;
-  const ofBlock = ((report.total - report.embeddings) / config.layers) * f32;
+  const ofOutput = learned.output ? vocabularySize * dModel * f32 : 0;
+  const ofBlock = (Math.min(trained, report.total - report.embeddings) / config.layers) * f32;
   // A gradient larger than a bucket travels by itself; the largest are those of the output and of a layer's experts.
   const { moe } = config;
   const ofExperts = moe ? moe.experts * moe.expert.hidden * dModel * (moe.expert.gated ? 2 : 1) * f32 : 0;

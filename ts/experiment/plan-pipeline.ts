@@ -1,4 +1,4 @@
-import { checkChanges, loadPipeline, stageRecipe } from './pipeline.ts';
+import { beginningWith, checkChanges, loadPipeline, stageRecipe } from './pipeline.ts';
 import { type Plan, type PlanOptions, planned, reckon } from './plan.ts';
 import type { PlannedModel } from './plan-reckoning.ts';
 import { openRecipe } from './recipe.ts';
@@ -29,15 +29,19 @@ export async function planPipeline(
   const { name, stages } = loadPipeline(file);
   checkChanges(stages, changes);
   const plans: PipelinePlan['stages'] = [];
-  let before: PlannedModel | undefined;
+  let model: PlannedModel | undefined;
+  let before: Record<string, unknown> | undefined;
   for (const stage of stages) {
-    const recipe = await openRecipe(
-      stageRecipe({ file, name }, stage, { changes, toy, before: before && notYet }),
-    );
+    const recipe = await openRecipe(stageRecipe({ file, name }, stage, { changes, toy, before }));
     const start = recipe.kind === 'image-text' ? undefined : recipe.start;
-    const reckoning = reckon(recipe, start?.checkpoint === notYet ? before : undefined);
+    const reckoning = reckon(recipe, start?.checkpoint === notYet ? model : undefined);
     plans.push({ ...planned(reckoning, machine), stage: stage.name });
-    before = reckoning.model;
+    model = reckoning.model;
+    // A tower that is to come is reckoned as a new one of its sizes.
+    before =
+      recipe.kind === 'image-text'
+        ? { model: { vision: recipe.model.vision } }
+        : beginningWith(recipe.kind, notYet);
   }
   return { name, stages: plans, fits: plans.every(({ fits }) => fits) };
 }

@@ -1,4 +1,5 @@
 import type { LanguageModelConfig } from '../models/language/index.ts';
+import type { VisionTowerConfig } from '../models/vision/index.ts';
 import type { VisionLanguageConfig } from '../models/vision-language/index.ts';
 import type { UpcycledPart } from '../upcycling/index.ts';
 import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
@@ -17,7 +18,8 @@ export interface PlannedPart {
 /** The configuration that a recipe's training leaves in its checkpoints. */
 export type PlannedModel =
   | { kind: 'language'; config: LanguageModelConfig }
-  | { kind: 'vision-language'; config: VisionLanguageConfig };
+  | { kind: 'vision-language'; config: VisionLanguageConfig }
+  | { kind: 'image-text'; config: VisionTowerConfig };
 
 /** What a recipe takes, wherever it runs. */
 export interface Reckoning {

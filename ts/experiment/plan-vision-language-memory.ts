@@ -16,6 +16,7 @@ import type { UpcycledPart } from '../upcycling/index.ts';
 import { type BlockSizes, blocksKept, f32, logitsChunk, working } from './plan-blocks.ts';
 import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
 import type { RouterOnProbe } from './plan-router.ts';
+import type { Learned } from './plan-trained.ts';
 
 /** A vision-language model as a plan knows it. */
 export interface PlannedParts {
@@ -25,6 +26,8 @@ export interface PlannedParts {
   language: ParameterReport;
   /** Parameters that are trained. */
   trained: Record<UpcycledPart, number>;
+  /** The same with what lies beside them. */
+  learned: Record<UpcycledPart, Learned>;
   /** Width of a row of the tower. */
   featureWidth: number;
 }
@@ -59,22 +62,26 @@ interface PartMemory {
   inBackward: number;
 }
 
-function towerMemory(
-  { config, vision, trained }: PlannedParts,
+/** Of a tower, from its pixels to its last layer. */
+export function towerMemory(
+  {
+    config: tower,
+    report,
+    learned,
+  }: { config: VisionTowerConfig; report: TowerParameterReport; learned: Learned },
   images: number,
   { element, again, router }: { element: number; again: boolean; router: RouterOnProbe | undefined },
 ): PartMemory {
-  const tower = config.vision;
   const { dModel, patchSize, resolution, scales } = tower;
   const sizes = towerBlocks(tower);
   const pieces = scales.reduce((sum, scale) => sum + scale ** 2, 0);
-  const rows = images * vision.tokensPerImage;
+  const rows = images * report.tokensPerImage;
   const largest = (rows * Math.max(...scales) ** 2) / pieces;
   const blocks = blocksKept(sizes, element, router);
   const topK = again ? moeLayersOf(sizes).length * f32 * (tower.moe?.topK ?? 0) : 0;
-  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0);
+  const ofBlocks = again ? topK : blocks.reduce((a, b) => a + b, 0) + learned.besideKept * element;
   const patches = 3 * patchSize ** 2 * element;
-  const learns = trained.vision > 0;
+  const learns = learned.trained > 0;
   const kept = learns ? rows * (patches + element * dModel * (sizes.layers + 1) + ofBlocks) : 0;
   const held = working(sizes).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
   // Norms, queries, keys, values, the answer and both sums of the largest block, and what its feed-forward layer works in.
@@ -141,7 +148,9 @@ export function plannedVisionLanguageMemory(
   const tokens = Math.ceil(sequences / microBatches) * sequenceLength;
   const images = Math.ceil(Math.ceil(sequences / microBatches) * settings.imagesPerSequence);
 
-  const total = model.vision.total + model.projector.total + model.language.total;
+  const { vision: beVision, projector: beProjector, language: beLanguage } = model.learned;
+  const beside = beVision.beside + beProjector.beside + beLanguage.beside;
+  const total = model.vision.total + model.projector.total + model.language.total + beside;
   const learned = trained.vision + trained.projector + trained.language;
   const buffers =
     visionMoeLayersOf(config.vision).length * (routers.vision?.buffers ?? 0) +
@@ -154,7 +163,11 @@ export function plannedVisionLanguageMemory(
   const pixels = images * 3 * config.vision.resolution ** 2 * f32;
   const data = sequences * sequenceLength * 4 * f32 + sequenceLength * language.rotary.dims * f32 + pixels;
 
-  const tower = towerMemory(model, images, { element, again, router: routers.vision });
+  const tower = towerMemory({ config: config.vision, report: model.vision, learned: beVision }, images, {
+    element,
+    again,
+    router: routers.vision,
+  });
   const between = projectorMemory(model, images, { element, again, router: routers.projector });
   const ofImages = tower.kept + between.kept;
 
@@ -164,7 +177,7 @@ export function plannedVisionLanguageMemory(
   const largest = Math.max(...blocks);
   const all = again
     ? moeLayersOf(language).length * f32 * (language.moe?.topK ?? 0)
-    : blocks.reduce((a, b) => a + b, 0);
+    : blocks.reduce((a, b) => a + b, 0) + beLanguage.besideKept * element;
   const kept = walked ? tokens * ((language.layers + 2) * stream + all) : 0;
   const held = working(language).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
   const learns = trained.language > 0;
@@ -172,9 +185,10 @@ export function plannedVisionLanguageMemory(
   const passing = learns ? 0 : 2 * stream;
   const inBackward = tokens * (Math.max(...held) + passing);
 
-  const ofOutput = learns ? vocabularySize * dModel * f32 : 0;
+  const ofOutput = beLanguage.output ? vocabularySize * dModel * f32 : 0;
   const ofLanguage = trained.language * f32;
-  const ofBlock = learns ? ((model.language.total - model.language.embeddings) / language.layers) * f32 : 0;
+  const ofBlock =
+    (Math.min(trained.language, model.language.total - model.language.embeddings) / language.layers) * f32;
   const largestGradient = Math.max(
     ofOutput,
     learns ? expertGradient(language.moe, dModel) : 0,

@@ -24,6 +24,7 @@ import { vocabularyOf } from './plan-language.ts';
 import type { PlannedPart, Reckoning } from './plan-reckoning.ts';
 import { settingsOf } from './plan-reckoning.ts';
 import { type RouterOnProbe, routerOnProbe } from './plan-router.ts';
+import { learnedOf } from './plan-trained.ts';
 import { type PlannedParts, plannedVisionLanguageMemory } from './plan-vision-language-memory.ts';
 import type { VisionLanguageRecipe } from './vision-language-recipe.ts';
 
@@ -80,39 +81,6 @@ export function plannedVisionLanguageModel(
   };
 }
 
-/** Parameters that are trained, by part. @throws ERR_LIBMOE_UNSUPPORTED for patterns that divide a part, ERR_LIBMOE_CONFIG for those that name none */
-function trainedOf(
-  patterns: readonly string[],
-  totals: Record<UpcycledPart, number>,
-): Record<UpcycledPart, number> {
-  const whole = (part: string): boolean =>
-    patterns.some(
-      (pattern) => /^[^*]*\*+$/.test(pattern) && `${part}.`.startsWith(pattern.replace(/\*+$/, '')),
-    );
-  const fixedOf = (pattern: string): string => pattern.split('*')[0]!;
-  const overlaps = (pattern: string, part: string): boolean =>
-    fixedOf(pattern).startsWith(`${part}.`) || `${part}.`.startsWith(fixedOf(pattern));
-  for (const pattern of patterns)
-    if (!upcycledParts.some((part) => overlaps(pattern, part)))
-      fail(
-        'ERR_LIBMOE_CONFIG',
-        `training.trained: "${pattern}" names nothing: parts are ${upcycledParts.map((part) => `${part}.*`).join(', ')}`,
-      );
-  const trained = { vision: 0, projector: 0, language: 0 };
-  for (const part of upcycledParts) {
-    if (whole(part)) trained[part] = totals[part];
-    else {
-      const divided = patterns.find((pattern) => overlaps(pattern, part));
-      if (divided !== undefined)
-        fail(
-          'ERR_LIBMOE_UNSUPPORTED',
-          `training.trained: "${divided}" may name a part of "${part}", and a plan knows whole parts only, such as vision.*, projector.*, language.*, *`,
-        );
-    }
-  }
-  return trained;
-}
-
 /** What the training of a vision-language model takes, wherever it runs. */
 export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: VisionLanguageConfig): Reckoning {
   const config = plannedVisionLanguageModel(recipe, before);
@@ -127,12 +95,14 @@ export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: Visi
   const vision = towerParameterReport(config.vision);
   const projector = projectorParameterReport(place, config.projector);
   const language = parameterReport(config.language, context);
-  const trained = trainedOf(training.trained, {
-    vision: vision.total,
-    projector: projector.total,
-    language: language.total,
-  });
-  const parts: PlannedParts = { config, vision, projector, language, trained, featureWidth };
+  const totals = { vision: vision.total, projector: projector.total, language: language.total };
+  const learned = learnedOf(training, config, totals);
+  const trained = {
+    vision: learned.vision.trained,
+    projector: learned.projector.trained,
+    language: learned.language.trained,
+  };
+  const parts: PlannedParts = { config, vision, projector, language, trained, learned, featureWidth };
 
   const most = context / projector.tokensPerImage;
   // Tiles of an image are images of their own; how many there are the data say.
@@ -147,8 +117,8 @@ export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: Visi
     images: batchSequences * imagesPerSequence,
   });
   const partOf = (part: UpcycledPart): PlannedPart => ({
-    parameters: parts[part].total,
-    activeParameters: parts[part].active,
+    parameters: parts[part].total + learned[part].beside,
+    activeParameters: parts[part].active + learned[part].beside,
     trainedParameters: trained[part],
     flopsPerStep: flops[part].step,
   });
@@ -161,8 +131,8 @@ export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: Visi
     device: recipe.device,
     precision,
     model: { kind: 'vision-language', config },
-    parameters: sum((part) => parts[part].total),
-    activeParameters: sum((part) => parts[part].active),
+    parameters: sum((part) => partOf(part).parameters),
+    activeParameters: sum((part) => partOf(part).activeParameters),
     trainedParameters: sum((part) => trained[part]),
     parts: { vision: partOf('vision'), projector: partOf('projector'), language: partOf('language') },
     tokensPerStep,
@@ -188,10 +158,12 @@ export function reckonVisionLanguage(recipe: VisionLanguageRecipe, before?: Visi
 
 /** Operations of a step, and of the forward passes that activation checkpointing does again, by part. */
 function flopsOf(
-  { vision, projector, language, trained, config }: PlannedParts,
+  { vision, projector, language, trained, learned, config }: PlannedParts,
   { tokens, images }: { tokens: number; images: number },
 ): Record<UpcycledPart, { step: number; again: number }> {
   const learns = (part: UpcycledPart): number => (trained[part] > 0 ? 1 : 0);
+  // Of a matrix that is not trained there is no gradient: of the third that goes into those.
+  const share = (part: UpcycledPart, total: number): number => trained[part] / (total + learned[part].beside);
   const below = Math.max(learns('vision'), learns('projector'));
   const ofTower = images * vision.flopsPerImage;
   const ofProjector = images * projector.flopsPerImage;
@@ -201,10 +173,16 @@ function flopsOf(
   const toInputs = 3 * ofLanguage - ofLanguage - products;
   const walked = Math.max(below, learns('language'));
   return {
-    vision: { step: ofTower * (1 + 2 * learns('vision')), again: ofTower * learns('vision') },
-    projector: { step: ofProjector * (1 + learns('projector') + below), again: ofProjector * below },
+    vision: {
+      step: ofTower * (1 + learns('vision') + share('vision', vision.total)),
+      again: ofTower * learns('vision'),
+    },
+    projector: {
+      step: ofProjector * (1 + share('projector', projector.total) + below),
+      again: ofProjector * below,
+    },
     language: {
-      step: ofLanguage + walked * toInputs + learns('language') * products,
+      step: ofLanguage + walked * toInputs + share('language', language.total) * products,
       again: ofLanguage * walked,
     },
   };

@@ -2,6 +2,7 @@ import { fail } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import type { UpcycledPart } from '../upcycling/index.ts';
 import { graphicsCard, type PlanDevice, thisMachine } from './plan-devices.ts';
+import { reckonImageText } from './plan-image-text.ts';
 import { reckonLanguage } from './plan-language.ts';
 import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
 import type { PlannedModel, PlannedPart, Reckoning } from './plan-reckoning.ts';
@@ -79,11 +80,7 @@ export function planRecipe(
  * @param before the model that the stage before it leaves, which need not be there yet
  */
 export function reckon(recipe: AnyRecipe, before?: PlannedModel): Reckoning {
-  if (recipe.kind === 'image-text')
-    return fail(
-      'ERR_LIBMOE_UNSUPPORTED',
-      `${recipe.name}: the training of a tower on images and texts (kind image-text) cannot be planned: a language or vision-language recipe can`,
-    );
+  if (recipe.kind === 'image-text') return reckonImageText(recipe);
   if (before && before.kind !== recipe.kind)
     return fail(
       'ERR_LIBMOE_RECIPE',

@@ -236,7 +236,9 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
     };
   });
   const { choice } = sweep.task ?? {};
-  const priors = choice && (await answerPriors(resolveTask(choice)));
+  const { recipe } = sweep.runs[0]!;
+  const limit = 'evaluation' in recipe ? recipe.evaluation.limit : undefined;
+  const priors = choice && (await answerPriors(resolveTask(choice), { limit }));
   const results = { ...sweepResults(sweep, outcomes, out), ...(priors && { priors }) };
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { report } from '../report/index.ts';
+import { recordCategoryRouting } from './category-routing.ts';
 import { beginDemo, type DemoOptions } from './demo-runs.ts';
 import { headlines } from './evaluation.ts';
 
@@ -41,12 +42,18 @@ export async function runVisionDemo(options: DemoOptions = {}): Promise<VisionDe
     start: { checkpoint: first.checkpoint },
   });
   const start = { checkpoint: second.checkpoint };
-  await go('instruct', 'moe', 'tower and projector upcycled to mixtures of experts and trained on', {
-    start,
-  });
+  const moe = await go(
+    'instruct',
+    'moe',
+    'tower and projector upcycled to mixtures of experts and trained on',
+    {
+      start,
+    },
+  );
   await go('continued', 'dense-continued', 'the same, trained on as it is, for as many conversations', {
     start,
   });
+  await recordCategoryRouting(moe, 'emojione');
 
   const file = path.join(out, 'report.html');
   const evaluated = runs.filter(({ evaluation }) => evaluation !== undefined);

@@ -19,6 +19,7 @@ import {
 import { finished } from './evaluation.ts';
 import { defaultProcessor, processorFile, processorIn } from './image-processor.ts';
 import type { Job, JobSetting } from './job.ts';
+import { withLora } from './lora.ts';
 import { copyTokenizer } from './prepare-tokenizer.ts';
 import { resolvedVisionLanguageRecipe } from './resolve.ts';
 import { describeMixtures, makeVisionLanguageModel, type VisionLanguage } from './vision-language-model.ts';
@@ -39,6 +40,8 @@ export async function visionLanguageJob(
     const made = await makeVisionLanguageModel(recipe, tokenizer, checkpoint, log);
     model = made;
     freeze(made, training.trained, log);
+    const parts = ['vision.', 'projector.', 'language.'];
+    const lora = withLora(training.lora, made, { seed, parts, log });
     const { imageTokenId, tokensPerImage } = made;
     const { maxPositions, vocabularySize } = made.language.config;
     const processor =
@@ -52,8 +55,8 @@ export async function visionLanguageJob(
       );
     const template = templateOf(data, opened);
     const groups = data.groups ?? training.microBatches * strategy.data;
-    const parts = { template, pool, tokensPerImage, imageTokenId, seed, groups };
-    const loader = conversationLoader(data, opened, setting, parts);
+    const loading = { template, pool, tokensPerImage, imageTokenId, seed, groups };
+    const loader = conversationLoader(data, opened, setting, loading);
     const steps = stepsOf(training, loader);
     return {
       model: made,
@@ -64,11 +67,11 @@ export async function visionLanguageJob(
       resolved: resolvedVisionLanguageRecipe(recipe, vocabularySize),
       facts: describeMixtures(made),
       saveModel(folder) {
-        writeVisionLanguageFiles(made, folder);
+        lora.save(folder, () => writeVisionLanguageFiles(made, folder));
         copyTokenizer(tokenizerFolder, folder);
         writeFileAtomically(path.join(folder, processorFile), `${JSON.stringify(processor, null, 2)}\n`);
       },
-      loadModel: (folder) => readVisionLanguageWeights(made, folder),
+      loadModel: (folder) => lora.load(folder, () => readVisionLanguageWeights(made, folder)),
       tasks: async () => recipe.evaluation.tasks,
       async evaluate(folder, tasks, signal) {
         const { scorer, limit } = recipe.evaluation;

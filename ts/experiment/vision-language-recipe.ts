@@ -5,6 +5,7 @@ import { visionTowerConfigSchema } from '../models/vision/index.ts';
 import { projectorSchema } from '../models/vision-language/index.ts';
 import { vlmUpcycleOptionsSchema } from '../upcycling/index.ts';
 import { checkConversationKeys, conversationKeys, conversationTrainingKeys } from './conversation-recipe.ts';
+import { loraSchema } from './lora.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
 
 /** A checkpoint that a part of a new model is taken from. */
@@ -46,6 +47,8 @@ export const visionLanguageRecipeSchema = z.strictObject({
     ...conversationTrainingKeys,
     /** Only parameters with such names are trained (`*` is any text: `projector.*`); the others stay as they are and take no gradients. */
     trained: z.array(z.string().min(1)).min(1).default(['*']),
+    /** Learn low-rank matrices beside those of a part, which stays as it is (LoRA): docs/training.md. */
+    lora: loraSchema('language.*').optional(),
     ...trainingKeys,
     keepCheckpoints: count.default(10),
   }),

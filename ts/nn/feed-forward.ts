@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor/index.ts';
 import { slice } from '../tensor/shape.ts';
 import { kaimingUniform, startWith } from './initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear.ts';
+import { type LowRank, withBeside } from './low-rank.ts';
 import { Module } from './module.ts';
 
 /**
@@ -86,6 +87,9 @@ export class FeedForward extends Module {
   upBias?: Tensor;
   down: Tensor;
   downBias?: Tensor;
+  /** Learnt beside the matrices: see addLowRank(). */
+  besideUp?: LowRank | undefined;
+  besideDown?: LowRank | undefined;
 
   constructor(width: number, options: FeedForwardOptions) {
     super();
@@ -115,10 +119,15 @@ export class FeedForward extends Module {
 
   /** @param x `[tokens, width]` @returns `[tokens, outputs]` */
   forward(x: Tensor): Tensor {
-    const projected = linear(x, this.up, this.upBias);
-    if (!this.gated) return linear(activate(projected, this.activation), this.down, this.downBias);
+    const projected = withBeside(this.besideUp, x, () => linear(x, this.up, this.upBias));
+    const hidden = this.#activated(projected);
+    return withBeside(this.besideDown, hidden, () => linear(hidden, this.down, this.downBias));
+  }
+
+  #activated(projected: Tensor): Tensor {
+    if (!this.gated) return activate(projected, this.activation);
     const gate = slice(projected, -1, 0, this.hidden);
     const value = slice(projected, -1, this.hidden, 2 * this.hidden);
-    return linear(activateGated(gate, value, this.activation), this.down, this.downBias);
+    return activateGated(gate, value, this.activation);
   }
 }

@@ -1,3 +1,4 @@
+export { type Adapters, addLowRank, lowRankPlaces } from './adapters.ts';
 export {
   type AttentionStep,
   type LayerCache,
@@ -30,6 +31,7 @@ export {
 } from './initialisers.ts';
 export { LatentAttention, type LatentAttentionOptions } from './latent-attention.ts';
 export { type LayerOptions, Linear } from './linear.ts';
+export { LowRank, type LowRankOptions } from './low-rank.ts';
 export { buffer, type LoadReport, Module } from './module.ts';
 export { LayerNorm, type Norm, newNorm, RmsNorm } from './norm.ts';
 export { orthogonal } from './orthogonal.ts';

@@ -1,41 +1,18 @@
 import { fail } from '../native/index.ts';
 import { linear } from '../tensor/gemm.ts';
-import { type DeviceName, type Dtype, parameter, type Tensor, zeros } from '../tensor/index.ts';
-import { type InitialValues, kaimingUniform, startWith } from './initialisers.ts';
+import type { Tensor } from '../tensor/index.ts';
+import { kaimingUniform, startWith } from './initialisers.ts';
+import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear-options.ts';
+import { type LowRank, withBeside } from './low-rank.ts';
 import { Module } from './module.ts';
 
-/** What every layer's constructor accepts. */
-export interface LayerOptions {
-  /** Dtype of the parameters; default f32. */
-  dtype?: Dtype;
-  device?: DeviceName;
-  /** Default `{ seed: 0, name: '' }`: two layers of one shape start equal unless they get different names. */
-  values?: InitialValues;
-}
-
-export const firstValues: InitialValues = { seed: 0, name: '' };
-
-/** A parameter of zeros. */
-export function newParameter(shape: readonly number[], options: LayerOptions): Tensor {
-  return parameter(
-    zeros(shape, { dtype: options.dtype ?? 'f32', ...(options.device && { device: options.device }) }),
-  );
-}
-
-/** The options of a layer that is a part of another: its initial values have the part's name too. */
-export function partOptions<Options extends LayerOptions>(options: Options, name: string): Options {
-  const { values = firstValues } = options;
-  if (values === 'later') return options;
-  return { ...options, values: { ...values, name: values.name === '' ? name : `${values.name}.${name}` } };
-}
-
-export function requirePositive(layer: string, sizes: Record<string, number>): void {
-  for (const [name, value] of Object.entries(sizes)) {
-    if (!Number.isSafeInteger(value) || value < 1) {
-      fail('ERR_LIBMOE_ARGUMENT', `${layer}: ${name} must be a positive integer, got ${value}`);
-    }
-  }
-}
+export {
+  firstValues,
+  type LayerOptions,
+  newParameter,
+  partOptions,
+  requirePositive,
+} from './linear-options.ts';
 
 /** y = x Wᵀ + b. `weight [outputs, inputs]`, `bias [outputs]`; starts as PyTorch's Linear does. */
 export class Linear extends Module {
@@ -43,6 +20,8 @@ export class Linear extends Module {
   readonly outputs: number;
   weight: Tensor;
   bias?: Tensor;
+  /** Learnt beside the weight: see addLowRank(). */
+  beside?: LowRank | undefined;
 
   /** @throws ERR_LIBMOE_ARGUMENT when a size is not a positive integer */
   constructor(inputs: number, outputs: number, options: LayerOptions & { bias?: boolean } = {}) {
@@ -64,6 +43,6 @@ export class Linear extends Module {
     if (x.shape.at(-1) !== this.inputs) {
       fail('ERR_LIBMOE_SHAPE', `Linear expects [..., ${this.inputs}], got [${x.shape.join(', ')}]`);
     }
-    return linear(x, this.weight, this.bias);
+    return withBeside(this.beside, x, () => linear(x, this.weight, this.bias));
   }
 }

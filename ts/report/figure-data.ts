@@ -4,6 +4,7 @@ import { codeOf } from '../native/index.ts';
 import { readJournal } from '../storage/index.ts';
 import {
   type Curve,
+  categoryFigure,
   confidenceFigure,
   evaluationFigure,
   loadFigure,
@@ -37,7 +38,7 @@ export async function reportFigures(
       )
     : undefined;
   const routing: Markup[] = [];
-  for (const run of runs) routing.push(...(await routingFigures(run)));
+  for (const run of runs) routing.push(...(await routingFigures(run)), ...(await categoryFigures(run)));
   const scores = scoresOf(runs, texts);
   const evaluation =
     scores.length > 0
@@ -122,6 +123,20 @@ async function routingFigures(run: RunFolder): Promise<Markup[]> {
       `Router entropy, margin and balance of ${run.name}`,
       'Over training, smoothed. Falling entropy and rising margin: the router becomes surer. Load balance near 1: all experts are used alike.',
     ),
+  ];
+}
+
+async function categoryFigures({ name, categories }: RunFolder): Promise<Markup[]> {
+  if (categories.length === 0) return [];
+  return [
+    html`<h3>${name}: load of the experts by category of the image</h3>`,
+    figure(
+      await categoryFigure(categories),
+      `Expert load of ${name} by category`,
+      'Share of the rows of images of each category that each expert got, in percent, in each MoE layer of the trained model. White is the uniform share, orange more, blue less. Rows that differ: experts that some kinds of images go to more than others.',
+    ),
+    html`<div class="scroll"><table><thead><tr><th>layer</th><th class="number">what an expert tells of the category<br><small>bits, of ${fixed(Math.log2(Math.max(1, ...categories.map((layer) => layer.categories.length))), 2)} at the most</small></th></tr></thead>
+<tbody>${categories.map(({ layer, information }) => html`<tr><td>${layer}</td><td class="number">${fixed(information, 4)}</td></tr>`)}</tbody></table></div>`,
   ];
 }
 

@@ -2,4 +2,4 @@ export { palette, smooth } from './draw.ts';
 export { evaluationFigure, type Score } from './evaluation-figure.ts';
 export { type IntervalRow, intervalFigure } from './interval-figure.ts';
 export { type Curve, lossFigure } from './loss-figure.ts';
-export { confidenceFigure, loadFigure } from './routing-figures.ts';
+export { categoryFigure, confidenceFigure, loadFigure } from './routing-figures.ts';

@@ -1,5 +1,6 @@
 export {
   type Curve,
+  categoryFigure,
   confidenceFigure,
   evaluationFigure,
   type IntervalRow,
@@ -12,6 +13,7 @@ export {
 } from './figures.ts';
 export { type ReportOptions, type ReportSummary, report } from './html.ts';
 export {
+  categoryRecords,
   lastEvaluation,
   type MetricsLine,
   type RunEvaluation,

@@ -1,23 +1,56 @@
 import type { TopLevelSpec } from 'vega-lite';
-import type { LayerRouting } from '../analysis/index.ts';
+import type { CategoryLoad, LayerRouting } from '../analysis/index.ts';
 import { curvePoints, draw, ink, radiusFor, runColours, smooth } from './draw.ts';
 
 /** Share of the tokens per expert and layer; white is the uniform share, orange above, blue below. */
 export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
-  const cells = layers.flatMap(({ layer, load, experts }) =>
+  const rows = layers.map(({ layer, load, experts }) => ({ row: layer, load, experts }));
+  const { cells, layered, size } = heatMap('layer', rows);
+  return draw({ ...size, data: { values: cells }, layer: layered } as unknown as Spec);
+}
+
+/** The same per expert and category, a map for each layer. */
+export function categoryFigure(layers: readonly CategoryLoad[]): Promise<string> {
+  const rows = layers.flatMap(({ layer, experts, categories }) =>
+    categories.map(({ category, load }) => ({ row: category, load, experts, panel: `layer ${layer}` })),
+  );
+  const { cells, layered, size } = heatMap('category', rows);
+  return draw({
+    data: { values: cells },
+    facet: {
+      field: 'panel',
+      type: 'nominal',
+      sort: layers.map(({ layer }) => `layer ${layer}`),
+      header: { title: null },
+    },
+    columns: layers[0]!.experts > 8 ? 1 : 2,
+    spec: { ...size, layer: layered },
+  } as unknown as Spec);
+}
+
+type Spec = Omit<TopLevelSpec, '$schema'>;
+
+/** Cells and layers of a map of loads: a row of shares for each `row`. */
+function heatMap(
+  title: string,
+  rows: readonly { row: string; load: readonly number[]; experts: number; panel?: string }[],
+): { cells: object[]; layered: object[]; size: object } {
+  const cells = rows.flatMap(({ row, load, experts, panel }) =>
     load.map((share, expert) => ({
-      layer,
+      row,
+      panel,
       expert,
       share,
       relative: share * experts,
       label: (100 * share).toFixed(share < 0.0995 ? 1 : 0),
     })),
   );
-  const experts = Math.max(...layers.map((layer) => layer.experts));
+  const experts = Math.max(...rows.map((row) => row.experts));
   const uniform = 100 / experts;
-  const sameCount = layers.every((layer) => layer.experts === experts);
+  const sameCount = rows.every((row) => row.experts === experts);
   const step = Math.max(14, Math.min(64, Math.floor(820 / experts)));
   const most = Math.max(2, ...cells.map(({ relative }) => relative));
+  const names = [...new Set(rows.map(({ row }) => row))];
   const position = {
     x: {
       field: 'expert',
@@ -25,60 +58,50 @@ export function loadFigure(layers: readonly LayerRouting[]): Promise<string> {
       title: 'expert',
       axis: { labelAngle: 0, domain: false, ticks: false, labelOverlap: true },
     },
-    y: {
-      field: 'layer',
-      type: 'ordinal',
-      title: 'layer',
-      sort: layers.map(({ layer }) => layer),
-      axis: { domain: false, ticks: false },
-    },
+    y: { field: 'row', type: 'ordinal', title, sort: names, axis: { domain: false, ticks: false } },
   };
-  return draw({
-    width: { step },
-    height: { step: 34 },
-    data: { values: cells },
-    layer: [
-      {
-        mark: { type: 'rect', stroke: '#ffffff', strokeWidth: 2, cornerRadius: 3 },
-        encoding: {
-          ...position,
-          color: {
-            field: 'relative',
-            type: 'quantitative',
-            scale: { domain: [0, 1, most], range: ['#0072B2', '#f7f7f7', '#D55E00'], interpolate: 'lab' },
-            legend: {
-              title: sameCount
-                ? ['share of tokens', `(1 = uniform = ${Number(uniform.toFixed(1))} %)`]
-                : ['share of tokens', '(1 = uniform)'],
-              orient: 'right',
-              values: [0, 0.5, 1, ...(most > 2.6 ? [(1 + most) / 2] : []), most],
-              format: '.2~f',
-              labelExpr: "datum.value == 1 ? '1 ◂ uniform' : datum.label + ' ×'",
-              gradientLength: Math.max(90, Math.min(160, 34 * layers.length)),
-            },
+  const layered = [
+    {
+      mark: { type: 'rect', stroke: '#ffffff', strokeWidth: 2, cornerRadius: 3 },
+      encoding: {
+        ...position,
+        color: {
+          field: 'relative',
+          type: 'quantitative',
+          scale: { domain: [0, 1, most], range: ['#0072B2', '#f7f7f7', '#D55E00'], interpolate: 'lab' },
+          legend: {
+            title: sameCount
+              ? ['share of tokens', `(1 = uniform = ${Number(uniform.toFixed(1))} %)`]
+              : ['share of tokens', '(1 = uniform)'],
+            orient: 'right',
+            values: [0, 0.5, 1, ...(most > 2.6 ? [(1 + most) / 2] : []), most],
+            format: '.2~f',
+            labelExpr: "datum.value == 1 ? '1 ◂ uniform' : datum.label + ' ×'",
+            gradientLength: Math.max(90, Math.min(160, 34 * names.length)),
           },
         },
       },
-      ...(step >= 26
-        ? [
-            {
-              mark: { type: 'text', fontSize: 11 },
-              encoding: {
-                ...position,
-                text: { field: 'label', type: 'nominal' },
-                color: {
-                  condition: {
-                    test: `datum.relative < 0.3 || datum.relative > ${(1 + 0.75 * (most - 1)).toFixed(3)}`,
-                    value: '#ffffff',
-                  },
-                  value: ink,
+    },
+    ...(step >= 26
+      ? [
+          {
+            mark: { type: 'text', fontSize: 11 },
+            encoding: {
+              ...position,
+              text: { field: 'label', type: 'nominal' },
+              color: {
+                condition: {
+                  test: `datum.relative < 0.3 || datum.relative > ${(1 + 0.75 * (most - 1)).toFixed(3)}`,
+                  value: '#ffffff',
                 },
+                value: ink,
               },
             },
-          ]
-        : []),
-    ],
-  } as unknown as Omit<TopLevelSpec, '$schema'>);
+          },
+        ]
+      : []),
+  ];
+  return { cells, layered, size: { width: { step }, height: { step: 34 } } };
 }
 
 /** Entropy and margin of the routers and balance of the load over training, a line per layer. */
@@ -139,5 +162,5 @@ export function confidenceFigure(layers: readonly LayerRouting[]): Promise<strin
       },
     ];
   });
-  return draw({ hconcat: drawn, spacing: 26 } as unknown as Omit<TopLevelSpec, '$schema'>);
+  return draw({ hconcat: drawn, spacing: 26 } as unknown as Spec);
 }

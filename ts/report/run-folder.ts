@@ -1,9 +1,14 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import type { LayerStep } from '../analysis/index.ts';
+import {
+  type CategoryChoices,
+  type CategoryLoad,
+  type LayerStep,
+  loadByCategory,
+} from '../analysis/index.ts';
 import { type Results, readResults } from '../evaluation/results.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { readJournal, readJsonObject, readText } from '../storage/index.ts';
+import { RecordReader, readJournal, readJsonObject, readText } from '../storage/index.ts';
 
 /** A line of a run's metrics.jsonl; everything but the step may be absent. */
 export interface MetricsLine {
@@ -46,6 +51,8 @@ export interface RunFolder {
   summary: RunSummary;
   recipe?: string;
   environment?: Record<string, unknown>;
+  /** What the routers did with images of several categories. */
+  categories: CategoryLoad[];
   notes: string[];
 }
 
@@ -80,6 +87,7 @@ export function readRunFolder(folder: string): RunFolder {
   const hasSummary = existsSync(join(folder, 'summary.json'));
   const summary = hasSummary ? (attempt('summary.json', readJsonObject, '') ?? {}) : {};
   const evaluations = readEvaluations(folder, notes);
+  const hasCategories = existsSync(join(folder, categoryRecords));
   if (
     recipe === undefined &&
     metrics.length === 0 &&
@@ -97,10 +105,33 @@ export function readRunFolder(folder: string): RunFolder {
     metrics,
     evaluations,
     summary: numbersOf(summary),
+    categories: hasCategories ? (attempt(categoryRecords, readCategories, '') ?? []) : [],
     notes,
     ...(recipe === undefined ? {} : { recipe }),
     ...(environment === undefined ? {} : { environment }),
   };
+}
+
+/** Where a run keeps what its routers did by category (docs/routing-records.md). */
+export const categoryRecords = join('routing', 'categories.records');
+
+function readCategories(path: string): CategoryLoad[] {
+  const reader = new RecordReader(path);
+  try {
+    return loadByCategory(
+      [...reader.blocks()].map((block): CategoryChoices => {
+        const { layer, category, outputs } = block.attributes;
+        return {
+          layer: String(layer),
+          category: String(category),
+          experts: reader.column(block, 'experts'),
+          ...(typeof outputs === 'number' && { outputs }),
+        };
+      }),
+    );
+  } finally {
+    reader.close();
+  }
 }
 
 function readMetrics(path: string): MetricsLine[] {

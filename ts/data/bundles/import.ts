@@ -1,9 +1,10 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fail } from '../../native/index.ts';
+import { codeOf, fail, LibmoeError } from '../../native/index.ts';
 import { writeFolderAtomically } from '../../storage/atomic.ts';
 import { readCard } from './card.ts';
 import { easyVqaLayout } from './layouts/easy-vqa.ts';
+import { gqaLayout } from './layouts/gqa.ts';
 import { mmeLayout } from './layouts/mme.ts';
 import { mmluLayout } from './layouts/mmlu.ts';
 import { popeLayout } from './layouts/pope.ts';
@@ -25,6 +26,7 @@ export type BundleLayout = (tree: SourceTree, options: FilesLayoutOptions) => Sp
 const layouts: Record<string, BundleLayout> = {
   files: filesLayout,
   'easy-vqa': easyVqaLayout,
+  gqa: gqaLayout,
   mme: mmeLayout,
   mmlu: mmluLayout,
   pope: popeLayout,
@@ -42,13 +44,16 @@ export interface ImportOptions extends FilesLayoutOptions {
   revision?: string;
   /** Default: what the data set's card says. */
   license?: string;
-  /** How the files become splits: `files` (default: tables of any kind), or a benchmark's own: `easy-vqa`, `mme`, `mmlu`, `pope`. */
+  /** How the files become splits: `files` (default: tables of any kind), or a benchmark's own: `easy-vqa`, `gqa`, `mme`, `mmlu`, `pope`. */
   layout?: string;
   /** Image files that are missing: an error (default), or their names stand in the rows. */
   missingImages?: 'stop' | 'name';
+  /** Which commit of a hub the sources are; recorded. */
+  commit?: string;
   /** Replace a bundle of the same id and revision that was made otherwise. */
   replace?: boolean;
   signal?: AbortSignal;
+  /** After every split. */
   onSplit?: (entry: BundleSplitEntry) => void;
 }
 
@@ -80,6 +85,7 @@ export async function importBundle(
   const { splits, columns, images, missingImages } = options;
   const made = {
     layout,
+    ...(options.commit !== undefined && { commit: options.commit }),
     ...(options.license !== undefined && { license: options.license }),
     ...(splits?.length && { splits }),
     ...(columns && { columns }),
@@ -102,7 +108,11 @@ export async function importBundle(
     const scratch = join(temporary, '.unpacked');
     const tree = await sourceTree(sources, scratch);
     const license = options.license ?? readCard(tree).license ?? null;
-    manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
+    try {
+      manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
+    } catch (error) {
+      throw inArchives(error, tree);
+    }
     rmSync(scratch, { recursive: true, force: true });
   });
   return { folder, manifest: manifest!, unchanged: false };
@@ -110,4 +120,13 @@ export async function importBundle(
 
 function sameOrigin(standing: BundleManifest, origin: Pick<BundleManifest, 'sources' | 'made'>): boolean {
   return JSON.stringify([standing.sources, standing.made]) === JSON.stringify([origin.sources, origin.made]);
+}
+
+/** An error that names a file within an archive, not where it was unpacked for the while. */
+function inArchives(error: unknown, { archives }: SourceTree): unknown {
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  let { message } = error as Error;
+  for (const [folder, file] of [...archives].reverse()) message = message.replaceAll(folder, file);
+  return new LibmoeError(code, message, { cause: error });
 }

@@ -1,3 +1,4 @@
+export { type DownloadedDataset, type DownloadOptions, downloadDataset } from './download.ts';
 export { findBundle } from './find.ts';
 export { bundleLayouts, type ImportedBundle, type ImportOptions, importBundle } from './import.ts';
 export {
@@ -7,4 +8,5 @@ export {
   readBundleManifest,
 } from './manifest.ts';
 export { type Bundle, type BundleRow, type BundleRows, openBundle } from './open.ts';
-export { type ConversationColumns, writeConversations } from './to-conversations.ts';
+export { type BundleConversationOptions, writeConversations } from './to-conversations.ts';
+export { type VerifiedBundle, verifyBundle } from './verify.ts';

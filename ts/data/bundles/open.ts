@@ -18,6 +18,7 @@ export interface BundleRows extends Iterable<BundleRow> {
   at(index: number): BundleRow;
   /** The same as it is stored: media by their names in the bundle. */
   stored(index: number): BundleRow;
+  /** Closes the file; rows cannot be read any more. */
   close(): void;
 }
 

@@ -1,6 +1,6 @@
 import { basename, isAbsolute, join, relative } from 'node:path';
 import { fail } from '../../native/index.ts';
-import { isFile, type MediaStore, mediaExtension } from './media.ts';
+import { isFile, type MediaStore, mediaExtension, mediaName } from './media.ts';
 import { LocalImage, type PlacedRow } from './row.ts';
 
 const imageName = /\.(?:png|jpe?g|gif|webp|bmp|tiff?)$/i;
@@ -49,6 +49,7 @@ export class RowStore {
   private value(value: unknown, column: string, where: string): StoredValue {
     switch (typeof value) {
       case 'string':
+        if (mediaName.test(value)) return this.ownMedia(value, column, where);
         return imageName.test(value) ? this.perhapsImage(value, column, where) : value;
       case 'number':
         return Number.isFinite(value) ? value : null;
@@ -102,6 +103,14 @@ export class RowStore {
       }
     }
     return this.keep(this.media.keep(bytes));
+  }
+
+  /** A row of another bundle: its text means a file, and must go on doing so. */
+  private ownMedia(name: string, column: string, where: string): string {
+    const file = this.find(name);
+    if (file === undefined)
+      fail('ERR_LIBMOE_DATA', `${where}: column "${column}" names ${name}, which is not beside the records`);
+    return this.file(file as string, column, where);
   }
 
   /** A text that looks like the name of an image is one when the file is here. */

@@ -1,8 +1,9 @@
-import { readdirSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, resolve, sep } from 'node:path';
 import { fail } from '../../native/index.ts';
 import { checksumOf } from '../../storage/checksums.ts';
 import type { BundleManifest } from './manifest.ts';
+import { isFile } from './media.ts';
 import { unpackZip } from './zip.ts';
 
 /** A file that an import may read. */
@@ -18,6 +19,10 @@ export interface SourceFile {
 export interface SourceTree {
   /** Folders: given ones and unpacked archives. */
   roots: readonly string[];
+  /** A folder for what is needed until the import is done; it may not exist yet. */
+  scratch: string;
+  /** Folders that archives were unpacked to, with the archives: for messages. */
+  archives: ReadonlyMap<string, string>;
   files: readonly SourceFile[];
 }
 
@@ -29,14 +34,14 @@ export interface SourceTree {
 export async function sourceTree(sources: readonly string[], scratch: string): Promise<SourceTree> {
   const roots: string[] = [];
   const files: SourceFile[] = [];
-  let archives = 0;
+  const archives = new Map<string, string>();
   const add = async (file: SourceFile): Promise<void> => {
     if (!/\.zip$/i.test(file.name)) {
       files.push(file);
       return;
     }
-    archives += 1;
-    const to = join(scratch, String(archives));
+    const to = join(scratch, String(archives.size + 1));
+    archives.set(to, file.path);
     await unpackZip(file.path, to);
     roots.push(to);
     for (const inside of filesBelow(to)) await add(inside);
@@ -50,7 +55,7 @@ export async function sourceTree(sources: readonly string[], scratch: string): P
       for (const file of filesBelow(path)) await add(file);
     } else await add({ name: basename(path), path, root: resolve(path, '..') });
   }
-  return { roots, files };
+  return { roots, scratch, archives, files };
 }
 
 function filesBelow(folder: string, below = ''): SourceFile[] {
@@ -60,10 +65,9 @@ function filesBelow(folder: string, below = ''): SourceFile[] {
     .flatMap((name) => {
       const path = join(folder, below, name);
       const inside = below === '' ? name : `${below}/${name}`;
-      // Hub snapshots are links into a store of blobs; what they point to counts.
-      const stat = statSync(path, { throwIfNoEntry: false });
-      if (stat?.isDirectory()) return filesBelow(folder, inside);
-      return stat?.isFile() ? [{ name: inside, path, root: folder }] : [];
+      if (lstatSync(path).isDirectory()) return filesBelow(folder, inside);
+      // Files of hub snapshots are links into a store of blobs; what they point to counts. Links to folders may lead in circles.
+      return isFile(path) ? [{ name: inside, path, root: folder }] : [];
     });
 }
 

@@ -23,7 +23,7 @@ interface Assignment {
 }
 
 /** Files that tools leave beside the data. */
-const aside = /^(?:dataset_infos?|dataset_dict|state|dataset_info|package(?:-lock)?)\.json$/;
+const aside = /^(?:dataset_infos?|dataset_dict|state|manifest|package(?:-lock)?)\.json$/;
 
 /**
  * Splits of any tables: as `splits` says, else as the card of a hub data set (README.md) says, else by file names: `test-00000-of-00001.parquet`, the words

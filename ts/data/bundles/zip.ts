@@ -1,6 +1,7 @@
-import { createWriteStream, mkdirSync, statfsSync, statSync } from 'node:fs';
+import { createWriteStream, mkdirSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { crc32 } from 'node:zlib';
 import type { Entry, ZipFile } from 'yauzl';
 import { codeOf, fail } from '../../native/index.ts';
 import { reasonOf } from '../../storage/json.ts';
@@ -16,7 +17,7 @@ export async function unpackZip(file: string, to: string): Promise<void> {
   const { openPromise } = await import('yauzl');
   let zip: ZipFile | undefined;
   try {
-    // Checks names (no .., no absolute ones, no backslashes) and, while reading, sizes and checksums.
+    // Checks names (no .., no absolute ones, no backslashes) and, while reading, sizes.
     zip = await openPromise(file, { autoClose: false, strictFileNames: false, validateEntrySizes: true });
     mkdirSync(to, { recursive: true });
     const { bsize, bavail } = statfsSync(to);
@@ -27,9 +28,19 @@ export async function unpackZip(file: string, to: string): Promise<void> {
       refuse(entry, file, room);
       const path = join(to, entry.fileName);
       mkdirSync(dirname(path), { recursive: true });
-      await pipeline(await zip.openReadStreamPromise(entry), createWriteStream(path, { flags: 'wx' }));
-      if (statSync(path).size !== entry.uncompressedSize)
-        fail('ERR_LIBMOE_DATA', `${file}: ${entry.fileName} is not as long as it should be`);
+      let checksum = 0;
+      await pipeline(
+        await zip.openReadStreamPromise(entry),
+        async function* (pieces: AsyncIterable<Buffer>) {
+          for await (const piece of pieces) {
+            checksum = crc32(piece, checksum);
+            yield piece;
+          }
+        },
+        createWriteStream(path, { flags: 'wx' }),
+      );
+      if (checksum !== entry.crc32)
+        fail('ERR_LIBMOE_DATA', `${file}: ${entry.fileName} is damaged: its checksum is another`);
     }
   } catch (cause) {
     if (codeOf(cause) !== undefined) throw cause;

@@ -17,6 +17,7 @@ import {
 } from './foreign-files.ts';
 import { loadLlama2c, readLlama2cConfig } from './llama2c.ts';
 import { LanguageModel } from './model.ts';
+import { mergeStoredAdapters } from './stored-adapters.ts';
 
 /** Where and in which dtype a model is loaded. */
 export interface LoadOptions {
@@ -90,6 +91,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   const model = new LanguageModel(config, { seed: 'later', dtype, device: options.device });
   try {
     readFileTensors(layoutOf(architecture, config), model.stateDict(), files, path);
+    mergeStoredAdapters(path, model.stateDict());
   } catch (error) {
     model.dispose();
     throw error;

@@ -21,6 +21,7 @@ import {
 import { type FileLayout, fileTensorsOf, readFileTensors } from '../language/file-tensors.ts';
 import { refuseForeignFolder, refusePickledWeights, refuseQuantised } from '../language/foreign-files.ts';
 import type { LanguageModel } from '../language/model.ts';
+import { mergeStoredAdapters } from '../language/stored-adapters.ts';
 import { towerPrefixIn, towerTensors, type VisionTower } from '../vision/index.ts';
 import {
   configOf,
@@ -101,6 +102,7 @@ export async function loadVisionLanguageModel(
   });
   try {
     readFileTensors(layout, model.stateDict(), openSafetensors(folder), folder);
+    mergeStoredAdapters(folder, model.stateDict());
   } catch (error) {
     model.dispose();
     throw error;

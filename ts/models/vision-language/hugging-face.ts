@@ -71,7 +71,7 @@ export function llavaOptions(json: JsonObject, source: string): VisionLanguageOp
 }
 
 /** What of a model Hugging Face's LLaVA lacks, in words that follow "a model with"; empty when it has all of it. */
-export function lostInLlava({ vision, projector, language }: VisionLanguageConfig): string[] {
+export function lostInLlava({ vision, projector, language, imageTokenId }: VisionLanguageConfig): string[] {
   const { type, activation, pixelShuffle } = projector;
   return [
     ...lacking([
@@ -82,6 +82,11 @@ export function lostInLlava({ vision, projector, language }: VisionLanguageConfi
       [vision.compat === 'fixed', 'a tower of compat "libmoe"'],
       [type === 'mlp2x_gelu', `a projector "${type}"`],
       [pixelShuffle === 1, `pixelShuffle ${pixelShuffle}`],
+      // transformers looks the token up before it puts the image in its place.
+      [
+        imageTokenId < language.vocabularySize,
+        `the image token ${imageTokenId} outside the ${language.vocabularySize} ids of the vocabulary (train with a tokenizer that has "<image>")`,
+      ],
       knownActivation(activation),
     ]),
     ...publicFamilyOf(language).lost,

@@ -16,6 +16,13 @@ export interface ImageTextOptions {
   vocabularySize: number;
   /** Of the embeddings that are compared; default the tower's dModel. */
   width?: number | undefined;
+  /** Factor on cosines to begin with; default 10, as in SigLIP. */
+  initialScale?: number | undefined;
+  /**
+   * What is added to them to begin with. Default −10, made for batches of tens of thousands; −ln(batch − 1) gives each pair the probability of
+   * chance, which a short training with small batches needs.
+   */
+  initialBias?: number | undefined;
 }
 
 /**
@@ -41,7 +48,9 @@ export class ImageTextModel extends Module {
         'ERR_LIBMOE_CONFIG',
         'a tower that is compared with texts needs pool: "attention", "class" or "mean"',
       );
-    const { vocabularySize, width = dModel } = options;
+    const { vocabularySize, width = dModel, initialScale = 10, initialBias = -10 } = options;
+    if (!(initialScale > 0))
+      fail('ERR_LIBMOE_CONFIG', `initialScale must be above 0, got ${initialScale}`);
     const { seed = 0, dtype, device } = made;
     const part = (name: string): LayerOptions => ({
       values: seed === 'later' ? seed : { seed, name },
@@ -53,8 +62,8 @@ export class ImageTextModel extends Module {
     this.embedding = new Embedding(vocabularySize, width, part('embedding'));
     this.textProjection = new Linear(width, width, part('textProjection'));
     const { device: place } = this.embedding.weight;
-    this.logitScale = parameter(full([1], Math.log(10), { device: place }));
-    this.logitBias = parameter(full([1], -10, { device: place }));
+    this.logitScale = parameter(full([1], Math.log(initialScale), { device: place }));
+    this.logitBias = parameter(full([1], initialBias, { device: place }));
   }
 
   /** Recompute the tower's layers during backward. */

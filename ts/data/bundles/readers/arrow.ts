@@ -21,6 +21,8 @@ export async function* arrowRows(file: string): AsyncGenerator<PlacedRow> {
     if ((await handle.stat()).size < 8) throw new Error('it is too short');
     const reader = await arrow.RecordBatchReader.from(handle);
     await reader.open();
+    // Of an empty file nothing can be said, and nothing is said.
+    if (reader.schema === undefined) throw new Error('it has no schema');
     for await (const batch of reader) {
       const whole = plainRows(arrow, batch);
       for (const row of whole) {
@@ -28,7 +30,6 @@ export async function* arrowRows(file: string): AsyncGenerator<PlacedRow> {
         yield { row, where: `${file}, row ${rows}` };
       }
     }
-    if (reader.schema === undefined) throw new Error('it has no schema');
   } catch (cause) {
     if (codeOf(cause) !== undefined) throw cause;
     fail('ERR_LIBMOE_DATA', `${file} is no whole Arrow file (after row ${rows}): ${reasonOf(cause)}`, cause);

@@ -11,7 +11,7 @@ export interface CsvOptions {
 }
 
 /**
- * Rows of a comma-separated file (RFC 4180: quotes, doubled quotes and line ends within them, a BOM), or with tabs where the name has `.tsv`;
+ * Rows of a comma-separated file (RFC 4180: quotes, doubled quotes and line ends within them; a BOM may stand in front), or with tabs where the name has `.tsv`;
  * `.gz` and `.zst` too. Every value is a text. Memory: one row.
  * @throws ERR_LIBMOE_DATA naming the line for rows of another length, quotes that do not end, and bytes that are no UTF-8
  */
@@ -21,6 +21,8 @@ export async function* csvRows(file: string, options: CsvOptions = {}): AsyncGen
     delimiter: /\.tsv(\.\w+)?$/i.test(file) ? '\t' : ',',
     bom: true,
     skip_empty_lines: true,
+    // Quotes in the middle of a value that does not begin with one are no quotes: MMLU has them.
+    relax_quotes: true,
     info: true,
     columns: options.columns ? [...options.columns] : (names: string[]) => checkedNames(names, file),
     max_record_size: 1 << 28,
@@ -40,7 +42,7 @@ export async function* csvRows(file: string, options: CsvOptions = {}): AsyncGen
     }
   } catch (cause) {
     if ((cause as { code?: string }).code?.startsWith('ERR_LIBMOE_')) throw cause;
-    fail('ERR_LIBMOE_DATA', `${file} is no table after line ${line}: ${reasonOfTable(cause)}`, cause);
+    fail('ERR_LIBMOE_DATA', `${file} is no table: ${reasonOfTable(cause)}`, cause);
   } finally {
     source.destroy();
     parser.destroy();

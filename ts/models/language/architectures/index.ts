@@ -39,6 +39,14 @@ export const architectures: readonly Architecture[] = [
   libmoe,
 ];
 
+/** What configurations of the vision-language models that libmoe reads are called. */
+const seesImages = new Set([
+  'LlavaForConditionalGeneration',
+  'LibMoeForConditionalGeneration',
+  'llava',
+  'libmoe_llava',
+]);
+
 /** The family of a config.json. @throws ERR_LIBMOE_UNSUPPORTED naming the known ones */
 export function architectureOf(json: JsonObject, source: string): Architecture {
   const named = Array.isArray(json.architectures) ? json.architectures[0] : undefined;
@@ -46,6 +54,11 @@ export function architectureOf(json: JsonObject, source: string): Architecture {
     (candidate) =>
       candidate.name === named || (named === undefined && candidate.modelType === json.model_type),
   );
+  if (!found && seesImages.has(String(named ?? json.model_type)))
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `${source}: this is a vision-language model (${named ?? json.model_type}), not a language model: load it with loadVisionLanguageModel; on the command line libmoe generate --image FILE shows it images`,
+    );
   return (
     found ??
     fail(
