@@ -30,6 +30,7 @@ export function targetTexts(target: ScorerQuestion['target']): string[] {
 export interface Judge {
   /** Part of the cache key and of the results. */
   readonly model: string;
+  /** The reply; null when there is none after every retry. */
   ask(request: JudgeRequest): Promise<string | null>;
 }
 
@@ -110,7 +111,10 @@ export type ScoreBlock = z.output<typeof scoreSchema>;
 
 /** A scorer with its options filled in and its errors naming task and document. */
 export interface TaskScorer {
-  /** @param docId position of the document, for messages. Strips the response. */
+  /**
+   * What a response is worth; it is stripped first.
+   * @param docId position of the document, for messages
+   */
   score(response: string, question: ScorerQuestion, docId: number): ResponseScore;
   /** Undefined when the scorer has no use for a judge. */
   judge?(response: string, question: ScorerQuestion, docId: number, judge: Judge): Promise<ResponseScore>;
