@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { type BundleRows, findBundle, openBundle } from '../data/bundles/index.ts';
+import { type Bundle, type BundleRows, findBundle, openBundle } from '../data/bundles/index.ts';
 import { fail } from '../native/index.ts';
 import { type DatasetContext, type LoadedRows, registerDataset } from './dataset.ts';
 import type { Row } from './task.ts';
@@ -13,7 +14,7 @@ export const bundleOptions = z.object({
 
 /**
  * Rows of an offline bundle (docs/data.md), each read from disk when it is looked at; image columns are absolute paths. What identifies
- * them is the hash of the split's file, wherever the bundle lies.
+ * them is the hash of the split's file, wherever the bundle lies. The config `*` stands for all that have the split.
  * @throws ERR_LIBMOE_DATA when there is no such bundle; ERR_LIBMOE_BUNDLE when it is damaged or has no such split
  */
 export function bundleRows(options: z.output<typeof bundleOptions>, context: DatasetContext): LoadedRows {
@@ -32,8 +33,26 @@ export function bundleRows(options: z.output<typeof bundleOptions>, context: Dat
       'ERR_LIBMOE_CONFIG',
       `${id} has the splits ${splits.join(', ')}: the task must name one (test_split)`,
     );
+  if (config === '*') return allConfigs(bundle, split);
   const rows = bundle.rows(split, config ?? undefined);
   return { rows: lazyRows(rows), sha256: rows.entry.sha256 };
+}
+
+/** The rows of all configs that have the split, in the order of the manifest. */
+function allConfigs(bundle: Bundle, split: string): LoadedRows {
+  const hash = createHash('sha256');
+  const rows = bundle.manifest.splits
+    .filter((each) => each.split === split)
+    .flatMap(({ config }) => {
+      const opened = bundle.rows(split, config);
+      hash.update(opened.entry.sha256);
+      try {
+        return [...opened];
+      } finally {
+        opened.close();
+      }
+    });
+  return { rows, sha256: hash.digest('hex') };
 }
 
 /** A list whose elements are read as they are asked for: all that lists can do, without a row in memory. */

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
+import './benchmark-steps.ts';
 import { documentStepsSchema } from './document-steps.ts';
 import { filterListSchema } from './response-filters.ts';
 import { reportSchema, scoreSchema } from './scorers/index.ts';

@@ -1,5 +1,6 @@
 import { fail } from '../native/index.ts';
 import { capitalize, codePoints, strip, stripEnd, stripStart } from './python-text.ts';
+import { showPythonList } from './scorers/python-literal.ts';
 
 /**
  * The part of Jinja2 that text tasks use: `{{ expression }}` with columns, `.name`, `[index]`, literals, lists, `+`,
@@ -46,7 +47,16 @@ const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown> = {
   upper: (self) => asText(self).toUpperCase(),
   capitalize: (self) => capitalize(asText(self)),
   replace: (self, [from, to]) => asText(self).replaceAll(asText(from), asText(to)),
-  split: (self, [by]) => asText(self).split(asText(by)),
+  split: (self, [by, most]) => {
+    const parts = asText(self).split(asText(by));
+    const kept = most === undefined ? parts.length : Number(most);
+    return parts.length <= kept + 1 ? parts : [...parts.slice(0, kept), parts.slice(kept).join(asText(by))];
+  },
+  rsplit: (self, [by, most]) => {
+    const parts = asText(self).split(asText(by));
+    const joined = most === undefined ? 0 : Math.max(0, parts.length - Number(most));
+    return joined <= 1 ? parts : [parts.slice(0, joined).join(asText(by)), ...parts.slice(joined)];
+  },
   join: (self, [items]) => asList(items).map(asText).join(asText(self)),
   startswith: (self, [start]) => asText(self).startsWith(asText(start)),
   endswith: (self, [end]) => asText(self).endsWith(asText(end)),
@@ -238,6 +248,8 @@ function asList(value: unknown): unknown[] {
 function text(value: unknown, source: string): string {
   if (typeof value === 'string') return value;
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  const list = Array.isArray(value) ? showPythonList(value) : undefined;
+  if (list !== undefined) return list;
   return fail('ERR_LIBMOE_DATA', `template ${quote(source)} mixes text with ${JSON.stringify(value)}`);
 }
 
