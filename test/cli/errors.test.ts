@@ -215,7 +215,7 @@ const wrong: [string, string[], RegExp][] = [
   ['bad batch size', evaluation(held, '--batch-size', '0'), /^ERR_LIBMOE_ARGUMENT: --batch-size/],
   ['unknown task', evaluation('pica'), /^ERR_LIBMOE_CONFIG: no task "pica", did you mean "piqa"/],
   ['missing task file', evaluation('no.yaml'), /^ERR_LIBMOE_FILE: .*no\.yaml/],
-  ['missing evaluation data', evaluation('piqa'), /^ERR_LIBMOE_DATA: task piqa needs the data file/],
+  ['missing evaluation data', evaluation('piqa'), /^ERR_LIBMOE_DATA: there is no bundle of baber\/piqa/],
   [
     'misspelt key of a task',
     evaluation(file('typo-task.yaml', 'task: t\noutput_tipe: loglikelihood\n')),

@@ -279,7 +279,8 @@ describe('evaluate', () => {
       'ERR_LIBMOE_CONFIG',
       'loglikelihood_rolling',
     ],
-    ['a missing file', { tasks: ['piqa'] }, 'ERR_LIBMOE_DATA', 'piqa.jsonl'],
+    ['a missing bundle', { tasks: ['piqa'] }, 'ERR_LIBMOE_DATA', 'no bundle of baber/piqa'],
+    ['a missing file', { tasks: ['held-out-text'] }, 'ERR_LIBMOE_DATA', 'held-out-text'],
     [
       'an unknown data set',
       { tasks: [{ ...questions, documents: undefined, dataset_path: 'jsom' } as TaskInput] },

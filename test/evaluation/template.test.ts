@@ -25,6 +25,10 @@ describe('templates', () => {
     ['{{", ".join(choices.text)}}', 'x, y'],
     ['{{goal.strip().split(" ")[1].capitalize()}}', 'A'],
     ['{{(sol1 + sol2)|length}}', 10],
+    ['x{{choices.text}}', "x['x', 'y']"],
+    ['{{goal.split("a", 1)}}', ['  B', 'ke a cake ']],
+    ['{{goal.rsplit("a", 1)}}', ['  Bake a c', 'ke ']],
+    ['{{sol1.rsplit("a", 1) + sol1.split("o", 5)}}', ['oven', '', 'ven']],
     ['plain { text }', 'plain { text }'],
     ['', ''],
   ])('%s', (source, expected) => {

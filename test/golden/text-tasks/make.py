@@ -78,14 +78,13 @@ def asked(task, doc):
     }
 
 
-# The package reads YAML 1.2, PyYAML 1.1: so the records come from the package's reader.
-READ = "const {resolveTask} = await import('./ts/evaluation/task-files.ts'); console.log(JSON.stringify(resolveTask(process.argv[1]).examples))"
+# Our files are YAML 1.2, which PyYAML does not read: the package's own reader does.
+READ = "console.log(JSON.stringify(require('yaml').parse(require('fs').readFileSync(process.argv[1], 'utf8'))))"
 
 
-def examples(name):
-    root = os.path.join(HERE, '../../..')
-    command = ['node', '--experimental-strip-types', '--input-type=module', '-e', READ.replace('./ts', os.path.abspath(root) + '/ts'), name]
-    return json.loads(subprocess.check_output(command, cwd=root))
+def examples(path):
+    content = json.loads(subprocess.check_output(['node', '-e', READ, path], cwd=HERE))
+    return content.get('examples') or examples(os.path.join(os.path.dirname(path), content['include']))
 
 
 FILES = {
@@ -98,7 +97,7 @@ FILES = {
 golden = {}
 for name, file in FILES.items():
     theirs = read(WHEEL + file + '.yaml')
-    docs = [example['doc'] for example in examples(name)]
+    docs = [example['doc'] for example in examples(glob.glob(OURS + f'/**/{name}.yaml', recursive=True)[0])]
     if 'subject' in docs[0]:
         docs = [{**doc, 'subject': 'high_school_chemistry'} for doc in docs]
     golden[name] = [asked(theirs, doc) for doc in docs]

@@ -145,9 +145,8 @@ class Reader {
       if (length === undefined)
         read += ESCAPES[escaped] ?? (/['"\\]/.test(escaped) ? escaped : `\\${escaped}`);
       else {
-        read += String.fromCodePoint(
-          Number.parseInt(this.source.slice(this.at + 1, this.at + 1 + length), 16) || 0xfffd,
-        );
+        const code = Number.parseInt(this.source.slice(this.at + 1, this.at + 1 + length), 16);
+        read += String.fromCodePoint(Number.isNaN(code) ? 0xfffd : code);
         this.at += length;
       }
     }
