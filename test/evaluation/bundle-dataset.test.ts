@@ -127,3 +127,20 @@ it('refuses rows that were changed, with the name of the file', async () => {
   writeFileSync(file, whole);
   expect((await load()).rows).toHaveLength(6);
 });
+
+it('the config * stands for all that have the split', async () => {
+  const several = join(folder, 'several');
+  for (const config of ['a', 'b', 'c']) {
+    mkdirSync(join(several, config), { recursive: true });
+    const split = config === 'c' ? 'train' : 'test';
+    writeFileSync(join(several, config, `${split}.jsonl`), `{"n": "${config}1"}\n{"n": "${config}2"}\n`);
+  }
+  await importBundle([several], { id: 'made/several', out });
+  const all = await load({ dataset_path: 'made/several', dataset_name: '*' });
+  expect(all.rows).toEqual(['a1', 'a2', 'b1', 'b2'].map((n) => ({ n })));
+  const one = await load({ dataset_path: 'made/several', dataset_name: 'a' });
+  expect(one.sha256).not.toBe(all.sha256);
+  await expect(load({ dataset_path: 'made/several', dataset_name: '*', test_split: 'dev' })).rejects.toThrow(
+    'ERR_LIBMOE_DATA',
+  );
+});
