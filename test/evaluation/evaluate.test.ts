@@ -11,6 +11,7 @@ import {
   type Results,
   readDocumentValues,
   readResults,
+  rescore,
   type TaskInput,
   wordOrderTask,
 } from '../../ts/evaluation/index.ts';
@@ -62,6 +63,32 @@ beforeEach(() => {
   out = mkdtempSync(join(tmpdir(), 'libmoe-eval-'));
 });
 afterEach(() => rmSync(out, { recursive: true, force: true }));
+
+describe('mutual information', () => {
+  it('asks for every choice alone too, and scores the same again', async () => {
+    const task: TaskInput = {
+      ...questions,
+      target_delimiter: '',
+      metric_list: [{ metric: 'acc' }, { metric: 'acc_mutual_info' }],
+    };
+    const results = await finish(new FakeModel(), { tasks: [task], out });
+    // What differs between a choice after the question and alone is its first byte, after "?" or after BOS.
+    const gain = (choice: string): number => {
+      const [first] = byteTokenizer.encode(choice);
+      return bigram('?'.charCodeAt(0), first!) - bigram(256, first!);
+    };
+    const right = questions.documents!.map(({ c, g }) => {
+      const gains = (c as string[]).map(gain);
+      return Number(gains.indexOf(Math.max(...gains)) === g);
+    });
+    const mean = right.reduce((a, b) => a + b) / right.length;
+    expect(results.results.toy!['acc_mutual_info,none']).toBeCloseTo(mean, 12);
+    const plain = await finish(new FakeModel(), { tasks: [{ ...task, metric_list: [{ metric: 'acc' }] }] });
+    expect(results.results.toy!['acc,none']).toBe(plain.results.toy!['acc,none']);
+    expect(results.libmoe.fragile_items).toEqual(plain.libmoe.fragile_items);
+    expect((await rescore(out)).results.toy).toEqual(results.results.toy);
+  });
+});
 
 describe('evaluate', () => {
   it('gives the numbers of a direct computation', async () => {

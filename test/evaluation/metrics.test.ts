@@ -6,6 +6,7 @@ import {
   type MetricValue,
   metricNamed,
   type ScoredQuestion,
+  scoredQuestion,
   strictlyBest,
 } from '../../ts/evaluation/metrics.ts';
 
@@ -82,6 +83,18 @@ describe('lm-eval metrics (§1.9)', () => {
   it('acc of a loglikelihood task is greediness', () => {
     expect(item('acc', scored([-1], { greedy: [true] }), 'loglikelihood')).toBe(1);
     expect(item('acc', scored([-1], { greedy: [false] }), 'loglikelihood')).toBe(0);
+  });
+  it('mutual information: what the question adds to a choice', () => {
+    // Values of 4 requests: two choices after the question, and the same two alone.
+    const question = scored([-5, -4, -7, -3], { choices: ['a', 'b'], gold: [0] });
+    const split = scoredQuestion(question);
+    expect([split.sums, split.unconditional, split.tokens.length]).toEqual([[-5, -4], [-7, -3], 2]);
+    expect(item('acc', split)).toBe(0);
+    expect(item('acc_mutual_info', split)).toBe(1);
+    expect(item('acc_mutual_info', { ...split, unconditional: [-4, -3] })).toBe(1);
+    expect(item('acc_mutual_info', { ...split, unconditional: [-4.5, -3] })).toBe(1);
+    expect(item('acc_mutual_info', { ...split, unconditional: [-3, -3] })).toBe(0);
+    expect(() => item('acc_mutual_info', scored([-1, -2]))).toThrow('ERR_LIBMOE_STATE');
   });
   it('brier score', () => {
     expect(item('brier_score', scored([Math.log(0.8), Math.log(0.2)]))).toBeCloseTo(0.08, 12);

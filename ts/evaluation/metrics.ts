@@ -17,6 +17,22 @@ export interface ScoredQuestion {
   greedy: readonly boolean[];
   /** Scored tokens. */
   tokens: readonly number[];
+  /** Of tasks with acc_mutual_info: log-likelihoods of the choices with nothing before them. */
+  unconditional?: readonly number[];
+}
+
+/** The answers to all pairs of a question, those that ask for choices alone set apart. */
+export function scoredQuestion({ question, sums, greedy, tokens }: ScoredQuestion): ScoredQuestion {
+  const count = question.choices.length;
+  if (count === 0 || sums.length <= count) return { question, sums, greedy, tokens };
+  const asked = <T>(values: readonly T[]): readonly T[] => values.slice(0, count);
+  return {
+    question,
+    sums: asked(sums),
+    greedy: asked(greedy),
+    tokens: asked(tokens),
+    unconditional: sums.slice(count),
+  };
 }
 
 /** What a document contributes: one number, or a log-likelihood with its weight (words, bytes, tokens). */
@@ -144,6 +160,15 @@ registerMetric(
 registerMetric(
   'acc_bytes',
   picked((scored, i) => scored.sums[i]! / utf8Bytes(scored.question.choices[i]!)),
+);
+/** By what the question adds to a choice's likelihood: log P(choice | question) − log P(choice). */
+registerMetric(
+  'acc_mutual_info',
+  picked(({ sums, unconditional }, i) =>
+    unconditional === undefined
+      ? fail('ERR_LIBMOE_STATE', 'acc_mutual_info needs the likelihoods of the choices alone')
+      : sums[i]! - unconditional[i]!,
+  ),
 );
 registerMetric('acc_token', strict(byTokens));
 registerMetric('acc_sum', strict(sumOf));

@@ -222,7 +222,10 @@ export class QuestionMaker {
       // Several contexts, one continuation (lm-eval's WinoGrande): the choices are contexts, the text names the right one.
       const continuation = delimiter + this.text('doc_to_target', doc);
       return {
-        pairs: choices.map((context) => ({ context: this.prompt(doc, before, context, ''), continuation })),
+        pairs: [
+          ...choices.map((context) => ({ context: this.prompt(doc, before, context, ''), continuation })),
+          ...this.alone(choices, delimiter),
+        ],
         choices,
         gold: this.gold(inputIndex, choices),
         target: inputIndex,
@@ -234,11 +237,20 @@ export class QuestionMaker {
     const target =
       typeof task.doc_to_target === 'number' ? task.doc_to_target : this.field(task.doc_to_target, doc);
     return {
-      pairs: choices.map((choice) => ({ context, continuation: delimiter + choice })),
+      pairs: [
+        ...choices.map((choice) => ({ context, continuation: delimiter + choice })),
+        ...this.alone(choices, delimiter),
+      ],
       choices,
       gold: this.gold(target, choices),
       target: target as Question['target'],
     };
+  }
+
+  /** What acc_mutual_info asks besides: every choice with nothing before it. */
+  private alone(choices: readonly string[], delimiter: string): TextPair[] {
+    if (!this.task.metric_list?.some(({ metric }) => metric === 'acc_mutual_info')) return [];
+    return choices.map((choice) => ({ context: '', continuation: delimiter + choice }));
   }
 
   private choices(doc: Row): string[] {

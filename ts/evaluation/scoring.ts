@@ -8,6 +8,7 @@ import {
   metricNamed,
   type ScoredQuestion,
   type ScorerMode,
+  scoredQuestion,
 } from './metrics.ts';
 import type { TokenScore } from './model.ts';
 import type { PreparedTask } from './prepare.ts';
@@ -119,12 +120,12 @@ async function scoreLikelihoods(
   const name = task.task;
   const scored = questions.map((question, i): ScoredQuestion => {
     const scores = answers[i]! as readonly TokenScore[];
-    return {
+    return scoredQuestion({
       question,
       sums: scores.map(({ sum }) => sum),
       greedy: scores.map(({ greedy }) => greedy),
       tokens: tokens[i]!,
-    };
+    });
   });
   const values = new Map<string, MetricValue[]>();
   for (const [metricName, metric] of metrics)
@@ -163,7 +164,12 @@ async function scoreLikelihoods(
     libmoe.chance[name] = mean(questions.map(({ gold, choices }) => gold.length / choices.length));
   libmoe.not_finite[name] = scored.filter(({ sums }) => !sums.every(Number.isFinite)).length;
   return scored.map((item, i) =>
-    sampleOf(item, [...metrics.keys()], (metricName) => values.get(metricName)![i]!),
+    sampleOf(
+      item,
+      answers[i]! as readonly TokenScore[],
+      [...metrics.keys()],
+      (metricName) => values.get(metricName)![i]!,
+    ),
   );
 }
 
@@ -195,11 +201,15 @@ export function orMissing(value: number | undefined): number | string {
 
 function sampleOf(
   scored: ScoredQuestion,
+  answers: readonly TokenScore[],
   metrics: string[],
   valueFor: (metric: string) => MetricValue,
 ): Sample {
-  const { question, sums, greedy, tokens } = scored;
-  const responses = sums.map((sum, i): [string, string] => [String(sum), greedy[i] ? 'True' : 'False']);
+  const { question, tokens } = scored;
+  const responses = answers.map(({ sum, greedy }): [string, string] => [
+    String(sum),
+    greedy ? 'True' : 'False',
+  ]);
   const lengthsOf =
     question.choices.length > 0 ? question.choices : question.pairs.map(({ continuation }) => continuation);
   return {
@@ -225,7 +235,7 @@ function sampleOf(
     ),
     target_hash: sha256(String(question.target)),
     libmoe: {
-      sums: sums.map((sum) => (Number.isFinite(sum) ? sum : null)),
+      sums: answers.map(({ sum }) => (Number.isFinite(sum) ? sum : null)),
       tokens: [...tokens],
       chars: lengthsOf.map(codePoints),
       bytes: lengthsOf.map(utf8Bytes),

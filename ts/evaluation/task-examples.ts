@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { processRows } from './document-steps.ts';
-import type { ScorerMode } from './metrics.ts';
+import { type ScorerMode, scoredQuestion } from './metrics.ts';
 import { type Question, QuestionMaker } from './question.ts';
 import { scoreBlockOf } from './response-scoring.ts';
 import { type TaskScorer, taskScorer } from './scorers/index.ts';
@@ -86,7 +86,7 @@ function compareMetrics(task: Task, example: TaskExample, question: Question, sa
     return;
   }
   const tokens = question.pairs.map(({ continuation }) => continuation.trim().split(/\s+/).length);
-  const scored = { question, sums, greedy: sums.map(() => false), tokens };
+  const scored = scoredQuestion({ question, sums, greedy: sums.map(() => false), tokens });
   const values = [...taskMetrics(task)].map(([name, metric]) => [
     name,
     metric.item(scored, task.output_type),
