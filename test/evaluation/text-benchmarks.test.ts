@@ -1,5 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { loadDocuments } from '../../ts/evaluation/dataset.ts';
 import { processRows } from '../../ts/evaluation/document-steps.ts';
 import { chooseTasks, resolveTask } from '../../ts/evaluation/index.ts';
 import { readPythonList, showPythonList } from '../../ts/evaluation/scorers/python-literal.ts';
@@ -95,6 +98,31 @@ describe('steps of benchmarks', () => {
   ])('name %s', (_, name, row, message) => {
     expect(() => rowsOf(name, [row])).toThrow('ERR_LIBMOE_DATA');
     expect(() => rowsOf(name, [row])).toThrow(message);
+  });
+});
+
+describe('labels in a file of their own', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'libmoe-labels-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const piqa = (labels: string) => {
+    writeFileSync(join(folder, 'valid.jsonl'), '{"goal": "a"}\n{"goal": "b"}\n');
+    writeFileSync(join(folder, 'labels.lst'), labels);
+    const kwargs = { data_files: 'valid.jsonl', labels: 'labels.lst' };
+    return loadDocuments(
+      resolveTask({ task: 'lm.piqa', dataset_path: 'json', dataset_kwargs: kwargs }),
+      folder,
+    );
+  };
+  it('become the column label', async () => {
+    const rows = [
+      { goal: 'a', label: '1' },
+      { goal: 'b', label: '0' },
+    ];
+    expect((await piqa('1\n0\n')).rows).toEqual(rows);
+    expect((await piqa('1\r\n0')).rows).toEqual(rows);
+  });
+  it('must be as many as rows', async () => {
+    await expect(piqa('1\n0\n1\n')).rejects.toThrow('3 labels for 2 rows');
   });
 });
 

@@ -178,9 +178,26 @@ function parseJson(source: string, where: string): unknown {
 }
 
 registerDataset('json', {
-  options: z.strictObject({ data_files: dataFiles }),
-  load: (options, context) => filesOf(options.data_files, context).flatMap(readRows),
+  options: z.strictObject({
+    data_files: dataFiles,
+    /** A file with the label of each row on a line of its own, as PIQA and Social IQa are published: the column `label`. */
+    labels: z.string().optional(),
+  }),
+  load: ({ data_files: files, labels }, context) => {
+    const rows = filesOf(files, context).flatMap(readRows);
+    return labels === undefined ? rows : labelled(rows, context.find(labels));
+  },
 });
+
+function labelled(rows: readonly Row[], path: string): Row[] {
+  const labels = readFileSync(path, 'utf8').trimEnd().split(/\r?\n/);
+  if (labels.length !== rows.length)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `${path} has ${labels.length} labels for ${rows.length} rows: one a line is expected`,
+    );
+  return rows.map((row, i) => ({ ...row, label: labels[i]!.trim() }));
+}
 
 /** Column `text` per file; a folder stands for the .txt files in it. */
 registerDataset('text', {
