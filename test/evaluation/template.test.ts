@@ -25,6 +25,13 @@ describe('templates', () => {
     ['{{", ".join(choices.text)}}', 'x, y'],
     ['{{goal.strip().split(" ")[1].capitalize()}}', 'A'],
     ['{{(sol1 + sol2)|length}}', 10],
+    ['{{goal if sol1 == "oven" else missing}}', '  Bake a cake '],
+    ['{{"a" if not goal or sol1 != "oven" else "b" if "x" in choices.text and label else "c"}}', 'b'],
+    ['{{"yes" if "ove" in sol1 else "no"}}', 'yes'],
+    ['{{ [sol1, none, sol2] | lettered }}', 'A. oven\nC. fridge'],
+    ['{{ [sol1, "nan", sol2] | known | bracketed }}', '(A) oven\n(C) fridge'],
+    [`{{ "['it', 'is']" | literal_list }}`, ['it', 'is']],
+    ['{{ "<image 2> beside <image 1>".marked(["p", "q", "r"]) }}', ['p', 'q']],
     ['plain { text }', 'plain { text }'],
     ['', ''],
   ])('%s', (source, expected) => {
