@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { processRows } from './document-steps.ts';
 import type { ScorerMode } from './metrics.ts';
 import { type Question, QuestionMaker } from './question.ts';
 import { scoreBlockOf } from './response-scoring.ts';
@@ -26,7 +27,8 @@ export function checkExamples(task: Task): string[] {
     };
     let question: Question;
     try {
-      question = maker.make(example.doc, i);
+      const [doc = example.doc] = processRows([example.doc], task.process_docs, task.task);
+      question = maker.make(doc, i);
       compareQuestion(task, example, question, say);
       if (task.output_type === 'generate_until') compareResponse(task, example, question, say);
       else compareMetrics(task, example, question, say);

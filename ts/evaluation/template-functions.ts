@@ -22,6 +22,14 @@ export const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown
     const prompt = asText(self);
     return asList(images).filter((_, i) => prompt.includes(`<image ${i + 1}>`));
   },
+  /** A list without the items that are equal to this. */
+  without: (self, [item]) => asList(self).filter((one) => one !== item),
+  /** A column, or null where there is none: `doc.get("hint")`. */
+  get: (self, [name]) => {
+    const key = asText(name);
+    const isMap = typeof self === 'object' && self !== null && !Array.isArray(self);
+    return isMap && Object.hasOwn(self, key) ? (self as Record<string, unknown>)[key] : null;
+  },
   index: (self, [wanted]) => {
     const at = asList(self).indexOf(wanted);
     return at >= 0

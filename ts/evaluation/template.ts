@@ -168,6 +168,8 @@ class Parser {
     if (kind === 'text') return () => value;
     if (kind === 'number') return () => Number(value);
     if (kind === 'name' && value === 'none') return () => null;
+    // The document itself, for names that are no identifiers and columns that may be missing.
+    if (kind === 'name' && value === 'doc') return (row) => (Object.hasOwn(row, 'doc') ? row.doc : row);
     if (kind === 'name') return (row) => member(row, value);
     if (value === '-') {
       const negated = this.primary();
