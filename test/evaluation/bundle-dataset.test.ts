@@ -152,7 +152,7 @@ it('a config of questions is joined with one of images', async () => {
 });
 
 it('a task of videos is listed and refused', async () => {
-  const video = { ...task, requires: ['video' as const], frame_num: 8 };
+  const video = { ...task, requires: ['video' as const] };
   const run = evaluate(new FakeModel(), { tasks: [video], dataFolder: out });
   await expect(run.next()).rejects.toThrow(/from-a-bundle asks about videos.*ffmpeg/);
 });

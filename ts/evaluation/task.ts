@@ -119,8 +119,6 @@ export const taskSchema = z.strictObject({
   output_type: z.enum(outputTypes),
   /** What answering takes beside texts and images. Nothing here gives it yet: such a task is listed, and refused when it is to be run. */
   requires: z.array(z.literal('video')).min(1).optional(),
-  /** Frames that are taken evenly from a video. */
-  frame_num: z.int().positive().optional(),
   doc_to_text: field.default(''),
   doc_to_target: field.default(''),
   /** The image or images of a document: a column or template that gives a file name or a list of them. */
