@@ -62,7 +62,9 @@ try {
   const paths = Array.from({ length: Number(values.images) }, (_, i) => path.join(folder, `${i}.jpg`));
   for (const [i, file] of paths.entries()) await photograph(file, i);
   const processor = { image_processor_type: 'SiglipImageProcessor', size: { height: side, width: side } };
-  const pools = values.workers.split(',').map((n) => new ImagePool({ processor, workers: Number(n), keepBytes: 0 }));
+  const pools = values.workers
+    .split(',')
+    .map((n) => new ImagePool({ processor, workers: Number(n), keepBytes: 0 }));
   const peer = values.python ? pillow(values.python, paths) : undefined;
   await peer?.ready;
   const times = [...pools, ...(peer ? [peer] : [])].map(() => []);

@@ -282,9 +282,9 @@ describe('evaluate', () => {
     ['a missing file', { tasks: ['piqa'] }, 'ERR_LIBMOE_DATA', 'piqa.jsonl'],
     [
       'an unknown data set',
-      { tasks: [{ ...questions, documents: undefined, dataset_path: 'hub/x' } as TaskInput] },
+      { tasks: [{ ...questions, documents: undefined, dataset_path: 'jsom' } as TaskInput] },
       'ERR_LIBMOE_CONFIG',
-      'no data set "hub/x"',
+      'no data set "jsom"',
     ],
     [
       'a missing column',

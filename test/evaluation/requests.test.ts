@@ -118,16 +118,20 @@ describe('windows', () => {
     }) as const;
 
   it('one when all fits, its last token not an input', () => {
-    expect(windowsOf(request(3, 2), 8)).toEqual([{ input: [0, 1, 2, 3], targets: [3, 4] }]);
+    expect(windowsOf(request(3, 2), 8)).toEqual([
+      { input: [0, 1, 2, 3], targets: [3, 4], start: 0, seen: 0 },
+    ]);
   });
   it('cuts the context on the left', () => {
-    expect(windowsOf(request(6, 2), 4)).toEqual([{ input: [3, 4, 5, 6], targets: [6, 7] }]);
+    expect(windowsOf(request(6, 2), 4)).toEqual([
+      { input: [3, 4, 5, 6], targets: [6, 7], start: 3, seen: 0 },
+    ]);
   });
   it('rolls: disjoint targets, each window as full as it can be (lm-eval)', () => {
     expect(windowsOf(request(1, 10), 4)).toEqual([
-      { input: [0, 1, 2, 3], targets: [1, 2, 3, 4] },
-      { input: [4, 5, 6, 7], targets: [5, 6, 7, 8] },
-      { input: [6, 7, 8, 9], targets: [9, 10] },
+      { input: [0, 1, 2, 3], targets: [1, 2, 3, 4], start: 0, seen: 0 },
+      { input: [4, 5, 6, 7], targets: [5, 6, 7, 8], start: 4, seen: 4 },
+      { input: [6, 7, 8, 9], targets: [9, 10], start: 6, seen: 8 },
     ]);
   });
   it('covers every target once for any length', () => {

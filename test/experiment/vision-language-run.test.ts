@@ -7,11 +7,13 @@ import {
   headlines,
   loadAnyRecipe,
   merged,
+  planPipeline,
   runPipeline,
   runRecipe,
   runSweep,
   type SweepInput,
 } from '../../ts/experiment/index.ts';
+import { loadVisionTower } from '../../ts/models/vision/index.ts';
 import { loadVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
 import { openSafetensors, type Safetensors } from '../../ts/storage/safetensors.ts';
@@ -225,6 +227,45 @@ describe('training of a vision-language model', () => {
     expect(ends[0]!.equals(ends[1]!)).toBe(true);
 
     await expect(runPipeline(file, { instrukt: { seed: 1 } })).rejects.toThrow(/"instruct"/);
+  });
+
+  it('begins a pipeline with a tower that learns from captions', async () => {
+    const { model, tokenizer } = parts;
+    const tower = {
+      kind: 'image-text',
+      name: 'tower',
+      seed: 5,
+      tokenizer: { train: { vocabularySize: 282, byteFallback: true } },
+      data: {
+        train: { conversations: captions, images: temporary },
+        context: 32,
+        batchSamples: 8,
+        workers: 0,
+      },
+      model: { vision: { ...model.vision, pool: 'mean' }, width: 16, initialBias: -2 },
+      training: { steps: 3 },
+    };
+    const questions = merged(base(), {
+      tokenizer,
+      model: { ...model, vision: { checkpoint: 'nowhere' } },
+      training: { steps: 2, trained: ['projector.*'] },
+      evaluation: { tasks: [] },
+    });
+    writeFileSync(place('tower.yaml'), stringify(tower));
+    writeFileSync(place('questions.yaml'), stringify(questions));
+    const stages = ['tower', 'questions'].map((name) => ({ name, recipe: `${name}.yaml` }));
+    const file = place('from-captions.yaml');
+    writeFileSync(file, stringify({ kind: 'pipeline', name: 'from-captions', stages }));
+    const plan = await planPipeline(file, {});
+    const { stages: done, completed } = await runPipeline(file, {}, { out: place('from-captions') });
+    expect(completed).toBe(true);
+    expect(plan.stages.map(({ parameters }) => parameters)[1]).toBe(done[1]!.parameters);
+    // The tower was not trained in the second stage: it is the one that the first left.
+    using before = await loadVisionTower(done[0]!.checkpoint!);
+    using after = await loadVisionLanguageModel(done[1]!.checkpoint!);
+    const own = before.stateDict();
+    for (const [name, value] of after.vision.stateDict())
+      expect(value.toArray()).toEqual(own.get(name)!.toArray());
   });
 
   it('refuses what no schema sees', () => {

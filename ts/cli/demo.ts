@@ -73,11 +73,14 @@ export function demoCommand(): Command {
     });
 }
 
-/** Accuracies beside those of guessing. */
+/** Accuracies beside what can be had without looking; a star where they are not clearly above it. */
 function printVision({ runs, chance, report, seconds }: VisionDemoResult): void {
   const tasks = Object.keys(runs[0]?.tasks ?? {});
   const percent = (share: number | undefined): string =>
     share === undefined ? '–' : `${(100 * share).toFixed(1)} %`;
+  const clearly = (run: VisionDemoResult['runs'][number], task: string): boolean =>
+    run.tasks[task]! - chance[task]! > 2 * run.standardErrors[task]!;
+  const doubtful = runs.some((run) => tasks.some((task) => !clearly(run, task)));
   console.log();
   console.log(
     table(
@@ -88,13 +91,29 @@ function printVision({ runs, chance, report, seconds }: VisionDemoResult): void 
           millions(run.parameters),
           millions(run.activeParameters),
           run.seconds.toFixed(1),
-          ...tasks.map((task) => percent(run.tasks[task])),
+          ...tasks.map((task) => percent(run.tasks[task]) + (clearly(run, task) ? '' : ' *')),
         ]),
-        ['guessing', '', '', '', ...tasks.map((task) => percent(chance[task]))],
+        ['without looking', '', '', '', ...tasks.map((task) => percent(chance[task]))],
       ],
     ),
   );
+  const asked = runs.flatMap(({ name, yesNo }) => (yesNo ? [{ name, ...yesNo }] : []));
+  if (asked.length > 0) {
+    console.log();
+    console.log(
+      table(
+        ['yes or no', 'accuracy', 'precision', 'recall', 'F1', 'says yes'],
+        asked.map((run) => [
+          run.name,
+          ...[run.accuracy, run.precision, run.recall, run.f1, run.yesRatio].map(percent),
+        ]),
+      ),
+    );
+  }
   console.log('\naccuracy on the drawings of an artist whom training has not seen');
+  console.log('without looking: by guessing, or with the most frequent answer every time');
+  if (doubtful)
+    console.log('* less than two standard errors above that: nothing was learned that this shows');
   console.log(
     `report: ${path.relative('.', report)} (open it in a browser)   in all ${seconds.toFixed(0)} s`,
   );

@@ -8,6 +8,7 @@ import { compileTemplate } from './template.ts';
 export interface DocumentStep<Options extends z.ZodType = z.ZodType> {
   /** What may stand beside `function`. */
   options: Options;
+  /** The rows that are asked about, of those that the data set has. */
   apply(rows: readonly Row[], options: z.output<Options>): readonly Row[];
 }
 

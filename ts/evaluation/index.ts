@@ -14,7 +14,9 @@ export {
   readRows,
   registerDataset,
 } from './dataset.ts';
+export { type DocumentStep, documentStepNames, registerDocumentStep } from './document-steps.ts';
 export { evalTokenizer } from './eval-tokenizer.ts';
+export type { Share } from './journal.ts';
 export { languageAdapter } from './language-adapter.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
@@ -44,7 +46,15 @@ export type {
 export type { LanguageAdapterOptions } from './network.ts';
 export type { Question, TextPair } from './question.ts';
 export { type RescoreOptions, rescore } from './rescore.ts';
-export { type Results, readDocumentValues, readResults, type Sample } from './results.ts';
+export {
+  type LikelihoodFacts,
+  type ResponseFacts,
+  type Results,
+  readDocumentValues,
+  readResults,
+  type Sample,
+} from './results.ts';
+export { type EmitRouting, type RoutedRequest, tokenKinds } from './routing-tap.ts';
 export { type EvalProgress, type EvaluateOptions, evaluate } from './run.ts';
 export {
   type PredictionRecord,
@@ -87,5 +97,6 @@ export {
 export { type ChosenTasks, chooseTasks, listTasks, type TaskSummary } from './task-choice.ts';
 export { checkExamples } from './task-examples.ts';
 export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
+export type { GroupAggregate, TaskGroup } from './task-groups.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
 export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';

@@ -29,6 +29,7 @@ export interface EvaluatedModel {
   model: EvalModel;
   /** Whether it is asked in conversations anyway. */
   sees: boolean;
+  /** Frees the model and the threads that read images. */
   close(): Promise<void>;
 }
 

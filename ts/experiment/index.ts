@@ -50,7 +50,7 @@ export {
   type SweepRun,
   sweepSchema,
 } from './sweep-file.ts';
-export { type Measured, type SweepMetric, sweepMetrics } from './sweep-measure.ts';
+export { type Measured, type SweepMetric, type SweepTask, sweepMetrics } from './sweep-measure.ts';
 export type { SweepOutcome, SweepResults, SweepVariant } from './sweep-results.ts';
 export { importUserModule } from './user-modules.ts';
 export { runVisionDemo, type VisionDemoResult, type VisionDemoRun } from './vision-demo.ts';

@@ -37,11 +37,12 @@ export async function planPipeline(
     const reckoning = reckon(recipe, start?.checkpoint === notYet ? model : undefined);
     plans.push({ ...planned(reckoning, machine), stage: stage.name });
     model = reckoning.model;
-    // A tower that is to come is reckoned as a new one of its sizes.
-    before =
-      recipe.kind === 'image-text'
-        ? { model: { vision: recipe.model.vision } }
-        : beginningWith(recipe.kind, notYet);
+    before = beginningWith(recipe.kind, notYet);
+    if (recipe.kind === 'image-text') {
+      // A tower that is to come is reckoned as a new one of its sizes, without what only captions need.
+      const { pool: _, ...vision } = recipe.model.vision;
+      before = { model: { vision } };
+    }
   }
   return { name, stages: plans, fits: plans.every(({ fits }) => fits) };
 }

@@ -1,8 +1,11 @@
 import path from 'node:path';
+import type { Results, Sample } from '../evaluation/index.ts';
 import { report } from '../report/index.ts';
+import { readJournal } from '../storage/index.ts';
 import { recordCategoryRouting } from './category-routing.ts';
 import { beginDemo, type DemoOptions } from './demo-runs.ts';
 import { headlines } from './evaluation.ts';
+import type { RunResult } from './run.ts';
 
 /** One of the runs of the vision demo that are evaluated. */
 export interface VisionDemoRun {
@@ -12,6 +15,10 @@ export interface VisionDemoRun {
   seconds: number;
   /** Accuracy by task, on drawings of an artist whom training has not seen. */
   tasks: Record<string, number>;
+  /** Their standard errors. */
+  standardErrors: Record<string, number>;
+  /** Of the yes/no questions, as POPE reports them (Li et al. 2023, arXiv 2305.10355); absent when none were asked. */
+  yesNo?: { accuracy: number; precision: number; recall: number; f1: number; yesRatio: number };
 }
 
 /** What the vision demo found and where its report is. */
@@ -19,7 +26,7 @@ export interface VisionDemoResult {
   seconds: number;
   report: string;
   runs: VisionDemoRun[];
-  /** Accuracy of guessing, by task. */
+  /** The best that can be had without looking, by task: guessing, or always the most frequent answer. */
   chance: Record<string, number>;
 }
 
@@ -70,8 +77,44 @@ export async function runVisionDemo(options: DemoOptions = {}): Promise<VisionDe
       parameters,
       activeParameters,
       seconds,
-      tasks: headlines(evaluation!),
+      ...accuracies(evaluation!),
     })),
-    chance: evaluated[0]?.evaluation?.libmoe.chance ?? {},
+    chance: evaluated[0] ? withoutLooking(evaluated[0]) : {},
   };
+}
+
+function accuracies(results: Results): Pick<VisionDemoRun, 'tasks' | 'standardErrors' | 'yesNo'> {
+  const tasks = headlines(results);
+  const of = (task: string, metric: string): number => {
+    const value = results.results[task]?.[`${metric},none`];
+    return typeof value === 'number' ? value : Number.NaN;
+  };
+  const yesNo = 'emoji-yes-no';
+  return {
+    tasks,
+    standardErrors: Object.fromEntries(Object.keys(tasks).map((task) => [task, of(task, 'acc_stderr')])),
+    ...(yesNo in tasks && {
+      yesNo: {
+        accuracy: of(yesNo, 'acc'),
+        precision: of(yesNo, 'yes_precision'),
+        recall: of(yesNo, 'yes_recall'),
+        f1: of(yesNo, 'yes_f1'),
+        yesRatio: of(yesNo, 'yes_ratio'),
+      },
+    }),
+  };
+}
+
+function withoutLooking({ out, evaluation }: RunResult): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(evaluation!.libmoe.chance).map(([task, guessing]) => {
+      const file = path.join(out, 'eval', 'final', `samples_${task}.jsonl`);
+      const samples = readJournal(file) as unknown as Sample[];
+      // Names to choose from are others for each drawing, so no answer could be given every time.
+      if (new Set(samples.map(({ doc }) => JSON.stringify(doc.choices))).size > 1) return [task, guessing];
+      const counts = new Map<unknown, number>();
+      for (const { target } of samples) counts.set(target, (counts.get(target) ?? 0) + 1);
+      return [task, Math.max(guessing, Math.max(...counts.values()) / samples.length)];
+    }),
+  );
 }

@@ -49,8 +49,7 @@ export class ImageTextModel extends Module {
         'a tower that is compared with texts needs pool: "attention", "class" or "mean"',
       );
     const { vocabularySize, width = dModel, initialScale = 10, initialBias = -10 } = options;
-    if (!(initialScale > 0))
-      fail('ERR_LIBMOE_CONFIG', `initialScale must be above 0, got ${initialScale}`);
+    if (!(initialScale > 0)) fail('ERR_LIBMOE_CONFIG', `initialScale must be above 0, got ${initialScale}`);
     const { seed = 0, dtype, device } = made;
     const part = (name: string): LayerOptions => ({
       values: seed === 'later' ? seed : { seed, name },
