@@ -10,6 +10,7 @@ import {
   type TaskInput,
   taskNames,
 } from '../../ts/evaluation/index.ts';
+import { readTaskOrGroup, taskFolder, taskPaths } from '../../ts/evaluation/task-files.ts';
 
 const choice: TaskInput = {
   task: 'toy',
@@ -65,10 +66,17 @@ describe('the tasks of the package', () => {
       ]),
     );
     expect(names.filter((name) => name.startsWith('_'))).toEqual([]);
-    for (const name of names) expect(resolveTask(name).task).toBe(name);
+    for (const name of names) {
+      const found = readTaskOrGroup(taskPaths(taskFolder).get(name)!);
+      expect('output_type' in found ? found.task : found.group).toBe(name);
+    }
   });
   it('take data files by override', () => {
-    const task = resolveTask({ task: 'lm.piqa', dataset_kwargs: { data_files: '/else/where.jsonl' } });
+    const task = resolveTask({
+      task: 'lm.piqa',
+      dataset_path: 'json',
+      dataset_kwargs: { data_files: '/else/where.jsonl' },
+    });
     expect(task.dataset_kwargs).toEqual({ data_files: '/else/where.jsonl' });
     expect(task.pair.mode).toBe('separate');
   });
