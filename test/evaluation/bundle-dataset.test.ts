@@ -144,3 +144,32 @@ it('the config * stands for all that have the split', async () => {
     'ERR_LIBMOE_DATA',
   );
 });
+
+it('a config of questions is joined with one of images', async () => {
+  const joined = join(folder, 'joined');
+  mkdirSync(join(joined, 'questions'), { recursive: true });
+  mkdirSync(join(joined, 'images'), { recursive: true });
+  const lines = (rows: object[]): string => rows.map((row) => JSON.stringify(row)).join('\n');
+  const question = (imageId: string) => ({ question: `What is ${imageId}?`, imageId });
+  writeFileSync(join(joined, 'questions/test.jsonl'), lines(['b', 'a', 'b', 'c'].map(question)));
+  const pictures = ['a', 'b'].map((id) => ({ id, image: `${id}.png` }));
+  writeFileSync(join(joined, 'images/test.jsonl'), lines(pictures));
+  for (const { image } of pictures)
+    writeFileSync(join(joined, 'images', image), `\x89PNG ${image}`, 'latin1');
+  await importBundle([joined], { id: 'made/joined', out });
+  const { rows: found } = await load({
+    dataset_path: 'made/joined',
+    dataset_name: 'questions',
+    dataset_kwargs: { join: { config: 'images', on: 'imageId', key: 'id', columns: ['image'] } },
+  });
+  expect(found.slice(0, 3).map(({ image }) => readFileSync(String(image), 'latin1'))).toEqual(
+    ['b', 'a', 'b'].map((id) => `\x89PNG ${id}.png`),
+  );
+  expect(() => found[3]).toThrow(/made\/joined, row 3: config images has no row with id "c"/);
+});
+
+it('a task of videos is listed and refused', async () => {
+  const video = { ...task, requires: ['video' as const] };
+  const run = evaluate(new FakeModel(), { tasks: [video], dataFolder: out });
+  await expect(run.next()).rejects.toThrow(/from-a-bundle asks about videos.*ffmpeg/);
+});

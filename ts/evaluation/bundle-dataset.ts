@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { type Bundle, type BundleRows, findBundle, openBundle } from '../data/bundles/index.ts';
+import { type Bundle, findBundle, openBundle } from '../data/bundles/index.ts';
 import { fail } from '../native/index.ts';
 import { type DatasetContext, type LoadedRows, registerDataset } from './dataset.ts';
 import type { Row } from './task.ts';
@@ -10,6 +10,16 @@ export const bundleOptions = z.object({
   id: z.string(),
   revision: z.string().optional(),
   config: z.string().nullish(),
+  /** Columns from another config of the bundle: of the row whose `key` has the value that this one has in `on` (GQA's images). */
+  join: z
+    .strictObject({
+      config: z.string(),
+      split: z.string().optional(),
+      on: z.string(),
+      key: z.string(),
+      columns: z.array(z.string()).min(1),
+    })
+    .nullish(),
 });
 
 /**
@@ -35,7 +45,25 @@ export function bundleRows(options: z.output<typeof bundleOptions>, context: Dat
     );
   if (config === '*') return allConfigs(bundle, split);
   const rows = bundle.rows(split, config ?? undefined);
-  return { rows: lazyRows(rows), sha256: rows.entry.sha256 };
+  const { join } = options;
+  if (!join) return { rows: lazyRows(rows), sha256: rows.entry.sha256 };
+  const others = bundle.rows(join.split ?? split, join.config);
+  const places = new Map(Array.from(others, (row, i) => [row[join.key], i]));
+  const joined = {
+    length: rows.length,
+    at: (index: number): Row => {
+      const row = rows.at(index);
+      const place = places.get(row[join.on]);
+      if (place === undefined)
+        return fail(
+          'ERR_LIBMOE_DATA',
+          `${id}, row ${index}: config ${join.config} has no row with ${join.key} ${JSON.stringify(row[join.on])}`,
+        );
+      const other: Row = others.at(place);
+      return { ...row, ...Object.fromEntries(join.columns.map((name) => [name, other[name]])) };
+    },
+  };
+  return { rows: lazyRows(joined), sha256: `${rows.entry.sha256}+${others.entry.sha256}` };
 }
 
 /** The rows of all configs that have the split, in the order of the manifest. */
@@ -56,7 +84,7 @@ function allConfigs(bundle: Bundle, split: string): LoadedRows {
 }
 
 /** A list whose elements are read as they are asked for: all that lists can do, without a row in memory. */
-function lazyRows(rows: BundleRows): readonly Row[] {
+function lazyRows(rows: { length: number; at(index: number): Row }): readonly Row[] {
   const indexOf = (key: string | symbol): number | undefined => {
     if (typeof key !== 'string' || !/^\d+$/.test(key)) return undefined;
     const index = Number(key);

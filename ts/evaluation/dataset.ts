@@ -93,8 +93,13 @@ async function fromDataset(task: Task, dataFolder: string | undefined): Promise<
 
 /** Of a task in the manner of the harnesses: keys that say how to fetch (`token`, `cache_dir` …) mean nothing here. */
 function hubOptions(id: string, task: Task): Record<string, unknown> {
-  const { revision } = task.dataset_kwargs;
-  return { id, config: task.dataset_name ?? null, ...(revision !== undefined && { revision }) };
+  const { revision, join } = task.dataset_kwargs;
+  return {
+    id,
+    config: task.dataset_name ?? null,
+    ...(revision !== undefined && { revision }),
+    ...(join !== undefined && { join }),
+  };
 }
 
 function bundleFolders(dataFolder: string | undefined): string[] {

@@ -45,6 +45,11 @@ export async function prepareTask(
   images: RequestImages,
   options: PrepareOptions,
 ): Promise<PreparedTask> {
+  if (task.requires !== undefined)
+    fail(
+      'ERR_LIBMOE_UNSUPPORTED',
+      `task ${task.task} asks about videos: decoding them needs ffmpeg, and frames are not implemented. Leave it out; "libmoe score" scores answers made elsewhere`,
+    );
   checkModel(task, model);
   const loaded = await loadDocuments(task, options.dataFolder);
   const rows = processRows(loaded.rows, task.process_docs, task.task);

@@ -191,7 +191,13 @@ export function listTasks(folder: string = taskFolder): TaskSummary[] {
     const files = typeof kwargs.data_files === 'string' ? ` ${kwargs.data_files}` : '';
     return {
       name: found.task,
-      kind: found.output_type + (found.doc_to_visual === undefined ? '' : ' + images'),
+      kind:
+        found.output_type +
+        (found.requires !== undefined
+          ? ' + video (unavailable)'
+          : found.doc_to_visual === undefined
+            ? ''
+            : ' + images'),
       data: `${path}${name ? `/${name}` : ''}${files}`,
       tags: [found.tag ?? []].flat(),
     };

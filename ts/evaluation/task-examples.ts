@@ -27,7 +27,8 @@ export function checkExamples(task: Task): string[] {
     };
     let question: Question;
     try {
-      question = maker.make(processRows([example.doc], task.process_docs, task.task)[0]!, i);
+      const [doc = example.doc] = processRows([example.doc], task.process_docs, task.task);
+      question = maker.make(doc, i);
       compareQuestion(task, example, question, say);
       if (task.output_type === 'generate_until') compareResponse(task, example, question, say);
       else compareMetrics(task, example, question, say);

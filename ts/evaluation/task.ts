@@ -118,6 +118,8 @@ export const taskSchema = z.strictObject({
   /** What is done with the rows before anything else: steps of a closed registry. */
   process_docs: documentStepsSchema.optional(),
   output_type: z.enum(outputTypes),
+  /** What answering takes beside texts and images. Nothing here gives it yet: such a task is listed, and refused when it is to be run. */
+  requires: z.array(z.literal('video')).min(1).optional(),
   doc_to_text: field.default(''),
   doc_to_target: field.default(''),
   /** The image or images of a document: a column or template that gives a file name or a list of them. */

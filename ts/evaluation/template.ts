@@ -1,10 +1,10 @@
 import { fail } from '../native/index.ts';
-import { capitalize, codePoints, strip, stripEnd, stripStart } from './python-text.ts';
 import { showPythonList } from './scorers/python-literal.ts';
+import { asText, FILTERS, METHODS, truthy } from './template-functions.ts';
 
 /**
  * The part of Jinja2 that text tasks use: `{{ expression }}` with columns, `.name`, `[index]`, literals, lists, `+`,
- * a closed set of string and list methods and of filters. No statements, no access to anything but the document's own
+ * `a if b else c` with `== != in and or not`, a closed set of string and list methods and of filters. No statements, no access to anything but the document's own
  * properties, so a task file from elsewhere cannot reach the host. A column that is missing is an error, as in lm-eval.
  */
 export type Template = (row: Readonly<Record<string, unknown>>) => unknown;
@@ -39,48 +39,9 @@ export function compileTemplate(source: string): Template {
   return (row) => parts.map((part) => (typeof part === 'string' ? part : text(part(row), source))).join('');
 }
 
-const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown> = {
-  strip: (self) => strip(asText(self)),
-  lstrip: (self) => stripStart(asText(self)),
-  rstrip: (self) => stripEnd(asText(self)),
-  lower: (self) => asText(self).toLowerCase(),
-  upper: (self) => asText(self).toUpperCase(),
-  capitalize: (self) => capitalize(asText(self)),
-  replace: (self, [from, to]) => asText(self).replaceAll(asText(from), asText(to)),
-  split: (self, [by, most]) => {
-    const parts = asText(self).split(asText(by));
-    const kept = most === undefined ? parts.length : Number(most);
-    return parts.length <= kept + 1 ? parts : [...parts.slice(0, kept), parts.slice(kept).join(asText(by))];
-  },
-  rsplit: (self, [by, most]) => {
-    const parts = asText(self).split(asText(by));
-    const joined = most === undefined ? 0 : Math.max(0, parts.length - Number(most));
-    return joined <= 1 ? parts : [parts.slice(0, joined).join(asText(by)), ...parts.slice(joined)];
-  },
-  join: (self, [items]) => asList(items).map(asText).join(asText(self)),
-  startswith: (self, [start]) => asText(self).startsWith(asText(start)),
-  endswith: (self, [end]) => asText(self).endsWith(asText(end)),
-  index: (self, [wanted]) => {
-    const at = asList(self).indexOf(wanted);
-    return at >= 0
-      ? at
-      : fail('ERR_LIBMOE_DATA', `${JSON.stringify(wanted)} is not in ${JSON.stringify(self)}`);
-  },
-};
-
-const FILTERS: Record<string, (self: unknown) => unknown> = {
-  trim: METHODS.strip as (self: unknown) => unknown,
-  strip: METHODS.strip as (self: unknown) => unknown,
-  lower: METHODS.lower as (self: unknown) => unknown,
-  upper: METHODS.upper as (self: unknown) => unknown,
-  capitalize: METHODS.capitalize as (self: unknown) => unknown,
-  length: (self) => (Array.isArray(self) ? self.length : codePoints(asText(self))),
-  int: (self) => Math.trunc(Number(self)),
-  string: (self) => String(self),
-};
-
 // Text in either quotes, a number, a name, or one mark; each with the space before it.
-const TOKEN = /\s*(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(\d+(?:\.\d+)?)|([A-Za-z_]\w*)|([.,()[\]|+-]))/uy;
+const TOKEN =
+  /\s*(?:("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(\d+(?:\.\d+)?)|([A-Za-z_]\w*)|(==|!=|[.,()[\]|+-]))/uy;
 
 class Parser {
   private readonly tokens: { kind: 'text' | 'number' | 'name' | 'mark'; value: string }[] = [];
@@ -105,9 +66,52 @@ class Parser {
   }
 
   parse(): Evaluate {
-    const result = this.filtered();
+    const result = this.expression();
     if (this.at < this.tokens.length) this.wrong(`unexpected ${quote(this.tokens[this.at]!.value)}`);
     return result;
+  }
+
+  /** `a if condition else b`; the value that is not chosen is not looked at. */
+  private expression(): Evaluate {
+    const value = this.either();
+    if (!this.word('if')) return value;
+    const condition = this.either();
+    if (!this.word('else')) this.wrong('"else" expected');
+    const otherwise = this.expression();
+    return (row) => (truthy(condition(row)) ? value(row) : otherwise(row));
+  }
+
+  private either(): Evaluate {
+    const left = this.both();
+    if (!this.word('or')) return left;
+    const right = this.either();
+    return (row) => truthy(left(row)) || truthy(right(row));
+  }
+
+  private both(): Evaluate {
+    const left = this.compared();
+    if (!this.word('and')) return left;
+    const right = this.both();
+    return (row) => truthy(left(row)) && truthy(right(row));
+  }
+
+  private compared(): Evaluate {
+    if (this.word('not')) {
+      const value = this.compared();
+      return (row) => !truthy(value(row));
+    }
+    const left = this.filtered();
+    if (this.take('==')) {
+      const right = this.filtered();
+      return (row) => left(row) === right(row);
+    }
+    if (this.take('!=')) {
+      const right = this.filtered();
+      return (row) => left(row) !== right(row);
+    }
+    if (!this.word('in')) return left;
+    const right = this.filtered();
+    return (row) => METHODS.contains!(right(row), [left(row)]);
   }
 
   private filtered(): Evaluate {
@@ -164,13 +168,16 @@ class Parser {
     const { kind, value } = token as { kind: string; value: string };
     if (kind === 'text') return () => value;
     if (kind === 'number') return () => Number(value);
+    if (kind === 'name' && value === 'none') return () => null;
+    // The document itself, for names that are no identifiers and columns that may be missing.
+    if (kind === 'name' && value === 'doc') return (row) => (Object.hasOwn(row, 'doc') ? row.doc : row);
     if (kind === 'name') return (row) => member(row, value);
     if (value === '-') {
       const negated = this.primary();
       return (row) => -Number(negated(row));
     }
     if (value === '(') {
-      const inner = this.filtered();
+      const inner = this.expression();
       this.expect(')');
       return inner;
     }
@@ -184,7 +191,7 @@ class Parser {
   private list(end: string): Evaluate[] {
     const items: Evaluate[] = [];
     while (!this.take(end)) {
-      items.push(this.filtered());
+      items.push(this.expression());
       if (!this.take(',')) {
         this.expect(end);
         break;
@@ -196,6 +203,13 @@ class Parser {
   private take(mark: string): boolean {
     const token = this.tokens[this.at];
     if (token?.kind !== 'mark' || token.value !== mark) return false;
+    this.at++;
+    return true;
+  }
+
+  private word(name: string): boolean {
+    const token = this.tokens[this.at];
+    if (token?.kind !== 'name' || token.value !== name) return false;
     this.at++;
     return true;
   }
@@ -229,20 +243,6 @@ function member(of: unknown, key: unknown): unknown {
     return (of as Record<string, unknown>)[key];
   const has = typeof of === 'object' && of !== null ? `; it has ${Object.keys(of).join(', ')}` : '';
   return fail('ERR_LIBMOE_DATA', `the document has no ${JSON.stringify(key)}${has}`);
-}
-
-function asText(value: unknown): string {
-  return typeof value === 'string'
-    ? value
-    : typeof value === 'number'
-      ? String(value)
-      : fail('ERR_LIBMOE_DATA', `text expected, got ${JSON.stringify(value)}`);
-}
-
-function asList(value: unknown): unknown[] {
-  return Array.isArray(value)
-    ? value
-    : fail('ERR_LIBMOE_DATA', `a list expected, got ${JSON.stringify(value)}`);
 }
 
 function text(value: unknown, source: string): string {

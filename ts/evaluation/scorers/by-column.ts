@@ -1,7 +1,13 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { textColumn } from './columns.ts';
-import { type ResponseScorer, registerScorer, scorerNamed, scoreSchema } from './scorer.ts';
+import {
+  type ResponseScore,
+  type ResponseScorer,
+  registerScorer,
+  scorerNamed,
+  scoreSchema,
+} from './scorer.ts';
 
 const options = z.strictObject({
   column: z.string(),
@@ -12,6 +18,8 @@ const options = z.strictObject({
   ),
   /** For every other value; without it such a document is an error. */
   otherwise: z.lazy(() => scoreSchema).optional(),
+  /** The first metric of every scorer under one name, where the numbers are averaged whatever made them. */
+  metric: z.string().optional(),
 });
 type Options = z.output<typeof options>;
 
@@ -40,17 +48,24 @@ function chosen(doc: Parameters<typeof textColumn>[0], { column, cases, otherwis
   return made;
 }
 
+function named(score: ResponseScore, metric: string | undefined): ResponseScore {
+  if (metric === undefined) return score;
+  return { ...score, values: { [metric]: Object.values(score.values)[0] ?? null } };
+}
+
 /** A benchmark with questions of several kinds: a column says which scorer a document gets. */
 registerScorer('by_column', {
   options,
   score: (response, question, given, mode) => {
     const { scorer, options: inner } = chosen(question.doc, given);
-    return scorer.score(response, question, inner, mode);
+    return named(scorer.score(response, question, inner, mode), given.metric);
   },
   judge: async (response, question, given, mode, judge) => {
     const { scorer, options: inner } = chosen(question.doc, given);
-    return scorer.judge === undefined
-      ? scorer.score(response, question, inner, mode)
-      : scorer.judge(response, question, inner, mode, judge);
+    const score =
+      scorer.judge === undefined
+        ? scorer.score(response, question, inner, mode)
+        : await scorer.judge(response, question, inner, mode, judge);
+    return named(score, given.metric);
   },
 });

@@ -1,0 +1,98 @@
+import { fail } from '../native/index.ts';
+import { capitalize, codePoints, strip, stripEnd, stripStart } from './python-text.ts';
+import { readPythonList } from './scorers/python-literal.ts';
+
+/** What may be called on a value. */
+export const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown> = {
+  strip: (self) => strip(asText(self)),
+  lstrip: (self) => stripStart(asText(self)),
+  rstrip: (self) => stripEnd(asText(self)),
+  lower: (self) => asText(self).toLowerCase(),
+  upper: (self) => asText(self).toUpperCase(),
+  capitalize: (self) => capitalize(asText(self)),
+  replace: (self, [from, to]) => asText(self).replaceAll(asText(from), asText(to)),
+  split: (self, [by, most]) => {
+    const parts = asText(self).split(asText(by));
+    const kept = most === undefined ? parts.length : Number(most);
+    return parts.length <= kept + 1 ? parts : [...parts.slice(0, kept), parts.slice(kept).join(asText(by))];
+  },
+  rsplit: (self, [by, most]) => {
+    const parts = asText(self).split(asText(by));
+    const joined = most === undefined ? 0 : Math.max(0, parts.length - Number(most));
+    return joined <= 1 ? parts : [parts.slice(0, joined).join(asText(by)), ...parts.slice(joined)];
+  },
+  join: (self, [items]) => asList(items).map(asText).join(asText(self)),
+  startswith: (self, [start]) => asText(self).startsWith(asText(start)),
+  endswith: (self, [end]) => asText(self).endsWith(asText(end)),
+  contains: (self, [part]) =>
+    Array.isArray(self) ? self.includes(part) : asText(self).includes(asText(part)),
+  /** Of a list of images those whose marker `<image 1>`, `<image 2>` … stands in the text (MMMU). */
+  marked: (self, [images]) => {
+    const prompt = asText(self);
+    return asList(images).filter((_, i) => prompt.includes(`<image ${i + 1}>`));
+  },
+  /** A list without the items that are equal to this. */
+  without: (self, [item]) => asList(self).filter((one) => one !== item),
+  /** A column, or null where there is none: `doc.get("hint")`. */
+  get: (self, [name]) => {
+    const key = asText(name);
+    const isMap = typeof self === 'object' && self !== null && !Array.isArray(self);
+    return isMap && Object.hasOwn(self, key) ? (self as Record<string, unknown>)[key] : null;
+  },
+  index: (self, [wanted]) => {
+    const at = asList(self).indexOf(wanted);
+    return at >= 0
+      ? at
+      : fail('ERR_LIBMOE_DATA', `${JSON.stringify(wanted)} is not in ${JSON.stringify(self)}`);
+  },
+};
+
+/** What may stand after `|`. */
+export const FILTERS: Record<string, (self: unknown) => unknown> = {
+  trim: METHODS.strip as (self: unknown) => unknown,
+  strip: METHODS.strip as (self: unknown) => unknown,
+  lower: METHODS.lower as (self: unknown) => unknown,
+  upper: METHODS.upper as (self: unknown) => unknown,
+  capitalize: METHODS.capitalize as (self: unknown) => unknown,
+  length: (self) => (Array.isArray(self) ? self.length : codePoints(asText(self))),
+  int: (self) => Math.trunc(Number(self)),
+  string: (self) => String(self),
+  /** Options a line each: `A. first`; what is null is left out and the letters of the others stay. */
+  lettered: (self) => optionLines(self, (letter, option) => `${letter}. ${option}`),
+  /** The same as `(A) first`. */
+  bracketed: (self) => optionLines(self, (letter, option) => `(${letter}) ${option}`),
+  /** A list with null in place of the ways to write "nothing": "", "nan". */
+  known: (self) => asList(self).map((item) => (item === '' || item === 'nan' ? null : item)),
+  /** The list that a text spells in Python. */
+  literal_list: (self) =>
+    Array.isArray(self)
+      ? self
+      : (readPythonList(asText(self)) ??
+        fail('ERR_LIBMOE_DATA', `the text of a Python list expected, got ${JSON.stringify(self)}`)),
+};
+
+function optionLines(options: unknown, line: (letter: string, option: string) => string): string {
+  return asList(options)
+    .flatMap((option, i) => (option === null ? [] : [line(String.fromCharCode(65 + i), asText(option))]))
+    .join('\n');
+}
+
+/** Python's truth: empty texts and lists, 0 and None are false. */
+export function truthy(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 : Boolean(value);
+}
+
+/** A text or number as text. @throws ERR_LIBMOE_DATA for anything else */
+export function asText(value: unknown): string {
+  return typeof value === 'string'
+    ? value
+    : typeof value === 'number'
+      ? String(value)
+      : fail('ERR_LIBMOE_DATA', `text expected, got ${JSON.stringify(value)}`);
+}
+
+function asList(value: unknown): unknown[] {
+  return Array.isArray(value)
+    ? value
+    : fail('ERR_LIBMOE_DATA', `a list expected, got ${JSON.stringify(value)}`);
+}
