@@ -267,6 +267,12 @@ describe('a task that asks for texts', () => {
     expect(model.prompts).toHaveLength(0);
   });
 
+  it('names the task and the document when a report misses a column', async () => {
+    const report = { exact: { of: 'exact_match', by: 'colour' } } as NonNullable<TaskInput['report']>;
+    const run = finish(new FakeModel(adder), { tasks: [{ ...sums, report }], samples: { sums: [7] } });
+    await expect(run).rejects.toThrow('task sums, report exact, document 7: column "colour" is missing');
+  });
+
   it('takes rows apart before asking', async () => {
     const model = new FakeModel(adder);
     const results = await finish(model, {
