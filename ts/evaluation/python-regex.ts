@@ -22,7 +22,7 @@ const outside: Readonly<Record<string, string>> = {
  */
 export function pythonRegex(pattern: string, flags = ''): RegExp {
   const inline = /^\(\?([aimsux]+)\)/.exec(pattern);
-  if (inline?.[1]!.includes('x'))
+  if (inline?.[1]?.includes('x'))
     fail(
       'ERR_LIBMOE_CONFIG',
       `${JSON.stringify(pattern)} has the flag x, which is not known here: write the pattern without white space and comments`,

@@ -102,7 +102,7 @@ class Chooser {
     try {
       fits = new RegExp(`^${source}$`, 'u');
     } catch (cause) {
-      return fail(
+      fail(
         'ERR_LIBMOE_CONFIG',
         `"${pattern}" is no wildcard: expected *, ? and [a-z] or [!a-z] (${(cause as Error).message})`,
         cause,
