@@ -80,7 +80,7 @@ describe('eval', () => {
   }, 60_000);
 
   it('lists tasks with what they ask and where their documents are', async () => {
-    expect(await run('eval', '--tasks', 'list')).toMatch(/piqa +multiple_choice +json piqa\.jsonl/);
+    expect(await run('eval', '--tasks', 'list')).toMatch(/piqa +multiple_choice +baber\/piqa/);
   });
 
   it.each<[string, string[], RegExp]>([
