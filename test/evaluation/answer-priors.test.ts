@@ -45,7 +45,19 @@ describe('what guesses score', () => {
     });
   });
 
-  it('is unknown without a training split', async () => {
+  it('is of the documents that are asked about, the first of a limit', async () => {
+    const some = defineTask({
+      ...task,
+      training_split: 'train',
+      process_docs: { function: 'where', column: 'question', is_not: 'is it red?' },
+    });
+    // Left to learn from: no three times and cat; left to answer: cat, yes, no.
+    expect(await answerPriors(some)).toEqual({ majority: 1 / 3, question: 2 / 3 });
+    expect(await answerPriors(some, { limit: 1 })).toEqual({ majority: 0, question: 1 });
+  });
+
+  it('is unknown without a training split of its own', async () => {
     expect(await answerPriors(defineTask(task))).toBeUndefined();
+    expect(await answerPriors(defineTask({ ...task, training_split: 'test' }))).toBeUndefined();
   });
 });

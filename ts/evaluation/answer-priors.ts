@@ -1,4 +1,5 @@
 import { loadDocuments } from './dataset.ts';
+import { processRows } from './document-steps.ts';
 import { QuestionMaker } from './question.ts';
 import type { Task } from './task.ts';
 
@@ -18,7 +19,7 @@ interface Asked {
 /**
  * Accuracies on a multiple-choice task of guesses made of its training split alone. Of equally frequent answers the first that occurs counts.
  * @param options `limit`: on the first so many documents, or such a share of them, as an evaluation with this limit
- * @returns undefined for a task of another kind, or without a training split
+ * @returns undefined for a task of another kind, without a training split, or whose data set does not tell its splits apart
  * @throws as loading the task's documents does
  */
 export async function answerPriors(
@@ -27,8 +28,10 @@ export async function answerPriors(
 ): Promise<AnswerPriors | undefined> {
   const { training_split: split } = task;
   if (task.output_type !== 'multiple_choice' || split == null) return undefined;
-  const learned = await askedOf({ ...task, test_split: split }, dataFolder);
-  const asked = await askedOf(task, dataFolder);
+  const { asked: learned, sha256: before } = await askedOf({ ...task, test_split: split }, dataFolder);
+  const { asked, sha256 } = await askedOf(task, dataFolder);
+  // A data set without splits: nothing can be learned from the very questions.
+  if (before === sha256) return undefined;
   const tested = asked.slice(0, limit !== undefined && limit < 1 ? Math.ceil(limit * asked.length) : limit);
   const all = new Map<string, number>();
   const byQuestion = new Map<string, Map<string, number>>();
@@ -49,13 +52,17 @@ export async function answerPriors(
   };
 }
 
-async function askedOf(task: Task, dataFolder: string | undefined): Promise<Asked[]> {
+async function askedOf(
+  task: Task,
+  dataFolder: string | undefined,
+): Promise<{ asked: Asked[]; sha256: string }> {
   const maker = new QuestionMaker(task);
-  const { rows } = await loadDocuments(task, dataFolder);
-  return rows.map((row, i) => {
+  const { rows, sha256 } = await loadDocuments(task, dataFolder);
+  const asked = processRows(rows, task.process_docs, task.task).map((row, i) => {
     const { pairs, choices, gold } = maker.make(row, i);
     return { question: pairs[0]!.context, right: gold.map((at) => choices[at]!) };
   });
+  return { asked, sha256 };
 }
 
 function mostFrequent(counts: ReadonlyMap<string, number>): string {

@@ -220,6 +220,11 @@ function sharedTokenizer({ tokenizer, data }: AnyRecipe, out: string): string | 
   return path.join(out, 'cache', `tokenizer-${createHash('sha256').update(key).digest('hex').slice(0, 16)}`);
 }
 
+/** Data that cannot be read cost a line of the table, not the table. */
+function unlessOurs(error: unknown): undefined {
+  if (codeOf(error) === undefined) throw error;
+}
+
 /** Reads all runs of the sweep from disk, those of other processes too, and writes what they say. */
 async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummary, 'results' | 'table'>> {
   const outcomes = sweep.runs.map((run): SweepOutcome => {
@@ -238,7 +243,7 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
   const { choice } = sweep.task ?? {};
   const { recipe } = sweep.runs[0]!;
   const limit = 'evaluation' in recipe ? recipe.evaluation.limit : undefined;
-  const priors = choice && (await answerPriors(resolveTask(choice), { limit }));
+  const priors = choice && (await answerPriors(resolveTask(choice), { limit }).catch(unlessOurs));
   const results = { ...sweepResults(sweep, outcomes, out), ...(priors && { priors }) };
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);

@@ -6,9 +6,9 @@ import type { ImageSource, ImageTiles } from '../conversations/image-source.ts';
 import { restoreCode, workerEntry } from '../worker-threads.ts';
 import { type ImageDecodeOptions, loadSharp } from './decode.ts';
 import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts';
+import { KeptImages } from './kept-images.ts';
 import { type ImageProcessorOptions, processorOf } from './processor.ts';
 import { imageProcessorSettings } from './processor-config.ts';
-import { RecentImages } from './recent-images.ts';
 
 /** An image, or why there is none. */
 export type PooledImage = ImageTiles | ImageFailure;
@@ -26,8 +26,8 @@ export interface ImagePoolOptions extends ImageProcessorOptions {
   /** Limits and orientation. */
   decode?: ImageDecodeOptions;
   /**
-   * Processed images up to so many bytes are kept for the next time they are asked for: a small data set is decoded once, not once per epoch and
-   * question. A file is taken not to change while the pool lives. Default 256 MiB; 0 keeps none.
+   * Processed images up to so many bytes, the first ones, are kept for the next time they are asked for: a small data set is decoded once, not once per
+   * epoch and question. A file is taken not to change while the pool lives. Default 256 MiB; 0 keeps none.
    */
   keepBytes?: number;
 }
@@ -59,7 +59,7 @@ export class ImagePool implements ImageSource {
   private readonly prefetch: number;
   /** Being made, by file. */
   private readonly running = new Map<string, Promise<PooledImage>>();
-  private readonly recent: RecentImages;
+  private readonly kept: KeptImages;
   private threads: Promise<Piscina> | undefined;
   private closed = false;
 
@@ -80,7 +80,7 @@ export class ImagePool implements ImageSource {
           `ImagePool expects ${name} to be a whole number from ${least} on, got ${value}`,
         );
     this.folder = folder;
-    this.recent = new RecentImages(keepBytes);
+    this.kept = new KeptImages(keepBytes);
     this.work = {
       settings: imageProcessorSettings(processor),
       processing: { ...(mode && { mode }), ...(gridPinpoints && { gridPinpoints }) },
@@ -123,7 +123,7 @@ export class ImagePool implements ImageSource {
   async close(): Promise<void> {
     this.closed = true;
     await Promise.allSettled(this.running.values());
-    this.recent.clear();
+    this.kept.clear();
     const threads = this.threads?.catch(() => undefined); // `load` has said why they did not start
     this.threads = undefined;
     await (await threads)?.destroy();
@@ -138,7 +138,7 @@ export class ImagePool implements ImageSource {
     if (this.closed)
       fail('ERR_LIBMOE_STATE', 'this ImagePool has been closed; make another one to load more images');
     const place = path.resolve(this.folder, file);
-    const image = this.recent.get(place) ?? (await this.made(place));
+    const image = this.kept.get(place) ?? (await this.made(place));
     this.counts['pixels' in image ? 'loaded' : image.reason] += 1;
     return image;
   }
@@ -151,7 +151,7 @@ export class ImagePool implements ImageSource {
     this.running.set(place, making);
     try {
       const image = await making;
-      if ('pixels' in image) this.recent.put(place, image);
+      if ('pixels' in image) this.kept.put(place, image);
       return image;
     } finally {
       this.running.delete(place);
