@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -8,10 +8,12 @@ import {
   printTable,
   type Results,
   readDocumentValues,
+  registerTask,
   rescore,
   type Sample,
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
+import { requestKey } from '../../ts/evaluation/journal.ts';
 import { FakeModel, type FakeOptions } from './fake-model.ts';
 
 /** Sums that the model below gets wrong when the first number is odd. */
@@ -267,6 +269,12 @@ describe('a task that asks for texts', () => {
     expect(model.prompts).toHaveLength(0);
   });
 
+  it('names the task and the document when a report misses a column', async () => {
+    const report = { exact: { of: 'exact_match', by: 'colour' } } as NonNullable<TaskInput['report']>;
+    const run = finish(new FakeModel(adder), { tasks: [{ ...sums, report }], samples: { sums: [7] } });
+    await expect(run).rejects.toThrow('task sums, report exact, document 7: column "colour" is missing');
+  });
+
   it('takes rows apart before asking', async () => {
     const model = new FakeModel(adder);
     const results = await finish(model, {
@@ -303,6 +311,78 @@ describe('a task that asks for texts', () => {
     expect(asked).toHaveLength(10);
     expect(results.libmoe.judge).toEqual({ model: 'toy' });
     expect(results.libmoe.missing.sums).toBe(1);
+  });
+
+  it("keeps a judge's scores unless a judge gives new ones", async () => {
+    const judged: TaskInput = {
+      ...sums,
+      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score_0_1' },
+    };
+    delete judged.report;
+    const says = (reply: string) => ({ model: 'toy', ask: async () => reply });
+    const results = await finish(new FakeModel(adder), { tasks: [judged], out, judge: says('0.5') });
+    expect(results.results.sums?.['score,none']).toBe(0.5);
+    const before = readFileSync(join(out, 'samples_sums.jsonl'), 'utf8');
+    await expect(rescore(out)).rejects.toThrow(
+      /^ERR_LIBMOE_UNSUPPORTED: .* has scores by the judge toy \(sums\)/,
+    );
+    await expect(rescore(out, { out: `${out}/.` })).rejects.toThrow('ERR_LIBMOE_UNSUPPORTED');
+    expect(readFileSync(join(out, 'samples_sums.jsonl'), 'utf8')).toBe(before);
+    const without = await rescore(out, { out: join(out, 'plain') });
+    expect(without.libmoe).not.toHaveProperty('judge');
+    expect(without.results.sums?.['score,none']).toBe('N/A');
+    const again = await rescore(out, { judge: says('1.0') });
+    expect(again.results.sums?.['score,none']).toBe(1);
+    expect(again.libmoe.judge).toEqual({ model: 'toy' });
+  });
+
+  it('of several processes has one ask the judge and write, and a stop is heeded between tasks', async () => {
+    const judged: TaskInput = {
+      ...sums,
+      score: { use: 'llm_judge', prompt: '{{prediction}}', verdict: 'score_0_1' },
+    };
+    delete judged.report;
+    let asked = 0;
+    const stop = new AbortController();
+    const judge = {
+      model: 'toy',
+      ask: async () => {
+        if (++asked === 15) stop.abort(new Error('enough'));
+        return '1.0';
+      },
+    };
+    const beside = join(out, 'beside');
+    const tasks = [judged, { ...judged, task: 'more' }, { ...judged, task: 'most' }];
+    const common = { tasks, out: beside, judge };
+    await finish(new FakeModel(adder), { ...common, share: { rank: 1, world: 2 } });
+    expect(asked).toBe(0);
+    expect(readdirSync(beside)).toEqual(['journal.1.jsonl']);
+    const first = { ...common, share: { rank: 0, world: 2 }, signal: stop.signal };
+    await expect(finish(new FakeModel(adder), first)).rejects.toThrow('enough');
+    expect(asked).toBe(20);
+  });
+
+  it('says which keys are others now than in the run, or takes those of the run', async () => {
+    registerTask({ ...sums, task: 'known' });
+    const exact = { of: 'exact_match' };
+    const overridden = { task: 'known', report: { accuracy: exact } } as { task: string };
+    const results = await finish(new FakeModel(adder), { tasks: [overridden], out });
+    const asRun = await rescore(out, { recorded: true, out: join(out, 'recorded') });
+    expect(asRun.results).toEqual(results.results);
+    expect(asRun.libmoe).not.toHaveProperty('redefined');
+    const now = await rescore(out);
+    expect(now.libmoe.redefined).toEqual({ known: ['report'] });
+    expect(now.results.known).toHaveProperty('exact,none', 0.5);
+  });
+
+  it('is asked again when other tokens end its texts', () => {
+    const generation = { until: [], maxTokens: 4, temperature: 0, seed: 0, repeat: 0 };
+    const texts = { kind: 'generate_until', context: [1], generation } as const;
+    const key = requestKey('x', texts, new Set([2, 10]));
+    expect(requestKey('x', texts, new Set([10, 2]))).toBe(key);
+    expect(requestKey('x', texts, new Set([2]))).not.toBe(key);
+    const score = { kind: 'loglikelihood', context: [1], continuation: [2] } as const;
+    expect(requestKey('x', score, new Set([2]))).toBe(requestKey('x', score));
   });
 
   it('writes the file of a server that keeps the right answers', async () => {

@@ -15,6 +15,7 @@ describe('filters of responses', () => {
     ['take the first', [{ function: 'take_first' }], ['a', 'b'], ['a']],
     ['take some', [{ function: 'take_first_k', k: 2 }], ['a', 'b', 'c'], ['a', 'b']],
     ['vote; the first of equals', [{ function: 'majority_vote' }], ['b', 'a', 'c', 'a', 'c'], ['a']],
+    ['vote; of equals no nothing', [{ function: 'majority_vote' }], ['a', ''], ['a']],
     ['vote for nothing', [{ function: 'majority_vote' }], ['', '', 'a'], ['']],
     ['remove one space', [{ function: 'remove_whitespace' }], ['  a ', 'b', '\ta'], [' a ', 'b', '\ta']],
     ['change case', [{ function: 'lowercase' }], ['AbÄ'], ['abä']],
@@ -43,6 +44,8 @@ describe('filters of responses', () => {
       run(filter, ['So (B) it is', 'guilty of romance!', 'it is guilty', 'answer: C', 'who knows'], choices),
     ).toEqual(['(B)', '(B)', '(A)', '(C)', '[invalid]']);
     expect(() => run(filter, ['a'])).toThrow('set doc_to_choice');
+    const clothes = ['Hat', 'T-shirt (v1.0)'];
+    expect(run(filter, ['a t-shirt (v1.0)', 'a t-shirt (v1x0)'], clothes)).toEqual(['(B)', '[invalid]']);
   });
 
   it('need as many responses as they take', () => {
@@ -73,6 +76,12 @@ describe('patterns mean what they mean in Python', () => {
     ['[]a]+', ']a', [']a']],
     ['(?s)a.b', 'a\nb', ['a\nb']],
     ['a$', 'a', ['a']],
+    ['a$', 'a\n', ['a']],
+    ['a$', 'a\nb', []],
+    ['x$', 'x\r', []],
+    ['(?m)^b$', 'a\rb\nb\n', ['b']],
+    ['(?m)a$', 'a\r\na', ['a']],
+    ['.+', 'a\r\u2028b\nc', ['a\r\u2028b', 'c']],
     ['(\\w)\\1', 'aabb', ['a', 'b']],
     ['\\s', 'a\u0085b\ufeffc', ['\u0085']],
     ['\\AB', 'BB', ['B']],
@@ -85,5 +94,6 @@ describe('patterns mean what they mean in Python', () => {
   it('or are refused', () => {
     expect(() => pythonRegex('(a')).toThrow('ERR_LIBMOE_CONFIG');
     expect(() => pythonRegex('[\\W]')).toThrow('write it out');
+    expect(() => pythonRegex('(?ix)a b')).toThrow('flag x');
   });
 });

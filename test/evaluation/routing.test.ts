@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { evaluate, languageAdapter, type ScoreOptions, type TaskInput } from '../../ts/evaluation/index.ts';
+import { RoutingLog } from '../../ts/evaluation/routing-log.ts';
 import type { RoutedRequest } from '../../ts/evaluation/routing-tap.ts';
 import { generate } from '../../ts/models/language/generate.ts';
 import { LanguageModel } from '../../ts/models/language/model.ts';
@@ -111,5 +112,29 @@ describe('routing of an evaluation', () => {
         { task: 'toy', doc_id: 1, index: 0 },
       ]),
     );
+
+    // A process beside the one that did it has nothing left to do, and keeps nothing twice.
+    const adapter = languageAdapter(mixture, { tokenizer: byteTokenizer });
+    const share = { rank: 1, world: 2 };
+    const steps = evaluate(adapter, { tasks: [task], out: folder, routing: true, share });
+    for (;;) {
+      const step = await steps.next();
+      if (!step.done) continue;
+      expect(step.value.libmoe.requests).toEqual({ total: 2, from_journal: 2 });
+      break;
+    }
+    expect(readFileSync(join(folder, 'routing.1.requests.jsonl'), 'utf8')).toBe('{"session":1}\n');
+  });
+
+  it('of another process that works beside is not asked for again', async () => {
+    const beside = join(folder, 'beside');
+    using first = new RoutingLog(beside, { rank: 0, world: 2 });
+    using second = new RoutingLog(beside, { rank: 1, world: 2 });
+    first.put('a', [], []);
+    expect(second.has('a')).toBe(false);
+    second.readOthers();
+    expect(second.has('a')).toBe(true);
+    first.readOthers();
+    expect(first.has('b')).toBe(false);
   });
 });

@@ -25,7 +25,11 @@ beforeAll(() => {
   );
   write(
     'nested',
-    'group: nested\ntask:\n  - toys-all\n  - group: inner\n    task: [old.a]\n  - task: old.b\n    task_alias: renamed\naggregate_metric_list: { metric: acc }\n',
+    'group: nested\ntask:\n  - toys-all\n  - group: inner\n    task: [old.a]\n    aggregate_metric_list: { metric: acc }\n  - task: old.b\n    task_alias: renamed\naggregate_metric_list: { metric: acc }\n',
+  );
+  write(
+    'within',
+    'group: within\ntask:\n  - group: inner\n    task: [toy.one]\n    agregate_metric_list: []\n',
   );
   write('odd', 'group: odd\ntask: [toy.one]\naggregate_metric_list: [{ metric: f1 }]\n');
   write('lost', 'group: lost\ntask: [toy.tow]\n');
@@ -57,6 +61,8 @@ describe('tasks are chosen', () => {
   it.each<[string, string[], string]>([
     ['an unknown name', ['toy.on'], 'did you mean "toy.one"'],
     ['an unknown tag', ['toyz'], 'did you mean "toys"'],
+    ['a wildcard that is none', ['toy.[z-a]*'], 'ERR_LIBMOE_CONFIG: "toy.[z-a]*" is no wildcard'],
+    ['a misspelt key of a group within', ['within'], 'group inner: unknown key "agregate_metric_list"'],
     ['a wildcard for nothing', ['x*'], 'no task fits "x*"'],
     ['a task named twice', ['toy.one', 'toy.one'], 'listed twice'],
     ['a member that is lost', ['lost'], 'no task "toy.tow", did you mean "toy.two"'],
@@ -99,7 +105,11 @@ describe('a group', () => {
     const results = await finish([at('nested.yaml')]);
     expect(Object.keys(results.groups!)).toEqual(['toys-all', 'inner', 'nested']);
     expect(results.groups!.nested!.sample_len).toBe(23);
-    expect(results.groups!.inner).toEqual({ alias: 'inner', sample_len: 3 });
+    expect(results.groups!.inner).toMatchObject({ alias: 'inner', sample_len: 3 });
+    expect(results.groups!.inner!['acc,none']).toBe(results.results['old.a']!['acc,none']);
+    expect(results.libmoe.groups![0]!.members[1]).toMatchObject({
+      aggregates: [{ metric: 'acc', aggregation: 'mean', weight_by_size: true }],
+    });
     expect(results.results['old.b']?.alias).toBe('renamed');
   });
 

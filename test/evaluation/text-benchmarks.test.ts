@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { loadDocuments } from '../../ts/evaluation/dataset.ts';
-import { processRows } from '../../ts/evaluation/document-steps.ts';
+import { documentStepsSchema, processRows } from '../../ts/evaluation/document-steps.ts';
 import { chooseTasks, resolveTask } from '../../ts/evaluation/index.ts';
 import { readPythonList, showPythonList } from '../../ts/evaluation/scorers/python-literal.ts';
 import { tasksOfGroup } from '../../ts/evaluation/task-groups.ts';
@@ -98,6 +98,19 @@ describe('steps of benchmarks', () => {
   ])('name %s', (_, name, row, message) => {
     expect(() => rowsOf(name, [row])).toThrow('ERR_LIBMOE_DATA');
     expect(() => rowsOf(name, [row])).toThrow(message);
+  });
+});
+
+describe('rows of a data set', () => {
+  const texts = ['a1', 'b', 'a2'].map((text) => ({ key: text[0]!, text }));
+  const kept = (step: Record<string, unknown>): string[] =>
+    processRows(texts, documentStepsSchema.parse(step), 'toy').map(({ text }) => text as string);
+  it('are told apart by a column, in their order', () => {
+    expect(kept({ function: 'unique', column: 'key' })).toEqual(['a1', 'b']);
+  });
+  it('are chosen by a pattern of Python', () => {
+    expect(kept({ function: 'where', column: 'text', matches: '(?i)^A\\d$' })).toEqual(['a1', 'a2']);
+    expect(() => kept({ function: 'where', column: 'text', matches: '(' })).toThrow('regular expression');
   });
 });
 

@@ -4,6 +4,7 @@ import { launchEnvironment } from '../distributed/index.ts';
 import type { EvalProgress, EvaluateOptions } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
+import { checkJudge, judgeOptions, openJudge, reportJudge } from './judge.ts';
 import { deviceOption, number, oneOf, takeDevice, whole } from './options.ts';
 import { log, printJson, table } from './output.ts';
 
@@ -84,11 +85,8 @@ export function evalCommand(): Command {
         .choices(['libmoe', 'fixed', 'both'])
         .default('libmoe'),
     )
-    .option(
-      '--judge <url>',
-      'for tasks that take one: an OpenAI-compatible address; the key is OPENAI_API_KEY',
-    )
-    .option('--judge-model <name>', 'its model')
+    .option(...judgeOptions[0]!)
+    .option(...judgeOptions[1]!)
     .option(...deviceOption)
     .option('--json', 'print the results as one JSON object')
     .addHelpText('after', help)
@@ -119,11 +117,7 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
   };
   const asked = askedOptions(o);
   const { openEvaluatedModel, folderOf, resolveCheckpoint } = await import('../experiment/index.ts');
-  const { evaluate, openAiJudge, printTable } = await import('../evaluation/index.ts');
-  if (o.judge !== undefined) {
-    const cache = o.out === undefined ? {} : { cache: o.out };
-    asked.judge = openAiJudge({ url: o.judge, model: o.judgeModel!, ...cache });
-  }
+  const { evaluate, printTable } = await import('../evaluation/index.ts');
   const checkpoint = resolveCheckpoint(checkpointName);
   const { rank, worldSize } = launchEnvironment();
   if (o.applyChatTemplate) {
@@ -140,11 +134,15 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
   });
   const results = await interruptible(async (signal) => {
     const share = worldSize > 1 ? { share: { rank, world: worldSize } } : {};
-    const steps = evaluate(model, { ...asked, ...share, tasks: o.tasks.split(','), signal });
+    const judge = await openJudge(o, o.out, signal);
+    const steps = evaluate(model, { ...asked, ...share, ...judge, tasks: o.tasks.split(','), signal });
     const progress = new Progress();
     for (;;) {
       const step = await steps.next();
-      if (step.done) return step.value;
+      if (step.done) {
+        reportJudge(judge.judge);
+        return step.value;
+      }
       progress.show(step.value);
     }
   }).finally(close);
@@ -156,8 +154,7 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
 function askedOptions(o: Options): Omit<EvaluateOptions, 'tasks'> {
   if (o.fewshotAsMultiturn && !o.applyChatTemplate)
     fail('ERR_LIBMOE_ARGUMENT', '--fewshot-as-multiturn goes with --apply-chat-template');
-  if (o.judge !== undefined && o.judgeModel === undefined)
-    fail('ERR_LIBMOE_ARGUMENT', '--judge expects --judge-model too, the name of the model to ask');
+  checkJudge(o);
   if (o.routing && !o.out)
     fail('ERR_LIBMOE_ARGUMENT', '--routing goes with --out, where the records are kept');
   const numFewshot = o.numFewshot === undefined ? undefined : number('--num-fewshot', o.numFewshot);

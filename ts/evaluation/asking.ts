@@ -72,6 +72,7 @@ export async function* askAll(
     for (const piece of pieces) {
       if (pieces.length > 1) {
         journal.readOthers();
+        routing?.log.readOthers();
         count();
         wake();
       }

@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import { pythonRegex } from './python-regex.ts';
+import { regularExpression } from './scorers/regular-expression.ts';
 import type { Row } from './task.ts';
 import { compileTemplate } from './template.ts';
 
@@ -77,21 +79,21 @@ const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 const listOf = (given: z.output<typeof value> | z.output<typeof value>[]) =>
   Array.isArray(given) ? given : [given];
 
-/** Rows whose column has one of these values; `is_not`: none of them; `matches`: a regular expression. */
+/** Rows whose column has one of these values; `is_not`: none of them; `matches`: a regular expression as Python's `re` reads it. */
 registerDocumentStep('where', {
   options: z
     .strictObject({
       column: z.string(),
       is: z.union([value, z.array(value)]).optional(),
       is_not: z.union([value, z.array(value)]).optional(),
-      matches: z.string().optional(),
+      matches: regularExpression.optional(),
     })
     .refine(
       ({ is, is_not: isNot, matches }) => [is, isNot, matches].filter((x) => x !== undefined).length === 1,
       'takes one of is, is_not, matches',
     ),
   apply: (rows, { column, is, is_not: isNot, matches }) => {
-    const pattern = matches === undefined ? undefined : new RegExp(matches, 'u');
+    const pattern = matches === undefined ? undefined : pythonRegex(matches);
     return rows.filter((row) => {
       if (!Object.hasOwn(row, column))
         fail(
@@ -122,6 +124,8 @@ registerDocumentStep('set', {
 /** The first row of each value of a column. */
 registerDocumentStep('unique', {
   options: z.strictObject({ column: z.string() }),
-  apply: (rows, { column }) =>
-    [...new Map(rows.toReversed().map((row) => [row[column], row])).values()].reverse(),
+  apply: (rows, { column }) => {
+    const seen = new Set<unknown>();
+    return rows.filter((row) => !seen.has(row[column]) && seen.add(row[column]));
+  },
 });

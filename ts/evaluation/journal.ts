@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Journal, readJournal } from '../storage/index.ts';
 import type { GeneratedText, GenerationRequest, TokenRequest, TokenScore } from './model.ts';
+import { SiblingFiles } from './sibling-files.ts';
 
 /** Raised whenever an answer to the same tokens may change by our doing. */
 const keyVersion = 1;
-const textVersion = 1;
+const textVersion = 2;
 
 /** Whatever is asked of a model. */
 export type EvalRequest = TokenRequest | GenerationRequest;
@@ -16,13 +17,18 @@ export type Answer = TokenScore | GeneratedText;
 /**
  * The key of an answer: SHA-256 over everything that determines it. Task and document are not in it, so an edited prompt
  * misses and an unchanged one hits under any name; the model's fingerprint is, so no model gets another's answers.
+ * @param endTokens those that end a text
  */
-export function requestKey(fingerprint: string, request: EvalRequest): string {
+export function requestKey(
+  fingerprint: string,
+  request: EvalRequest,
+  endTokens: ReadonlySet<number> = new Set(),
+): string {
   const { kind, context, images = [] } = request;
   const seen = images.length > 0 ? [images.map(({ sha256 }) => sha256)] : [];
   const asked =
     kind === 'generate_until'
-      ? [textVersion, fingerprint, kind, context, settingsOf(request)]
+      ? [textVersion, fingerprint, kind, context, settingsOf(request), [...endTokens].sort((a, b) => a - b)]
       : [keyVersion, fingerprint, kind, context, request.continuation];
   return createHash('sha256')
     .update(JSON.stringify([...asked, ...seen]))
@@ -52,43 +58,22 @@ const journalName = /^journal(?:\.\d+)?\.jsonl$/;
 export class AnswerJournal {
   private readonly known = new Map<string, Answer>();
   private readonly file: Journal | undefined;
-  /** Bytes of the others' files that have been read. */
-  private readonly seen = new Map<string, number>();
-  private readonly own: string;
+  private readonly others: SiblingFiles | undefined;
 
   /** @param folder none keeps the answers in memory only. Throws ERR_LIBMOE_FILE when a file is damaged. */
-  constructor(
-    private readonly folder?: string,
-    { rank, world }: Share = { rank: 0, world: 1 },
-  ) {
-    this.own = world === 1 ? 'journal.jsonl' : `journal.${rank}.jsonl`;
+  constructor(folder?: string, { rank, world }: Share = { rank: 0, world: 1 }) {
     if (folder === undefined) return;
-    const path = join(folder, this.own);
+    const own = world === 1 ? 'journal.jsonl' : `journal.${rank}.jsonl`;
+    const path = join(folder, own);
     if (existsSync(path)) for (const entry of readJournal(path)) this.learn(entry);
     this.file = new Journal(path, { syncEvery: 256 });
+    this.others = new SiblingFiles(folder, journalName, own);
     this.readOthers();
   }
 
   /** Takes in what other processes have written since. */
   readOthers(): void {
-    const { folder } = this;
-    if (folder === undefined) return;
-    for (const name of readdirSync(folder).sort()) {
-      if (!journalName.test(name) || name === this.own) continue;
-      const bytes = readFileSync(join(folder, name));
-      const from = this.seen.get(name) ?? 0;
-      // The last line may be in the making.
-      const end = bytes.lastIndexOf(10) + 1;
-      if (end <= from) continue;
-      this.seen.set(name, end);
-      for (const line of bytes.toString('utf8', from, end).split('\n')) {
-        try {
-          this.learn(JSON.parse(line));
-        } catch {
-          // A line that a killed process left half written: its answer is asked for again.
-        }
-      }
-    }
+    if (this.others) for (const entry of this.others.read()) this.learn(entry);
   }
 
   get(key: string): Answer | undefined {

@@ -108,6 +108,8 @@ export interface EvalModel {
    * what ends it included. Absent: texts go to the model as they are.
    */
   encodeTurn?(question: string, answer: string): Pick<TokenRequest, 'context' | 'continuation'>;
+  /** Tokens that end a generated text: part of its cache key. Absent: nothing but the weights decides. */
+  readonly endTokens?: ReadonlySet<number>;
   /** Facts for the results file, e.g. parameters, dtype, device. */
   readonly facts?: Readonly<Record<string, string | number | boolean>>;
   /** Hash of weights, config, tokenizer and adapter version: part of every cache key, so two models never share answers. */

@@ -32,7 +32,7 @@ export class NetworkAdapter implements EvalModel {
   private readonly tokenBudget: number;
   private readonly batchSize: number | undefined;
   private readonly sharePrefixes: boolean;
-  private readonly endTokens: ReadonlySet<number>;
+  readonly endTokens: ReadonlySet<number>;
   readonly imagePlaceholder?: string;
   readonly encodeTurn?: EvalModel['encodeTurn'];
 

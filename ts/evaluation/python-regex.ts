@@ -16,14 +16,20 @@ const outside: Readonly<Record<string, string>> = {
 
 /**
  * A pattern of Python's `re` with its meaning there: `\d`, `\w`, `\s` and `\b` know all of Unicode, `(?P<name>…)` names a group, flags such as
- * `(?i)` may stand in front, any mark may be escaped.
+ * `(?i)` may stand in front, any mark may be escaped; only `\n` ends a line, and `$` stands before a last one too.
  * @param flags further flags of JavaScript
- * @throws ERR_LIBMOE_CONFIG for a pattern that is none
+ * @throws ERR_LIBMOE_CONFIG for a pattern that is none, or has the flag x
  */
 export function pythonRegex(pattern: string, flags = ''): RegExp {
   const inline = /^\(\?([aimsux]+)\)/.exec(pattern);
+  if (inline?.[1]?.includes('x'))
+    fail(
+      'ERR_LIBMOE_CONFIG',
+      `${JSON.stringify(pattern)} has the flag x, which is not known here: write the pattern without white space and comments`,
+    );
   const given = [...(inline?.[1] ?? '')].filter((flag) => 'ims'.includes(flag));
   let rest = pattern.slice(inline?.[0].length ?? 0);
+  const [multiline, dotAll] = [...'ms'].map((flag) => given.includes(flag) || flags.includes(flag));
   let source = '';
   let inClass = false;
   while (rest !== '') {
@@ -52,6 +58,9 @@ export function pythonRegex(pattern: string, flags = ''): RegExp {
     } else if (next === '{' && !/^\{\d*(?:,\d*)?\}/.test(rest)) source += '\\{';
     else if (next === '}' && !/\{\d*(?:,\d*)?$/.test(source)) source += '\\}';
     else if (next === ']') source += '\\]';
+    else if (next === '.' && !dotAll) source += '[^\\n]';
+    else if (next === '$') source += multiline ? `(?=\\n|${outside.Z})` : `(?=\\n?${outside.Z})`;
+    else if (next === '^' && multiline) source += `(?:(?<=\\n)|${outside.A})`;
     else source += next;
     rest = rest.slice(taken);
   }

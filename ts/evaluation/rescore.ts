@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import type { Answer } from './journal.ts';
+import { judgeRecord, keepJudged } from './judging.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { QuestionMaker } from './question.ts';
@@ -13,6 +15,7 @@ import {
   writeResults,
   writeSamples,
 } from './results.ts';
+import type { Judge, JudgeClient } from './scorers/index.ts';
 import { type AnsweredTask, scoreTask } from './scoring.ts';
 import { defineTask, type Task, type TaskInput } from './task.ts';
 import { resolveTask, taskNames } from './task-files.ts';
@@ -26,13 +29,18 @@ export interface RescoreOptions {
   out?: string;
   /** Of bootstrapped standard errors; default: as before. */
   bootstrapResamples?: number;
+  /** Tasks as the run recorded them, its overridden keys included, in place of what they are now. */
+  recorded?: boolean;
+  /** Asked again where a task takes a judge; without one results with a judge's scores are not replaced. It has to heed `signal` by itself. */
+  judge?: Judge | JudgeClient;
+  signal?: AbortSignal;
 }
 
 /**
  * Scores an evaluation again from what the model answered, without the model and without the data set: by tasks as they are defined now
- * (a mended scorer or another report takes effect), or as the results recorded them where a task is not known any more. Prompts stay as they
- * were asked.
- * @throws ERR_LIBMOE_FILE for a folder without a finished evaluation, and as scoring does
+ * (a mended scorer or another report takes effect; `libmoe.redefined` names the keys that are others than in the run), or as the results recorded
+ * them where that is asked for or a task is not known any more. Prompts stay as they were asked.
+ * @throws ERR_LIBMOE_FILE for a folder without a finished evaluation, ERR_LIBMOE_UNSUPPORTED when a judge's scores would be lost, and as scoring does
  */
 export async function rescore(folder: string, options: RescoreOptions = {}): Promise<Results> {
   const before = readResults(folder);
@@ -42,34 +50,41 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
   const resamples = options.bootstrapResamples ?? before.config.bootstrap_iters;
   const { groups: _, ...old } = structuredClone(before);
   const results: Results = { ...old, results: {}, libmoe: { ...old.libmoe, scorer_mode: mode } };
-  delete results.libmoe.fixed_results;
-  const out = options.out ?? folder;
+  for (const key of ['fixed_results', 'judge', 'redefined'] as const) delete results.libmoe[key];
+  const { out = folder, judge, recorded = false } = options;
+  const tasks = new Map(Object.keys(before.configs).map((name) => [name, taskNow(name, before, recorded)]));
+  keepJudged([...tasks.values()], before, { folder, out, judge });
+  const redefined: Record<string, string[]> = {};
   const written: [string, Sample[]][] = [];
-  for (const name of Object.keys(before.configs)) {
+  for (const [name, task] of tasks) {
+    options.signal?.throwIfAborted();
     const samples = readSamples(folder, name);
-    const task = taskNow(name, before);
     const answered = answeredBefore(task, samples, before);
     const asked = new Map(samples.map((sample) => [sample.doc_id, sample]));
-    const again = (await scoreTask(answered, mode, results, resamples)).map((sample) => {
+    const again = (await scoreTask(answered, mode, results, resamples, judge)).map((sample) => {
       const { arguments: given, prompt_hash: hash } = asked.get(sample.doc_id)!;
       return { ...sample, arguments: given, prompt_hash: hash };
     });
     results['n-shot'][name] = before['n-shot'][name] ?? 0;
     results.libmoe.dataset_manifest[name] = before.libmoe.dataset_manifest[name]!;
     results.configs[name] = recordOf(results.configs[name]!, before.configs[name]!);
+    const changed = differingKeys(results.configs[name], before.configs[name]!);
+    if (changed.length > 0) redefined[name] = changed;
     results.task_hashes[name] = before.task_hashes[name] ?? results.task_hashes[name]!;
     written.push([name, again]);
   }
+  if (judge) results.libmoe.judge = judgeRecord(judge);
+  if (Object.keys(redefined).length > 0) results.libmoe.redefined = redefined;
   enterGroups(results, before.libmoe.groups ?? []);
   for (const [name, samples] of written) writeSamples(out, name, samples);
   writeResults(out, results);
   return results;
 }
 
-/** The task as it is known now, else as the results recorded it; without few-shot examples, which only prompts have. */
-function taskNow(name: string, before: Results): Task {
+/** The task as it is known now, else or when asked for as the results recorded it; without few-shot examples, which only prompts have. */
+function taskNow(name: string, before: Results, asRecorded: boolean): Task {
   const recorded = before.configs[name] as Partial<TaskInput>;
-  const known = taskNames().includes(name) ? (resolveTask(name) as TaskInput) : recorded;
+  const known = !asRecorded && taskNames().includes(name) ? (resolveTask(name) as TaskInput) : recorded;
   const { documents: _, folder: __, ...keys } = { ...known, output_type: recorded.output_type };
   const repeats = recorded.repeats ?? 1;
   const inline = { dataset_path: 'inline', dataset_kwargs: {}, documents: [{}] };
@@ -82,6 +97,13 @@ function recordOf(now: Record<string, unknown>, before: Record<string, unknown>)
   const kept = Object.entries(before).filter(([key]) => asked.includes(key));
   const rest = Object.entries(now).filter(([key]) => !asked.includes(key));
   return Object.fromEntries([...rest, ...kept]);
+}
+
+function differingKeys(now: Record<string, unknown>, before: Record<string, unknown>): string[] {
+  // As both are in a file: keys without a value are none.
+  const written = JSON.parse(JSON.stringify(now)) as Record<string, unknown>;
+  const keys = new Set([...Object.keys(before), ...Object.keys(written)]);
+  return [...keys].filter((key) => !isDeepStrictEqual(written[key], before[key])).sort();
 }
 
 function answeredBefore(task: Task, samples: readonly Sample[], before: Results): AnsweredTask {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { quoted } from '../data/word-encoder.ts';
 import { fail } from '../native/index.ts';
 import { findAll, pythonRegex } from './python-regex.ts';
 import { strip } from './python-text.ts';
@@ -113,7 +114,8 @@ function mostFrequent(texts: readonly string[]): string {
   const counts = new Map<string, number>();
   for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
   let best = '';
-  for (const [text, count] of counts) if (count > (counts.get(best) ?? 0)) best = text;
+  let most = 0;
+  for (const [text, count] of counts) if (count > most) [best, most] = [text, count];
   return best;
 }
 
@@ -148,9 +150,7 @@ function multipleChoice(one: Extract<Step, { function: 'multi_choice_regex' }>, 
     const letters = choices.map((_, i) => String.fromCharCode(65 + i));
     const texts = choices.map((choice) => plain(strip(choice)));
     // Longest first: a choice that begins like another must not hide it.
-    const byText = texts
-      .toSorted((a, b) => b.length - a.length)
-      .map((text) => text.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&'));
+    const byText = texts.toSorted((a, b) => b.length - a.length).map(quoted);
     const choice = new RegExp(byText.join('|'), 'u');
     const letter = new RegExp(`:[\\s]*(${letters.join('|')})`, 'u');
     return responses.map((response) => {

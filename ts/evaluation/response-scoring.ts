@@ -67,10 +67,10 @@ export async function scoreResponses(
       applied(filter, texts[i]!, choices, name, docId),
     );
     const scores = await scoresOf(scorer, questions, filtered, judge);
-    const scored = questions.map(({ doc, target }, i): Scored => {
-      return { doc, target, response: filtered[i]![0]!, score: scores[i]!, filtered: filtered[i]! };
+    const scored = questions.map(({ doc, docId, target }, i): Scored => {
+      return { doc, docId, target, response: filtered[i]![0]!, score: scores[i]!, filtered: filtered[i]! };
     });
-    const numbers = await reportNumbers(task.report, scored, mode, resamples);
+    const numbers = await reportNumbers(task.report, scored, mode, resamples, name);
     for (const [metric, { value, standardError, higherIsBetter }] of Object.entries(numbers)) {
       row[`${metric},${filter.name}`] = number(value);
       row[`${metric}_stderr,${filter.name}`] = number(standardError);

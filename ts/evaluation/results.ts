@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../native/index.ts';
-import { readJsonObject, readText, writeFileAtomically } from '../storage/index.ts';
+import { readJsonObject, readLines, writeFileAtomically } from '../storage/index.ts';
 import type { DocumentValue } from './compare.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
@@ -55,6 +55,8 @@ export interface Results {
     not_finite: Record<string, number>;
     bos: Record<string, { added: boolean; template_has_bos: boolean }>;
     requests: { total: number; from_journal: number };
+    /** After rescoring: keys of tasks that are others now than in the run. */
+    redefined?: Record<string, string[]>;
     /** Groups that were asked for, and how their numbers are made. */
     groups?: TaskGroup[];
     /** With `--scorer both`: the numbers of the scorer `fixed`, per task. */
@@ -157,16 +159,18 @@ export function readResults(folder: string): Results {
 /** The lines of `samples_<task>.jsonl`. @throws ERR_LIBMOE_FILE naming the line that is none */
 export function readSamples(folder: string, task: string): Sample[] {
   const path = join(folder, `samples_${task}.jsonl`);
-  return readText(path)
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line, i) => {
-      try {
-        return JSON.parse(line) as Sample;
-      } catch (cause) {
-        return fail('ERR_LIBMOE_FILE', `${path}:${i + 1} is not valid JSON`, cause);
-      }
-    });
+  const samples: Sample[] = [];
+  let number = 0;
+  for (const line of readLines(path)) {
+    number += 1;
+    if (line === '') continue;
+    try {
+      samples.push(JSON.parse(line) as Sample);
+    } catch (cause) {
+      return fail('ERR_LIBMOE_FILE', `${path}:${number} is not valid JSON`, cause);
+    }
+  }
+  return samples;
 }
 
 /**

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Journal, RecordWriter, readJournal } from '../storage/index.ts';
 import type { Share } from './journal.ts';
 import type { RoutedRequest } from './routing-tap.ts';
+import { SiblingFiles } from './sibling-files.ts';
 
 /** What a request is about. */
 export interface RoutedTopic {
@@ -13,22 +14,27 @@ export interface RoutedTopic {
   category?: string;
 }
 
+const tableName = /^routing(?:\.\d+)?\.requests\.jsonl$/;
+
 /**
  * Where the routing of an evaluation goes: `routing.records`, columns of numbers in blocks of one layer each, and `routing.requests.jsonl`, which
  * says whose rows they are. Rows are written before their line, and the line before the answer is kept, so an answer in the journal that
- * has a line has its rows. Rows without a line are of a run that was killed in between. See docs/routing-records.md.
+ * has a line has its rows. Rows without a line are of a run that was killed in between. Several processes each write files of their own and
+ * know the others' lines. See docs/routing-records.md.
  */
 export class RoutingLog {
   private readonly records: RecordWriter;
   private readonly table: Journal;
   private readonly known = new Set<string>();
+  private readonly others: SiblingFiles;
   private readonly session: number;
   private next = 0;
 
   /** @throws ERR_LIBMOE_FILE for files that are damaged */
   constructor(folder: string, { rank, world }: Share) {
     const stem = world === 1 ? 'routing' : `routing.${rank}`;
-    const lines = join(folder, `${stem}.requests.jsonl`);
+    const own = `${stem}.requests.jsonl`;
+    const lines = join(folder, own);
     const entries = existsSync(lines) ? readJournal(lines) : [];
     let session = 0;
     for (const { key, session: begun } of entries) {
@@ -40,6 +46,13 @@ export class RoutingLog {
     this.table = new Journal(lines, { syncEvery: 256 });
     // Numbers begin anew: those of rows without a line are not known.
     this.table.append({ session: this.session });
+    this.others = new SiblingFiles(folder, tableName, own);
+    this.readOthers();
+  }
+
+  /** Takes in what other processes have written since. */
+  readOthers(): void {
+    for (const { key } of this.others.read()) if (typeof key === 'string') this.known.add(key);
   }
 
   /** Whether the routing of a request is there. */

@@ -6,6 +6,7 @@ import { askAll, isDone, type Keeping, type KeyedRequest, piecesFor } from './as
 import './bundle-dataset.ts';
 import './emoji-dataset.ts';
 import { AnswerJournal, requestKey, type Share } from './journal.ts';
+import { judgeRecord } from './judging.ts';
 import { languageAdapter } from './language-adapter.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
 import type { EvalModel, EvalTokenizer } from './model.ts';
@@ -14,7 +15,8 @@ import type { PromptSetting } from './question.ts';
 import { RequestImages } from './request-images.ts';
 import { checkResponseTask, writeSubmission } from './response-scoring.ts';
 import { type Results, writeResults, writeSamples } from './results.ts';
-import { type RoutedTopic, RoutingLog } from './routing-log.ts';
+import { topicsOf } from './routed-topics.ts';
+import { RoutingLog } from './routing-log.ts';
 import type { Judge, JudgeClient } from './scorers/index.ts';
 import { answeredTask, scoreTask, taskMetrics } from './scoring.ts';
 import { defineTask, type Task, type TaskInput } from './task.ts';
@@ -53,7 +55,10 @@ export interface EvaluateOptions {
   bootstrapResamples?: number;
   /** Commit to record. */
   gitHash?: string;
-  /** Asked about answers where a task takes a judge. One that fails leaves the document without a score. */
+  /**
+   * Asked about answers where a task takes a judge. One that fails leaves the document without a score. Of several processes the first asks it
+   * and is the only one that writes results. A judge has to heed `signal` by itself.
+   */
   judge?: Judge | JudgeClient;
   /** Keep where the language model's MoE layers sent every token of every request, in the folder `out`. */
   routing?: boolean;
@@ -114,7 +119,12 @@ export async function* evaluate(
   const fingerprint = await model.fingerprint();
   const documents = prepared.flatMap(({ encoded }) =>
     encoded.map((requests) =>
-      requests.map(({ request }): KeyedRequest => ({ key: requestKey(fingerprint, request), request })),
+      requests.map(
+        ({ request }): KeyedRequest => ({
+          key: requestKey(fingerprint, request, model.endTokens),
+          request,
+        }),
+      ),
     ),
   );
   const wanted = new Set(documents.flat().map(({ key }) => key));
@@ -130,15 +140,19 @@ export async function* evaluate(
   const results = emptyResults(model, options, mode, fingerprint, { total: unique, from_journal: known });
   const repaired = structuredClone(results);
   if (share.world > 1) results.libmoe.ranks = { ...share };
+  // One process asks, and none without the judge's scores may write over those with them.
+  const { bootstrapResamples: resamples = 100_000 } = options;
+  const [judge, out] =
+    options.judge && share.rank > 0 ? [undefined, undefined] : [options.judge, options.out];
   let at = 0;
   for (const [i, item] of prepared.entries()) {
+    options.signal?.throwIfAborted();
     const answers = item.encoded.map(() => documents[at++]!.map(({ key }) => journal.get(key)!));
     const answered = answeredTask(item, answers);
-    const { bootstrapResamples: resamples = 100_000, judge } = options;
     const samples = await scoreTask(answered, mode, results, resamples, judge);
-    if (options.out !== undefined) {
-      writeSamples(options.out, item.task.task, samples);
-      writeSubmission(options.out, item.task, samples);
+    if (out !== undefined) {
+      writeSamples(out, item.task.task, samples);
+      writeSubmission(out, item.task, samples);
     }
     if (both) await scoreTask(answered, 'fixed', repaired, resamples, judge);
     yield {
@@ -149,12 +163,12 @@ export async function* evaluate(
       fromJournal: known,
     };
   }
-  if (options.judge) results.libmoe.judge = judgeRecord(options.judge);
+  if (judge) results.libmoe.judge = judgeRecord(judge);
   if (both) results.libmoe.fixed_results = repaired.results;
   if (groups.length > 0) results.libmoe.groups = groups;
   enterGroups(results, groups);
   results.total_evaluation_time_seconds = (performance.now() - started) / 1000;
-  if (options.out !== undefined) writeResults(options.out, results);
+  if (out !== undefined) writeResults(out, results);
   return results;
 }
 
@@ -192,28 +206,6 @@ function checkOptions(options: EvaluateOptions, mode: string): void {
       'ERR_LIBMOE_ARGUMENT',
       `bootstrapResamples must be a whole number above 1, got ${bootstrapResamples}`,
     );
-}
-
-/** Whose the requests are: one may be asked for by several tasks. */
-function topicsOf(
-  prepared: readonly PreparedTask[],
-  documents: readonly (readonly KeyedRequest[])[],
-): Map<string, RoutedTopic[]> {
-  const topics = new Map<string, RoutedTopic[]>();
-  let at = 0;
-  for (const { task, questions } of prepared)
-    for (const { docId, group, doc } of questions)
-      for (const [index, { key }] of documents[at++]!.entries()) {
-        const category = group ?? (typeof doc.category === 'string' ? doc.category : undefined);
-        const topic = { task: task.task, docId, index, ...(category !== undefined && { category }) };
-        topics.set(key, [...(topics.get(key) ?? []), topic]);
-      }
-  return topics;
-}
-
-function judgeRecord(judge: Judge | JudgeClient): NonNullable<Results['libmoe']['judge']> {
-  const { model } = judge;
-  return 'calls' in judge ? { model, calls: judge.calls, failed: judge.failed } : { model };
 }
 
 /** A task with what the call says in place of its file. */

@@ -105,7 +105,7 @@ export async function scoreRecords(
           judge && scorer.judge
             ? await scorer.judge(response, question, docId, judge)
             : scorer.score(response, question, docId);
-        return { doc, target, response, score };
+        return { doc, docId, target, response, score };
       });
       documents.push(...(await Promise.all(made)));
     }

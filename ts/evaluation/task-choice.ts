@@ -10,7 +10,7 @@ import {
   taskPaths,
   unknownTask,
 } from './task-files.ts';
-import type { TaskGroup } from './task-groups.ts';
+import { defineGroup, type TaskGroup } from './task-groups.ts';
 
 /** What a list of names stands for. */
 export interface ChosenTasks {
@@ -98,7 +98,16 @@ class Chooser {
       .replaceAll('*', '.*')
       .replaceAll('?', '.')
       .replaceAll('[!', '[^');
-    const fits = new RegExp(`^${source}$`, 'u');
+    let fits: RegExp;
+    try {
+      fits = new RegExp(`^${source}$`, 'u');
+    } catch (cause) {
+      fail(
+        'ERR_LIBMOE_CONFIG',
+        `"${pattern}" is no wildcard: expected *, ? and [a-z] or [!a-z] (${(cause as Error).message})`,
+        cause,
+      );
+    }
     const found = this.leaves().filter(({ task }) => fits.test(task));
     if (found.length === 0) fail('ERR_LIBMOE_CONFIG', `no task fits "${pattern}": --tasks list shows all`);
     for (const task of found) this.add(task, false);
@@ -117,8 +126,7 @@ class Chooser {
 
   private member(member: string | Record<string, unknown>, folder: string): string | TaskGroup {
     if (typeof member !== 'string') {
-      if (Array.isArray(member.task))
-        return this.group({ ...(member as unknown as Exclude<FileOrGroup, Task>), metadata: {}, folder });
+      if (Array.isArray(member.task)) return this.group({ ...defineGroup(member), folder });
       const near = typeof member.task === 'string' && taskPaths(folder).has(member.task);
       return this.add(resolveTask(member as { task: string }, near ? folder : this.folder), false);
     }

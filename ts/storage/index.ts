@@ -19,6 +19,7 @@ export {
   readText,
   reasonOf,
 } from './json.ts';
+export { readLines } from './lines.ts';
 export {
   type Attributes,
   type Column,

@@ -127,6 +127,23 @@ describe('a judge behind an address', () => {
     expect(await nobody.ask(request('hello?'))).toBeNull();
     expect(nobody.failed).toBe(1);
   });
+  it('is left at once when it is told so: what is under way, what waits for its turn or for another attempt', async () => {
+    const reason = new Error('enough');
+    for (const reaction of ['never', { status: 503, headers: { 'retry-after': '60' } }] as const) {
+      const stop = new AbortController();
+      react = () => {
+        setTimeout(() => stop.abort(reason), 20);
+        return reaction;
+      };
+      const judge = client({ concurrency: 1, timeout: 60_000, signal: stop.signal });
+      const waiting = ['one', 'two'].map((text) => judge.ask(request(`${text} ${reaction === 'never'}`)));
+      expect(await Promise.allSettled(waiting)).toEqual([
+        { status: 'rejected', reason },
+        { status: 'rejected', reason },
+      ]);
+      expect([judge.calls, judge.failed]).toEqual([1, 0]);
+    }
+  });
   it('takes an answer without content for none', async () => {
     react = () => ({ status: 200, body: '{"choices":[]}' });
     const judge = client({ retries: 0 });

@@ -1,3 +1,4 @@
+import { fail } from '../../native/index.ts';
 import { quoted } from '../word-encoder.ts';
 
 const parts: Record<string, string> = {
@@ -12,6 +13,7 @@ const parts: Record<string, string> = {
 /**
  * Matches names with slashes against a pattern of `*`, `**`, `?`, `[…]`, `{config}` and `{split}`; gives what the latter two stand for. Each of them counts
  * once: a second one must match the same text.
+ * @throws ERR_LIBMOE_ARGUMENT for a pattern that is none
  */
 export function globMatcher(pattern: string): (name: string) => Record<string, string> | undefined {
   const seen = new Set<string>();
@@ -26,7 +28,16 @@ export function globMatcher(pattern: string): (name: string) => Record<string, s
       return Object.hasOwn(parts, part) ? parts[part]! : quoted(part);
     })
     .join('');
-  const test = new RegExp(`^${expression}$`);
+  let test: RegExp;
+  try {
+    test = new RegExp(`^${expression}$`);
+  } catch (cause) {
+    return fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `"${pattern}" is no pattern of files: expected *, **, ?, [a-z] or [!a-z] (${(cause as Error).message})`,
+      cause,
+    );
+  }
   return (name) => {
     const match = test.exec(name);
     return match === null ? undefined : { ...match.groups };

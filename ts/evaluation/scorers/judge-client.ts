@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fail } from '../../native/index.ts';
 import type { Judge, JudgeRequest } from './scorer.ts';
 
@@ -21,6 +22,7 @@ export interface JudgeOptions {
   timeout?: number;
   /** Folder of `judge-cache.jsonl`, where answers are kept by the content of their question. */
   cache?: string;
+  /** Aborting ends all requests, those that wait too; they reject with its reason. */
   signal?: AbortSignal;
 }
 
@@ -124,6 +126,7 @@ class Client implements JudgeClient {
     const key = this.options.apiKey === undefined ? process.env.OPENAI_API_KEY : this.options.apiKey();
     for (let tries = 0; ; tries++) {
       let wait = Math.min(60_000, backoff * 2 ** tries);
+      signal?.throwIfAborted();
       this.calls += 1;
       try {
         const limit = AbortSignal.timeout(timeout);
@@ -146,11 +149,11 @@ class Client implements JudgeClient {
           if (after >= 0) wait = Math.min(60_000, after * 1000);
         }
       } catch (cause) {
-        if (signal?.aborted) throw cause;
+        signal?.throwIfAborted();
         this.lastError = (cause as Error).message;
       }
       if (tries >= retries) return null;
-      await new Promise((resolve) => setTimeout(resolve, wait));
+      await sleep(wait, undefined, signal && { signal }).catch(() => signal?.throwIfAborted());
     }
   }
 }

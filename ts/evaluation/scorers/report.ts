@@ -20,6 +20,8 @@ import type { ResponseScore } from './scorer.ts';
 /** A scored document as reports see it. */
 export interface ReportedDocument {
   doc: Row;
+  /** Its number in the data set, for messages; default: its place among the scored ones. */
+  docId?: number;
   score: ResponseScore;
   response: string;
   target: Question['target'];
@@ -90,7 +92,7 @@ function chosenDocuments(
     'category' in block ? block.category : undefined,
   ];
   const readers = keys.flatMap((key) => key ?? []).map(keyReader);
-  return documents.filter(({ doc, score }, i) => {
+  return documents.filter(({ doc, docId, score }, i) => {
     try {
       if (block.where !== undefined && !meets(doc, block.where)) return false;
       if (block.exclude !== undefined && meets(doc, block.exclude)) return false;
@@ -101,7 +103,7 @@ function chosenDocuments(
       if (code === undefined) throw cause;
       return fail(
         code,
-        `${place}, document ${i}: ${(cause as Error).message.replace(/^ERR_\w+: /, '')}`,
+        `${place}, document ${docId ?? i}: ${(cause as Error).message.replace(/^ERR_\w+: /, '')}`,
         cause,
       );
     }
