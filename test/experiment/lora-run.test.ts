@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { type AnyRecipeInput, merged, runRecipe } from '../../ts/experiment/index.ts';
 import { loadModel } from '../../ts/models/language/index.ts';
+import { loadVisionTower } from '../../ts/models/vision/index.ts';
 import { loadVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
 import { openSafetensors } from '../../ts/storage/safetensors.ts';
@@ -135,6 +136,24 @@ describe('a vision-language recipe with training.lora', () => {
     const [learnt, plain] = [await lossOf(folder), await lossOf(start)];
     expect(Math.abs(learnt - plain)).toBeGreaterThan(1e-3);
     expect(learnt).toBe(await lossOf(merge));
+  });
+
+  it('gives a tower its adapters that lie apart, also where it is taken alone', async () => {
+    const lora = { merge: false, targets: ['vision.*.attention.*', 'language.*.up'] };
+    const recipe = merged(base, { training: { lora } }) as AnyRecipeInput;
+    const { checkpoint: folder = '' } = await runRecipe(recipe, {}, { out: place('tower-apart') });
+    using whole = await loadVisionLanguageModel(folder);
+    using before = await loadVisionTower(start);
+    using tower = await loadVisionTower(folder);
+    // Without its last layer, whose adapters have no place then.
+    using part = await loadVisionTower(folder, { changes: { selectLayer: -2 } });
+    expect(part.blocks.length).toBe(tower.blocks.length - 1);
+    const [expected, was] = [whole.vision.stateDict(), before.stateDict()];
+    for (const read of [tower, part])
+      for (const [name, value] of read.stateDict())
+        expect(value.toArray(), name).toEqual(expected.get(name)!.toArray());
+    const query = 'blocks.0.attention.query.weight';
+    expect(expected.get(query)!.toArray()).not.toEqual(was.get(query)!.toArray());
   });
 
   it('refuses targets that there are not', async () => {

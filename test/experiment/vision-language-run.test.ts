@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
@@ -7,13 +7,15 @@ import {
   headlines,
   loadAnyRecipe,
   merged,
+  plannedRuns,
   planPipeline,
   runPipeline,
   runRecipe,
   runSweep,
   type SweepInput,
 } from '../../ts/experiment/index.ts';
-import { loadVisionTower } from '../../ts/models/vision/index.ts';
+import { LanguageModel, saveModel } from '../../ts/models/language/index.ts';
+import { loadVisionTower, newVisionTower, saveVisionTower } from '../../ts/models/vision/index.ts';
 import { loadVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
 import { readJournal } from '../../ts/storage/index.ts';
 import { openSafetensors, type Safetensors } from '../../ts/storage/safetensors.ts';
@@ -307,5 +309,54 @@ describe('a sweep over vision-language models', () => {
     // Finished runs are known as such by any kind of recipe.
     const again = await runSweep(source, { out: place('sweep'), status: null });
     expect(again.results.runs).toEqual(results.runs);
+  });
+
+  it('notices a tower or a language model that was replaced under the same name', async () => {
+    const first = await runRecipe(recipe({ training: { steps: 1 } }), {}, { out: place('joined-from') });
+    const { vision, language } = await loadVisionLanguageModel(first.checkpoint!);
+    const tokenizer = join(first.checkpoint!, 'tokenizer.json');
+    const towers = { a: vision, b: newVisionTower(vision.config, { seed: 8, dtype: 'f32' }) };
+    const languages = { a: language, b: new LanguageModel(language.config, { seed: 8 }) };
+    const put = async (tower: 'a' | 'b', model: 'a' | 'b'): Promise<void> => {
+      for (const name of ['part-tower', 'part-language'])
+        rmSync(place(name), { recursive: true, force: true });
+      await saveVisionTower(towers[tower], place('part-tower'));
+      await saveModel(languages[model], place('part-language'));
+    };
+    await put('a', 'a');
+    const source: SweepInput = {
+      name: 'parts',
+      checkpoints: 'none',
+      base: merged(base(), {
+        tokenizer,
+        model: {
+          language: { checkpoint: place('part-language') },
+          vision: { checkpoint: place('part-tower') },
+        },
+        training: { steps: 1 },
+        evaluation: { tasks: [] },
+      }),
+      axes: { seed: [1] },
+    };
+    const out = place('parts');
+    const status = async (): Promise<unknown> => (await plannedRuns(source, { out }))[0]!.status;
+    const { results } = await runSweep(source, { out, status: null });
+    expect(results.runs.map(({ error, status: end }) => error ?? end)).toEqual(['done']);
+    expect(await status()).toBe('done');
+    await put('b', 'a');
+    expect(await status()).toBe('waiting');
+    await put('a', 'b');
+    expect(await status()).toBe('waiting');
+    await put('a', 'a');
+    expect(await status()).toBe('done');
+    // A finished run needs its parts no more; the other is looked at all the same.
+    rmSync(place('part-language'), { recursive: true });
+    expect(await status()).toBe('done');
+    rmSync(place('part-tower'), { recursive: true });
+    await saveVisionTower(towers.b, place('part-tower'));
+    expect(await status()).toBe('waiting');
+    rmSync(place('part-tower'), { recursive: true });
+    expect(await status()).toBe('done');
+    for (const part of [vision, language, towers.b, languages.b]) part.dispose();
   });
 });

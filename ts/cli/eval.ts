@@ -45,7 +45,7 @@ Several processes (libmoe launch --nproc 2 -- libmoe eval … --out OUT) share t
 Examples: npx libmoe eval --tasks list
           npx libmoe eval --model runs/demo/moe --tasks piqa,blimp --data my-data --limit 200 --out eval/moe
           npx libmoe eval --model chat-model --tasks 'my-task.yaml' --num-fewshot 5 --apply-chat-template --gen-kwargs temperature=0.7,seed=1
-          npx libmoe eval --model runs/vlm --template phi35 --tasks mme --data bundles --limit 0.1
+          npx libmoe eval --model runs/vlm --tasks mme --data bundles --limit 0.1
 More: docs/evaluation.md`;
 
 export function evalCommand(): Command {
@@ -67,9 +67,9 @@ export function evalCommand(): Command {
     .option('--system-instruction <text>', 'put before everything; with a chat template the system message')
     .option(
       '--template <name>',
-      'of a model that sees images: a built-in template (phi35, vicuna, …) in place of its own',
+      'of a model that sees images: a built-in template (phi35, vicuna, …) in place of that of its training',
     )
-    .option('--image-mode <mode>', 'of a model that sees images: square or pad')
+    .option('--image-mode <mode>', 'of a model that sees images: square or pad; default: as in its training')
     .option(
       '--batch-size <n>',
       'questions or texts per forward pass, or auto; scores do not depend on it',

@@ -8,7 +8,7 @@ import { LanguageModel } from '../models/language/index.ts';
 import type { VisionTower } from '../models/vision/index.ts';
 import { loadAnyModel, type VisionLanguageModel } from '../models/vision-language/index.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { defaultProcessor, processorIn } from './image-processor.ts';
+import { defaultProcessor, processorIn, type TrainedForm, trainedFormIn } from './image-processor.ts';
 
 /** How {@link openEvaluatedModel} asks a checkpoint. */
 export interface EvaluatedModelOptions {
@@ -19,8 +19,9 @@ export interface EvaluatedModelOptions {
   /** Questions or texts per forward pass, and its tokens. Scores depend on neither. */
   batchSize?: number;
   tokenBudget?: number;
-  /** Of a model that sees images: a built-in template of conversations; default: the checkpoint's own. */
+  /** Of a model that sees images: a built-in template of conversations; default: that of its training, else the checkpoint's own chat template. */
   template?: string;
+  /** Of such a model: how images become square; default: as in its training, else as its processor has it. */
   imageMode?: 'square' | 'pad';
 }
 
@@ -58,14 +59,16 @@ export async function openEvaluatedModel(
   }
   let pool: ImagePool | undefined;
   try {
+    const trained = trainedFormIn(checkpoint);
+    const mode = imageMode ?? singleTile(trained, name);
     const processor = processorIn(checkpoint) ?? defaultProcessor(loaded.vision.config);
-    pool = new ImagePool({ processor, ...(imageMode && { mode: imageMode }) });
+    pool = new ImagePool({ processor, ...(mode && { mode }) });
     checkSide(loaded, pool);
     const model = visionLanguageAdapter(loaded, {
       tokenizer,
-      template: templateFor(template, tokenizer, place),
+      template: templateFor(template, trained, tokenizer, place),
       images: pool,
-      preparation: [processor, imageMode ?? null],
+      preparation: [processor, mode ?? null],
       ...sizes,
     });
     const images = pool;
@@ -92,10 +95,25 @@ function checkSide({ vision }: VisionLanguageModel<VisionTower>, pool: ImagePool
     );
 }
 
-function templateFor(name: string | undefined, tokenizer: Tokenizer, place: string) {
-  if (name !== undefined) {
+/** Evaluation shows one tile of an image. */
+function singleTile({ imageMode }: TrainedForm, name: string): 'square' | 'pad' | undefined {
+  if (imageMode !== 'anyres') return imageMode;
+  return fail(
+    'ERR_LIBMOE_ARGUMENT',
+    `${name} was trained on images in tiles (data.imageMode anyres), and evaluation shows one tile of an image: give --image-mode square or pad`,
+  );
+}
+
+function templateFor(given: string | undefined, trained: TrainedForm, tokenizer: Tokenizer, place: string) {
+  const name = given ?? trained.template;
+  if (name !== undefined && name !== 'jinja') {
     const eos = tokenizer.eosId === undefined ? undefined : tokenizer.idToToken(tokenizer.eosId);
-    return conversationTemplate(name, eos === undefined ? {} : { eos });
+    // The system text of the training belongs to its template; another has its own.
+    const system = name === trained.template ? trained.system : undefined;
+    return conversationTemplate(name, {
+      ...(system !== undefined && { system }),
+      ...(eos !== undefined && { eos }),
+    });
   }
   try {
     return jinjaTemplate(loadChatTemplate(folderOf(place)));

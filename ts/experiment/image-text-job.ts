@@ -10,7 +10,7 @@ import {
   writeVisionTowerFiles,
 } from '../models/vision/index.ts';
 import { fail } from '../native/index.ts';
-import { openSafetensors, writeFileAtomically, writeSafetensors } from '../storage/index.ts';
+import { openSafetensors, writeSafetensors } from '../storage/index.ts';
 import { visionLanguageBatches } from '../training/index.ts';
 import {
   checkpointSteps,
@@ -19,7 +19,7 @@ import {
   openConversationData,
   stepsOf,
 } from './conversation-data.ts';
-import { defaultProcessor, processorFile, processorIn } from './image-processor.ts';
+import { defaultProcessor, processorIn, writeProcessor } from './image-processor.ts';
 import type { ImageTextRecipe } from './image-text-recipe.ts';
 import type { Job, JobSetting } from './job.ts';
 import { copyTokenizer } from './prepare-tokenizer.ts';
@@ -70,7 +70,7 @@ export async function imageTextJob(
         writeVisionTowerFiles(tower, folder);
         writeSafetensors(path.join(folder, textFile), others());
         copyTokenizer(tokenizerFolder, folder);
-        writeFileAtomically(path.join(folder, processorFile), `${JSON.stringify(processor, null, 2)}\n`);
+        writeProcessor(folder, processor, data);
       },
       loadModel(folder) {
         const files = openSafetensors(folder);

@@ -1,11 +1,9 @@
-import path from 'node:path';
 import type { ImagePool } from '../data/images/index.ts';
 import type { VisionLanguageBatch } from '../data/vision-batch.ts';
 import { evaluate, visionLanguageAdapter } from '../evaluation/index.ts';
 import { matchNames } from '../models/language/index.ts';
 import { readVisionLanguageWeights, writeVisionLanguageFiles } from '../models/vision-language/index.ts';
 import { fail } from '../native/index.ts';
-import { writeFileAtomically } from '../storage/index.ts';
 import { visionLanguageBatches } from '../training/index.ts';
 import { resolveCheckpoint } from './checkpoint-path.ts';
 import {
@@ -17,7 +15,7 @@ import {
   templateOf,
 } from './conversation-data.ts';
 import { finished } from './evaluation.ts';
-import { defaultProcessor, processorFile, processorIn } from './image-processor.ts';
+import { defaultProcessor, processorIn, writeProcessor } from './image-processor.ts';
 import type { Job, JobSetting } from './job.ts';
 import { withLora } from './lora.ts';
 import { copyTokenizer } from './prepare-tokenizer.ts';
@@ -69,7 +67,7 @@ export async function visionLanguageJob(
       saveModel(folder) {
         lora.save(folder, () => writeVisionLanguageFiles(made, folder));
         copyTokenizer(tokenizerFolder, folder);
-        writeFileAtomically(path.join(folder, processorFile), `${JSON.stringify(processor, null, 2)}\n`);
+        writeProcessor(folder, processor, data);
       },
       loadModel: (folder) => lora.load(folder, () => readVisionLanguageWeights(made, folder)),
       tasks: async () => recipe.evaluation.tasks,

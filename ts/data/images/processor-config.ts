@@ -24,6 +24,8 @@ const schema = z.object({
   image_std: colour.nullish(),
   do_pad: z.boolean().nullish(),
   image_grid_pinpoints: z.array(z.tuple([side, side])).nullish(),
+  /** Of checkpoints that libmoe trained: how images became square in the training. */
+  libmoe: z.object({ imageMode: z.enum(['square', 'pad', 'anyres']).optional() }).optional(),
 });
 
 /** What a processor does, with every default filled in. */
@@ -37,7 +39,7 @@ export interface ImageProcessorSettings {
   normalise?: { mean: readonly number[]; std: readonly number[] };
   /** The mean that is the background of padded images, whether or not it is subtracted. */
   mean: readonly number[];
-  /** What the class does when no mode is given. */
+  /** What the training of the checkpoint did, else what the class does, when no mode is given. */
   mode: 'square' | 'pad' | 'anyres';
   /** Sizes (height, width) that `anyres` chooses from. */
   gridPinpoints?: readonly (readonly [height: number, width: number])[];
@@ -89,6 +91,8 @@ export function imageProcessorSettings(config: unknown): ImageProcessorSettings 
   const crop = typeof c.crop_size === 'number' ? square(c.crop_size) : (c.crop_size ?? defaults.crop);
   const cropped = c.do_center_crop ?? defaults.crop !== undefined;
   const mean = c.image_mean ?? defaults.mean;
+  const ofClass =
+    family === 'LlavaNext' ? 'anyres' : family === 'Llava' && c.do_pad === true ? 'pad' : 'square';
   return {
     ...(c.do_resize !== false && { resize: resizeOf(size, 'crop' in defaults) }),
     filter,
@@ -96,7 +100,7 @@ export function imageProcessorSettings(config: unknown): ImageProcessorSettings 
     ...(c.do_rescale !== false && { rescale: c.rescale_factor ?? 1 / 255 }),
     ...(c.do_normalize !== false && { normalise: { mean, std: c.image_std ?? defaults.std } }),
     mean,
-    mode: family === 'LlavaNext' ? 'anyres' : family === 'Llava' && c.do_pad === true ? 'pad' : 'square',
+    mode: c.libmoe?.imageMode ?? ofClass,
     ...(c.image_grid_pinpoints && { gridPinpoints: c.image_grid_pinpoints }),
     ...(family === 'LlavaNext' && !c.image_grid_pinpoints && { gridPinpoints: llavaGrid }),
   };

@@ -63,8 +63,13 @@ export function readAdapters(folder: string, { all, weights }: Pick<Adapters, 'a
   }
 }
 
-/** Puts adapters that lie apart in a checkpoint folder into the matrices of a model that was read from it. @throws ERR_LIBMOE_CHECKPOINT */
-export function mergeStoredAdapters(folder: string, state: ReadonlyMap<string, Tensor>): void {
+/**
+ * Puts adapters that lie apart in a checkpoint folder into the matrices of a model that was read from it.
+ * @param part what the folder's names of the model begin with where it is one part of what the folder holds (`vision.`): then adapters of the other
+ *   parts, and of layers that were left in the files, are passed over
+ * @throws ERR_LIBMOE_CHECKPOINT
+ */
+export function mergeStoredAdapters(folder: string, state: ReadonlyMap<string, Tensor>, part = ''): void {
   const file = join(folder, describing);
   if (!existsSync(file)) return;
   const json = readJsonObject(file);
@@ -75,7 +80,9 @@ export function mergeStoredAdapters(folder: string, state: ReadonlyMap<string, T
   for (const stored of files.names()) {
     if (!stored.endsWith('.up')) continue;
     const name = stored.slice(0, -'.up'.length);
-    const weight = state.get(`${name}.weight`) ?? state.get(name);
+    const own = name.startsWith(part) ? name.slice(part.length) : undefined;
+    const weight = own === undefined ? undefined : (state.get(`${own}.weight`) ?? state.get(own));
+    if (!weight && part !== '') continue;
     if (!weight)
       fail(
         'ERR_LIBMOE_CHECKPOINT',

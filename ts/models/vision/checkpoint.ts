@@ -15,6 +15,7 @@ import {
   storedDtype,
 } from '../language/checkpoint.ts';
 import { refuseForeignFolder, refusePickledWeights } from '../language/foreign-files.ts';
+import { mergeStoredAdapters } from '../language/stored-adapters.ts';
 import { resolveVisionTowerConfig, type VisionTowerConfig, type VisionTowerOptions } from './config.ts';
 import { readTowerTensors, towerPrefixIn, towerTensors } from './file-tensors.ts';
 import { visionConfigOf, visionJson } from './hugging-face.ts';
@@ -47,7 +48,7 @@ function configIn(folder: string, changes: TowerChanges): { config: VisionTowerC
 
 /**
  * Loads a tower: a folder that {@link saveVisionTower} wrote, a Hugging Face tower, or the tower of a Hugging Face model that has one among other
- * parts (clip, siglip, llava). Layers whose output is not used are left in the files.
+ * parts (clip, siglip, llava), with adapters that lie beside it in the folder put in. Layers whose output is not used are left in the files.
  * @throws ERR_LIBMOE_FILE, ERR_LIBMOE_CONFIG, ERR_LIBMOE_UNSUPPORTED (weights in a pickle), ERR_LIBMOE_CHECKPOINT naming missing, unexpected and
  *   mis-shaped tensors
  */
@@ -64,6 +65,7 @@ export async function loadVisionTower(
   const tower = new VisionTower(config, { seed: 'later', dtype, device: options.device });
   try {
     readTowerTensors(tower, files, folder, prefix);
+    mergeStoredAdapters(folder, tower.stateDict(), 'vision.');
   } catch (error) {
     tower.dispose();
     throw error;
