@@ -1,5 +1,5 @@
-// One rank of the tests in this folder: `node rank.mjs SCENARIO`, engine, device and time-out from TEST_ENGINE, TEST_DEVICE and TEST_TIMEOUT. Writes one line of JSON to TEST_OUT/rank:
-// {rank, result} or {rank, error, errorCode, seconds} with the seconds from the beginning of the failing call.
+// One rank of the tests in this folder: `node rank.mjs SCENARIO`, engine, device and time-out from TEST_ENGINE, TEST_DEVICE and TEST_TIMEOUT. Writes one line of JSON to TEST_OUT/PID
+// (two processes may say that they are the same rank): {rank, result} or {rank, error, errorCode, seconds} with the seconds from the beginning of the failing call.
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -182,8 +182,9 @@ const form = () =>
     : initProcessGroup({ timeout });
 
 const rank = launchEnvironment().rank;
+const { pid } = process;
 const say = (what) =>
-  writeFileSync(path.join(process.env.TEST_OUT, String(rank)), JSON.stringify({ rank, ...what }));
+  writeFileSync(path.join(process.env.TEST_OUT, String(pid)), JSON.stringify({ rank, pid, ...what }));
 let group;
 try {
   group = await form();

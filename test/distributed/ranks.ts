@@ -9,6 +9,7 @@ import path from 'node:path';
 /** What a rank said, and how it ended. */
 export interface Said {
   rank: number;
+  pid?: number;
   result?: unknown;
   worldSize?: number;
   backend?: string;
@@ -60,7 +61,7 @@ function start(command: string, args: readonly string[], env: Record<string, str
   return { child, ended };
 }
 
-/** A folder for what the ranks say, and a way to read it by rank. */
+/** A folder for what the processes say, each in a file of its own, and a way to read it by rank. */
 function listening(): { folder: string; said(): Said[] } {
   const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-ranks-'));
   const said = () => {
@@ -110,7 +111,11 @@ export async function ncclRanks(
   try {
     const ended = await Promise.all(ranks.map((r) => r.ended));
     const all = said();
-    return ended.map((e, i) => ({ ...e, rank: started[i]!, ...all.find(({ rank }) => rank === started[i]) }));
+    return ended.map((e, i) => ({
+      ...e,
+      rank: started[i]!,
+      ...all.find(({ pid }) => pid === ranks[i]!.child.pid),
+    }));
   } finally {
     clearInterval(patrol);
   }

@@ -1,6 +1,7 @@
-import { loadDocuments } from './dataset.ts';
+import { limitedCount, loadDocuments } from './dataset.ts';
 import { processRows } from './document-steps.ts';
 import { QuestionMaker } from './question.ts';
+import { mostFrequent } from './statistics.ts';
 import type { Task } from './task.ts';
 
 /** What answers score that look at no image and no model: the least that a model has to beat. */
@@ -32,7 +33,7 @@ export async function answerPriors(
   const { asked, sha256 } = await askedOf(task, dataFolder);
   // A data set without splits: nothing can be learned from the very questions.
   if (before === sha256) return undefined;
-  const tested = asked.slice(0, limit !== undefined && limit < 1 ? Math.ceil(limit * asked.length) : limit);
+  const tested = asked.slice(0, limitedCount(asked.length, limit));
   const all = new Map<string, number>();
   const byQuestion = new Map<string, Map<string, number>>();
   for (const { question, right } of learned) {
@@ -43,12 +44,12 @@ export async function answerPriors(
       own.set(answer, (own.get(answer) ?? 0) + 1);
     }
   }
-  const usual = mostFrequent(all);
+  const usual = mostFrequent(all)!;
   const accuracy = (answer: (question: string) => string): number =>
     tested.filter(({ question, right }) => right.includes(answer(question))).length / tested.length;
   return {
     majority: accuracy(() => usual),
-    question: accuracy((question) => mostFrequent(byQuestion.get(question) ?? all)),
+    question: accuracy((question) => mostFrequent(byQuestion.get(question) ?? all)!),
   };
 }
 
@@ -63,15 +64,4 @@ async function askedOf(
     return { question: pairs[0]!.context, right: gold.map((at) => choices[at]!) };
   });
   return { asked, sha256 };
-}
-
-function mostFrequent(counts: ReadonlyMap<string, number>): string {
-  let best = '';
-  let most = 0;
-  for (const [answer, count] of counts) {
-    if (count <= most) continue;
-    best = answer;
-    most = count;
-  }
-  return best;
 }

@@ -44,6 +44,11 @@ export function datasetNames(): string[] {
   return [...datasets.keys()].sort();
 }
 
+/** How many of so many documents a limit leaves: a whole number of them, or a share, rounded up. Without one all. */
+export function limitedCount(count: number, limit: number = count): number {
+  return Math.min(count, limit < 1 ? Math.ceil(limit * count) : limit);
+}
+
 /** Documents of a task with the facts that identify them. */
 export interface LoadedDocuments {
   rows: readonly Row[];

@@ -41,11 +41,19 @@ export class FewShots {
     if (count === 0) return [];
     const others = (rows: readonly Row[]): Row[] => rows.filter((row) => !isDeepStrictEqual(row, doc));
     if (task.fewshot_config?.sampler === 'first_n')
-      return this.checked(own ? others(this.rows) : this.rows, doc);
+      return this.checked(own ? this.firstBeside(doc) : this.rows, doc);
     if (!own) return this.checked(this.random.sample(this.rows, count), doc);
     const drawn = others(this.random.sample(this.rows, count + 1)).slice(0, count);
     // Copies of the document among the rows: lm-eval draws anew from those that are none.
     return drawn.length === count ? drawn : this.checked(this.random.sample(others(this.rows), count), doc);
+  }
+
+  /** The first rows but the document, as many as are needed: rows may lie on disk. */
+  private firstBeside(doc: Row): Row[] {
+    const found: Row[] = [];
+    for (let i = 0; i < this.rows.length && found.length < this.task.num_fewshot; i++)
+      if (!isDeepStrictEqual(this.rows[i], doc)) found.push(this.rows[i]!);
+    return found;
   }
 
   private checked(rows: readonly Row[], doc: Row): Row[] {

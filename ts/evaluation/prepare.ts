@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import { loadDocuments } from './dataset.ts';
+import { limitedCount, loadDocuments } from './dataset.ts';
 import { processRows } from './document-steps.ts';
 import { fewShotsOf } from './few-shot.ts';
 import { generationsOf } from './generation-settings.ts';
@@ -97,7 +97,7 @@ function checkModel(task: Task, model: EvalModel): void {
     );
 }
 
-function documentsOf(task: Task, count: number, { limit = count, samples }: PrepareOptions): Set<number> {
+function documentsOf(task: Task, count: number, { limit, samples }: PrepareOptions): Set<number> {
   const given = samples?.[task.task];
   if (given !== undefined) {
     const wrong = given.find((id) => !Number.isInteger(id) || id < 0 || id >= count);
@@ -108,8 +108,7 @@ function documentsOf(task: Task, count: number, { limit = count, samples }: Prep
       );
     return new Set(given);
   }
-  const first = Math.min(count, limit < 1 ? Math.ceil(limit * count) : limit);
-  return new Set(Array.from({ length: first }, (_, i) => i));
+  return new Set(Array.from({ length: limitedCount(count, limit) }, (_, i) => i));
 }
 
 function requestsOf(

@@ -3,6 +3,7 @@ import { quoted } from '../data/word-encoder.ts';
 import { fail } from '../native/index.ts';
 import { findAll, pythonRegex } from './python-regex.ts';
 import { strip } from './python-text.ts';
+import { mostFrequent } from './statistics.ts';
 
 /** lm-eval's fallback of its regex filters. */
 const invalid = '[invalid]';
@@ -87,7 +88,11 @@ function stage(one: Step, task: string): Stage {
               `task ${task}: take_first_k needs ${one.k} responses, there are ${responses.length}: set repeats`,
             );
     case 'majority_vote':
-      return (responses) => [mostFrequent(responses)];
+      return (responses) => {
+        const counts = new Map<string, number>();
+        for (const text of responses) counts.set(text, (counts.get(text) ?? 0) + 1);
+        return [mostFrequent(counts) ?? ''];
+      };
     // One space only, as lm-eval does it.
     case 'remove_whitespace':
       return each((text) => (text.startsWith(' ') ? text.slice(1) : text));
@@ -107,16 +112,6 @@ function stage(one: Step, task: string): Stage {
     case 'multi_choice_regex':
       return multipleChoice(one, task);
   }
-}
-
-/** The first of the most frequent. */
-function mostFrequent(texts: readonly string[]): string {
-  const counts = new Map<string, number>();
-  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
-  let best = '';
-  let most = 0;
-  for (const [text, count] of counts) if (count > most) [best, most] = [text, count];
-  return best;
 }
 
 /** The chosen match of a pattern; of several groups the first that holds something. Undefined without a match. */

@@ -175,3 +175,11 @@ export function quantile(sorted: ArrayLike<number>, q: number): number {
   const high = sorted[Math.min(below + 1, sorted.length - 1)]!;
   return low + (high - low) * (position - below);
 }
+
+/** What was counted most often, of several the first that was counted; undefined of nothing. */
+export function mostFrequent<T>(counts: ReadonlyMap<T, number>): T | undefined {
+  let best: T | undefined;
+  let most = 0;
+  for (const [value, count] of counts) if (count > most) [best, most] = [value, count];
+  return best;
+}

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { z } from 'zod';
-import { resolveTask, type TaskChoice } from '../evaluation/index.ts';
+import { chooseTasks, type Task } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import { merged } from './overrides.ts';
@@ -78,7 +78,7 @@ export interface Sweep {
   seeds: number[];
   runs: SweepRun[];
   baseline: string;
-  task: (SweepTask & { choice?: TaskChoice }) | undefined;
+  task: (SweepTask & { questions?: Task }) | undefined;
   metric: (typeof judgedMetrics)[number];
   columns: readonly (typeof sweepMetrics)[number][];
   notes: Record<string, string>;
@@ -186,11 +186,9 @@ function tasksOf(recipe: AnyRecipe): NonNullable<Sweep['task']>[] {
   const texts = recipe.kind === 'language' ? Object.keys(recipe.data.heldOut) : [];
   return [
     ...texts.map((name) => ({ name, kind: 'texts' as const })),
-    ...recipe.evaluation.tasks.map((choice) => ({
-      name: resolveTask(choice).task,
-      kind: 'questions' as const,
-      choice,
-    })),
+    ...(recipe.evaluation.tasks.length === 0 ? [] : chooseTasks(recipe.evaluation.tasks).tasks).map(
+      (questions) => ({ name: questions.task, kind: 'questions' as const, questions }),
+    ),
   ];
 }
 

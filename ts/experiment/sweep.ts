@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { answerPriors, resolveTask } from '../evaluation/index.ts';
+import { answerPriors } from '../evaluation/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { readJsonObject, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
@@ -240,10 +240,10 @@ async function writeResults(sweep: Sweep, out: string): Promise<Pick<SweepSummar
       ...(status === 'failed' && { error: String(readJsonObject(path.join(place, 'failed.json')).error) }),
     };
   });
-  const { choice } = sweep.task ?? {};
+  const { questions } = sweep.task ?? {};
   const { recipe } = sweep.runs[0]!;
   const limit = 'evaluation' in recipe ? recipe.evaluation.limit : undefined;
-  const priors = choice && (await answerPriors(resolveTask(choice), { limit }).catch(unlessOurs));
+  const priors = questions && (await answerPriors(questions, { limit }).catch(unlessOurs));
   const results = { ...sweepResults(sweep, outcomes, out), ...(priors && { priors }) };
   const table = sweepTable(results, sweep.columns);
   const svg = await sweepFigure(results);

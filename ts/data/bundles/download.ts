@@ -51,8 +51,8 @@ export interface DownloadedDataset {
 }
 
 /**
- * Fetches the files of a data set from the Hugging Face hub (through `@huggingface/hub`). What an earlier call fetched is kept, a file that was
- * cut off goes on where it stopped; every file is compared with its hash. Nothing else in this library but this opens a connection for data.
+ * Fetches the files of a data set from the Hugging Face hub (through `@huggingface/hub`). Every file is compared with its hash when it arrives; what an
+ * earlier call fetched whole is kept, a file that was cut off goes on where it stopped. Nothing else in this library but this opens a connection for data.
  * @throws ERR_LIBMOE_DOWNLOAD when the hub cannot be reached, refuses, or sends other bytes than it announced
  */
 export async function downloadDataset(id: string, options: DownloadOptions): Promise<DownloadedDataset> {

@@ -6,6 +6,9 @@ import type { BundleManifest } from './manifest.ts';
 import { isFile } from './media.ts';
 import { unpackZip } from './zip.ts';
 
+/** Archives within archives, at the most: one may hold a copy of itself. */
+const mostNested = 3;
+
 /** A file that an import may read. */
 export interface SourceFile {
   /** Path with slashes, relative to the source it belongs to; for a single file its name. */
@@ -35,16 +38,21 @@ export async function sourceTree(sources: readonly string[], scratch: string): P
   const roots: string[] = [];
   const files: SourceFile[] = [];
   const archives = new Map<string, string>();
-  const add = async (file: SourceFile): Promise<void> => {
+  const add = async (file: SourceFile, depth = 1): Promise<void> => {
     if (!/\.zip$/i.test(file.name)) {
       files.push(file);
       return;
     }
+    if (depth > mostNested)
+      fail(
+        'ERR_LIBMOE_DATA',
+        `${file.path} is an archive within ${mostNested} others: unpack what is wanted and import the folder`,
+      );
     const to = join(scratch, String(archives.size + 1));
     archives.set(to, file.path);
     await unpackZip(file.path, to);
     roots.push(to);
-    for (const inside of filesBelow(to)) await add(inside);
+    for (const inside of filesBelow(to)) await add(inside, depth + 1);
   };
   for (const source of sources) {
     const stat = statSync(source, { throwIfNoEntry: false });
