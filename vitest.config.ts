@@ -17,6 +17,7 @@ export default defineConfig({
     execArgv: ['--expose-gc', '--min-semi-space-size=128', '--max-semi-space-size=128'],
     maxWorkers: 2,
     testTimeout: 60_000,
+    hookTimeout: 60_000, // a folder of thousands of images is not removed in ten seconds everywhere
     reporters: ['default', new ClosingLine()],
     setupFiles: ['test/setup.ts'],
     projects: device ? [everything] : [everything, ...emulatedProjects],
