@@ -54,6 +54,12 @@ async function hashOf(file: string, task: Task, name: string): Promise<string> {
   }
 }
 
+/** The files of images by their names, or undefined when one of them is not there. */
+export function imagesAtHand(names: readonly string[], folder?: string): string[] | undefined {
+  const files = names.map((name) => (folder === undefined ? name : resolve(folder, name)));
+  return files.every((file) => isAbsolute(file) && existsSync(file)) ? files : undefined;
+}
+
 /**
  * A prompt in which every image has its placeholder: where it names none, they go in front, a line each.
  * @throws ERR_LIBMOE_DATA when it names another number of images than there are

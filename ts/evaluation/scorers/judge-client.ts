@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fail } from '../../native/index.ts';
 import type { Judge, JudgeRequest } from './scorer.ts';
@@ -85,7 +85,7 @@ class Client implements JudgeClient {
       model: this.model,
       messages: [
         ...(request.system === undefined ? [] : [{ role: 'system', content: request.system }]),
-        { role: 'user', content: request.prompt },
+        { role: 'user', content: contentFor(request) },
       ],
       max_tokens: request.maxTokens,
       temperature: request.temperature,
@@ -156,6 +156,26 @@ class Client implements JudgeClient {
       await sleep(wait, undefined, signal && { signal }).catch(() => signal?.throwIfAborted());
     }
   }
+}
+
+const IMAGE_TYPES: Readonly<Record<string, string>> = {
+  '.jpg': 'jpeg',
+  '.jpeg': 'jpeg',
+  '.webp': 'webp',
+  '.gif': 'gif',
+};
+
+/** A prompt, with its images behind it as data URLs where there are any. */
+function contentFor({ prompt, images = [] }: JudgeRequest): unknown {
+  if (images.length === 0) return prompt;
+  return [
+    { type: 'text', text: prompt },
+    ...images.map((file) => {
+      const type = IMAGE_TYPES[extname(file).toLowerCase()] ?? 'png';
+      const bytes = readFileSync(file).toString('base64');
+      return { type: 'image_url', image_url: { url: `data:image/${type};base64,${bytes}` } };
+    }),
+  ];
 }
 
 function contentOf(answer: unknown): string | undefined {
