@@ -23,8 +23,7 @@ export async function coveragePage(evaluation) {
     const reason = reasons.find((one) =>
       one.matches ? new RegExp(one.matches).test(task) : one.class === kind,
     );
-    if (video) return `video: frames are not implemented${reason === undefined ? '' : `; ${reason.why}`}`;
-    return reason?.why ?? 'not written yet';
+    return `${video ? 'video: ' : ''}${reason?.why ?? 'not written yet'}`;
   };
   const here = [];
   const absent = new Map();

@@ -54,10 +54,16 @@ async function hashOf(file: string, task: Task, name: string): Promise<string> {
   }
 }
 
-/** The files of images by their names, or undefined when one of them is not there. */
-export function imagesAtHand(names: readonly string[], folder?: string): string[] | undefined {
-  const files = names.map((name) => (folder === undefined ? name : resolve(folder, name)));
-  return files.every((file) => isAbsolute(file) && existsSync(file)) ? files : undefined;
+/** The files (or data: URLs) of images by their names, or undefined when one of them is no file that is there. */
+export function imagesAtHand(names: readonly unknown[], folder?: string): string[] | undefined {
+  const files: string[] = [];
+  for (const name of names) {
+    if (typeof name !== 'string') return undefined;
+    const file = folder === undefined || name.startsWith('data:') ? name : resolve(folder, name);
+    if (!file.startsWith('data:') && !(isAbsolute(file) && existsSync(file))) return undefined;
+    files.push(file);
+  }
+  return files;
 }
 
 /**

@@ -76,7 +76,8 @@ async function compareResponse(
   ];
   for (const [mode, { judge: replies, scores, parsed }] of modes) {
     const scorer = taskScorer(task.task, block, mode);
-    const asked = { doc, target, choices, images };
+    const files = images.filter((image) => typeof image === 'string');
+    const asked = { doc, target, choices, images: files };
     const requests: JudgeRequest[] = [];
     const got =
       replies === undefined || scorer.judge === undefined

@@ -171,6 +171,7 @@ function contentFor({ prompt, images = [] }: JudgeRequest): unknown {
   return [
     { type: 'text', text: prompt },
     ...images.map((file) => {
+      if (file.startsWith('data:')) return { type: 'image_url', image_url: { url: file } };
       const type = IMAGE_TYPES[extname(file).toLowerCase()] ?? 'png';
       const bytes = readFileSync(file).toString('base64');
       return { type: 'image_url', image_url: { url: `data:image/${type};base64,${bytes}` } };

@@ -20,7 +20,7 @@ export interface ResponseScore {
 
 /** What a scorer may look at beside the response. */
 export type ScorerQuestion = { doc: Row } & Pick<Question, 'target' | 'choices'> & {
-    /** Files of the document's images, for judges that look at them; absent where they are not at hand. */
+    /** Files (or data: URLs) of the document's images, for judges that look at them; absent where they are not at hand. */
     images?: readonly string[];
   };
 
@@ -41,7 +41,7 @@ export interface Judge {
 export interface JudgeRequest {
   system?: string;
   prompt: string;
-  /** Image files that the judge is to see beside the prompt. */
+  /** Image files (or data: URLs) that the judge is to see beside the prompt. */
   images?: readonly string[];
   maxTokens: number;
   temperature: number;

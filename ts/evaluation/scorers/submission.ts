@@ -1,14 +1,17 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { column } from './columns.ts';
+import { scoreWith } from './inner-scorer.ts';
 import type { ReportedDocument } from './report.ts';
-import { registerScorer } from './scorer.ts';
+import { registerScorer, scoreSchema } from './scorer.ts';
 
 const options = z.strictObject({
   /** Field of the file → column of the record; `response` is the model's answer. */
   fields: z.record(z.string(), z.string()).default({ question_id: 'question_id', answer: 'response' }),
   /** `map`: one object, the first field → the second. */
   format: z.enum(['json', 'jsonl', 'csv', 'map']).default('json'),
+  /** For servers that want the index of an option: a scorer that reads its letter out of the response; -1 where there is none. */
+  index: z.lazy(() => scoreSchema).optional(),
 });
 
 /** The form of a submission's file. */
@@ -17,19 +20,23 @@ export type SubmissionFormat = z.output<typeof options>['format'];
 /** Answers for a server that keeps the right ones. Metric `submission`, always without a number. */
 registerScorer('submission', {
   options,
-  score: (response, { doc }, { fields, format }) => ({
-    values: { submission: null },
-    parsed: response === '' ? null : response,
-    detail: {
-      format,
-      submission: Object.fromEntries(
-        Object.entries(fields).map(([field, name]) => [
-          field,
-          name === 'response' ? response : column(doc, name),
-        ]),
-      ),
-    },
-  }),
+  score: (response, question, { fields, format, index }, mode) => {
+    const read = index === undefined ? response : scoreWith(index, response, question, mode).parsed;
+    const answer = index === undefined ? response : 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'.indexOf(read ?? '-');
+    return {
+      values: { submission: null },
+      parsed: read === '' ? null : read,
+      detail: {
+        format,
+        submission: Object.fromEntries(
+          Object.entries(fields).map(([field, name]) => [
+            field,
+            name === 'response' ? answer : column(question.doc, name),
+          ]),
+        ),
+      },
+    };
+  },
 });
 
 const quoted = (value: unknown): string => {
