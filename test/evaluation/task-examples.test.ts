@@ -45,6 +45,35 @@ describe('a record that does not pass', () => {
     expect(found[0]).toMatch(/^task written, example 0: /);
   });
 
+  it('or by what a judge is asked, how often, and what becomes of its replies', async () => {
+    const judged: TaskInput = {
+      ...written,
+      score: { use: 'llm_judge', prompt: 'Q: {{q}} A: {{prediction}}', verdict: 'correctness' },
+    };
+    const check = (judge: object[], more: object = {}): Promise<string[]> =>
+      checkExamples(
+        defineTask({
+          ...judged,
+          examples: [{ doc, prompt: 'Is it?', response: 'yes', judge, scores: { acc: 1 }, ...more }] as never,
+        }),
+      );
+    expect(await check([{ reply: 'correct', asked: 'it A: yes' }])).toEqual([]);
+    expect(await check([{ reply: 'correct', asked: 'A: no' }])).toEqual(
+      ['libmoe', 'fixed'].map(
+        (mode) => `task written, example 0: what the judge is asked (${mode}) should be "A: no", is ": yes"`,
+      ),
+    );
+    expect((await check([{ reply: 'incorrect' }]))[0]).toContain('the scores (libmoe) should be {"acc":1}');
+    expect((await check([{ reply: 'correct' }, { reply: 'correct' }]))[0]).toContain(
+      'the number of questions to the judge (libmoe) should be 2, is 1',
+    );
+    // Other replies with the other scorer.
+    expect(
+      await check([{ reply: 'correct' }], { fixed: { judge: [{ reply: 'hm' }], scores: { acc: null } } }),
+    ).toEqual([]);
+    expect(await check([{ reply: null }], { scores: { acc: null }, parsed: null })).toEqual([]);
+  });
+
   it('or by its scores, choices and golds', async () => {
     const choice: TaskInput = {
       task: 'choice',
