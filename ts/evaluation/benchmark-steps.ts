@@ -1,14 +1,14 @@
 import { z } from 'zod';
 import { fail } from '../native/index.ts';
 import { registerDocumentStep } from './document-steps.ts';
-import { MersenneTwister } from './mersenne.ts';
 import { capitalize, strip } from './python-text.ts';
 import { type PythonDictionary, readPythonList } from './scorers/python-literal.ts';
 import type { Row } from './task.ts';
 
 // Steps of benchmarks whose columns no template turns into questions. Each adds columns and keeps those there are.
 
-const textOf = (row: Row, column: string): string => {
+/** A column that must hold a text. */
+export const textOf = (row: Row, column: string): string => {
   const value = row[column];
   return typeof value === 'string' ? value : missing(row, column, 'a text');
 };
@@ -20,7 +20,8 @@ const textsOf = (row: Row, column: string): string[] => {
     : missing(row, column, 'a list of texts');
 };
 
-function missing(row: Row, column: string, kind: string): never {
+/** Says what a column must hold. @throws ERR_LIBMOE_DATA */
+export function missing(row: Row, column: string, kind: string): never {
   return fail(
     'ERR_LIBMOE_DATA',
     `process_docs: the column "${column}" must hold ${kind}, got ${JSON.stringify(row[column])}; the row has ${Object.keys(row).join(', ')}`,
@@ -127,27 +128,5 @@ registerDocumentStep('cbt', {
           gold: options.indexOf(textOf(row, 'answer')),
         },
       ];
-    }),
-});
-
-/**
- * VITATECS (Li et al. 2023, arXiv 2311.17404): `option_a` and `option_b` of caption and counterfactual, in an order that Python's random numbers
- * give, seeded by the characters of both, and `gold`, the caption's letter.
- */
-registerDocumentStep('vitatecs', {
-  options: z.strictObject({}),
-  apply: (rows) =>
-    rows.map((row) => {
-      const [caption, other] = [textOf(row, 'caption'), textOf(row, 'counterfactual')];
-      const sum = [...caption, ...other].reduce((total, character) => total + character.codePointAt(0)!, 0);
-      const first = new MersenneTwister(sum % 100).random() > 0.5;
-      const sentence = (text: string): string => capitalize(text.endsWith('.') ? text : `${text}.`);
-      const options = first ? [caption, other] : [other, caption];
-      return {
-        ...row,
-        option_a: sentence(options[0]!),
-        option_b: sentence(options[1]!),
-        gold: first ? 'A' : 'B',
-      };
     }),
 });

@@ -5,6 +5,7 @@ import './benchmark-steps.ts';
 import { documentStepsSchema } from './document-steps.ts';
 import { filterListSchema } from './response-filters.ts';
 import { reportSchema, scoreSchema } from './scorers/index.ts';
+import './video-steps.ts';
 
 /** The quantities a model is asked for. */
 export const outputTypes = [
