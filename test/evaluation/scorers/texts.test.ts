@@ -165,9 +165,9 @@ describe('submission', () => {
   it('gives the index of an option where a scorer reads letters', () => {
     const block = {
       use: 'submission',
-      fields: { video: 'video', answer: 'response' },
+      fields: { video: 'video', answer: 'index' },
       format: 'map',
-      index: { use: 'parse_choice', profile: 'letter_exact' },
+      parse: { use: 'parse_choice', profile: 'letter_exact' },
     };
     const said = (response: string, video: string) => ({
       score: scored(block, response, { doc: { video }, choices: ['x', 'y', 'z'] }),
