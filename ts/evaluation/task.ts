@@ -85,7 +85,8 @@ const exampleSchema = z.strictObject({
   /** Made-up log-likelihoods of the choices that `scores` are for. */
   sums: z.array(z.number()).optional(),
   target: z.unknown().optional(),
-  images: z.array(z.string()).optional(),
+  /** As `doc_to_visual` names them; an image that is drawn or put together as the step that does so says. */
+  images: z.array(z.union([z.string(), z.record(z.string(), z.unknown())])).optional(),
   /** A made-up response that `scores` and `parsed` are for. */
   response: z.string().optional(),
   scores: scores.optional(),

@@ -241,7 +241,7 @@ describe('the registry', () => {
     expect(scorerNames()).toEqual(
       (
         'anls box_iou by_column caption_ngram contains edit_similarity exact_match llm_judge math_equal ngram_align ' +
-        'open_answer parse_choice relaxed_accuracy rouge_l_f submission token_f1 typed_answer vqa_accuracy yes_no'
+        'open_answer parse_choice relaxed_accuracy rouge_l_f submission token_f1 typed_answer unsolvable_choice vqa_accuracy yes_no'
       ).split(' '),
     );
   });

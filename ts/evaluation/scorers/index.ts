@@ -36,4 +36,5 @@ import './box-iou.ts';
 import './edit-similarity.ts';
 import './math-equal.ts';
 import './rouge-l.ts';
+import './unsolvable-choice.ts';
 import './word-overlap.ts';
