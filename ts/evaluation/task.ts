@@ -3,6 +3,7 @@ import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import './benchmark-steps.ts';
 import { documentStepsSchema } from './document-steps.ts';
+import './image-steps.ts';
 import { filterListSchema } from './response-filters.ts';
 import { reportSchema, scoreSchema } from './scorers/index.ts';
 

@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import { pyRound } from './python-number.ts';
 import { capitalize, codePoints, strip, stripEnd, stripStart } from './python-text.ts';
 import { readPythonList } from './scorers/python-literal.ts';
 
@@ -39,6 +40,11 @@ export const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown
     const isMap = typeof self === 'object' && self !== null && !Array.isArray(self);
     return isMap && Object.hasOwn(self, key) ? (self as Record<string, unknown>)[key] : null;
   },
+  /** A number with so many digits after the point, as Python's format `.2f` writes it. */
+  fixed: (self, [digits]) =>
+    typeof self === 'number'
+      ? pyRound(self, Number(digits)).toFixed(Number(digits))
+      : fail('ERR_LIBMOE_DATA', `a number expected, got ${JSON.stringify(self)}`),
   index: (self, [wanted]) => {
     const at = asList(self).indexOf(wanted);
     return at >= 0

@@ -1,0 +1,37 @@
+"""Outlines as Pillow draws them: /work/venv/bin/python test/golden/image-drawing/make.py > test/golden/image-drawing/outlines.json"""
+import json
+import random
+
+import PIL
+from PIL import Image, ImageDraw
+
+random.seed(6)
+WIDTH, HEIGHT = 23, 17
+
+
+def pixels(draw):
+    image = Image.new("RGB", (WIDTH, HEIGHT))
+    draw(ImageDraw.Draw(image))
+    data = list(image.getdata())
+    colours = {c for c in data if c != (0, 0, 0)}
+    return [i for i, c in enumerate(data) if c != (0, 0, 0)], sorted(colours)
+
+
+def number(least, most):
+    return round(random.uniform(least, most), 2)
+
+
+cases = []
+for width in [1, 1, 2, 3, 3, 5]:
+    for _ in range(6):
+        x, y = number(-4, 18), number(-4, 12)
+        box = [x, y, round(x + number(0, 14), 2), round(y + number(0, 12), 2)]
+        found, colours = pixels(lambda d: d.rectangle(box, outline="red", width=width))
+        cases.append({"box": box, "width": width, "pixels": found, "colours": colours})
+found, colours = pixels(lambda d: d.rectangle([0.1, 0.2, 0.5, 0.6], outline="red", width=3))
+cases.append({"box": [0.1, 0.2, 0.5, 0.6], "width": 3, "pixels": found, "colours": colours})
+for corners in [2, 3, 3, 4, 4, 5, 6, 9, 12, 20] * 3:
+    points = [number(-3, 26) if i % 2 == 0 else number(-3, 20) for i in range(2 * corners)]
+    found, colours = pixels(lambda d: d.polygon(points))
+    cases.append({"points": points, "pixels": found, "colours": colours})
+print(json.dumps({"pillow": PIL.__version__, "width": WIDTH, "height": HEIGHT, "cases": cases}, separators=(",", ":")))
