@@ -5,6 +5,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { conversationTemplate } from '../../ts/data/conversations/index.ts';
 import { ImagePool } from '../../ts/data/images/index.ts';
+import { decodeReference } from '../../ts/data/images/recipe.ts';
 import { loadTokenizer, type Tokenizer, writeTokenizer } from '../../ts/data/index.ts';
 import {
   type EvalModel,
@@ -139,6 +140,37 @@ describe('answers about images', () => {
       tokens.push(token);
     expect(tokens).not.toContain(imageToken);
     expect(said).toBe(tokenizer.decode(tokens));
+  });
+
+  it('about an image that is drawn into are those about the drawing', async () => {
+    const recipe = {
+      make: 'box',
+      files: [at('3.png')],
+      box: [0, 0, 19, 15],
+      colour: '#000000',
+      width: 10,
+    } as const;
+    const { width, height, rgb } = await decodeReference(recipe);
+    await sharp(rgb, { raw: { width, height, channels: 3 } })
+      .png()
+      .toFile(at('drawn.png'));
+    const asked = adapter();
+    const { context } = asked.encodeTurn!('<image>\nthe cat', '');
+    const generation: Generation = { until: [], maxTokens: 8, temperature: 0, seed: 0, repeat: 0 };
+    const request = { kind: 'generate_until', context, generation } as const;
+    const said: string[] = [];
+    await asked.generateUntil!(
+      [
+        { ...request, images: [{ file: at('3.png'), recipe, sha256: 'made' }] },
+        { ...request, images: [{ file: at('drawn.png'), sha256: 'file' }] },
+        { ...request, images: [{ file: at('3.png'), sha256: 'plain' }] },
+      ],
+      (i, { text }) => {
+        said[i] = text;
+      },
+    );
+    expect(said[0]).toBe(said[1]);
+    expect(said[0]).not.toBe(said[2]);
   });
 
   it('do not depend on batch size; each image is its own', async () => {

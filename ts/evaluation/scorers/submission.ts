@@ -1,14 +1,17 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
+import type { ScorerMode } from '../metrics.ts';
 import { column } from './columns.ts';
 import type { ReportedDocument } from './report.ts';
-import { registerScorer } from './scorer.ts';
+import { registerScorer, type ScoreBlock, type ScorerQuestion, scorerNamed, scoreSchema } from './scorer.ts';
 
 const options = z.strictObject({
-  /** Field of the file → column of the record; `response` is the model's answer. */
+  /** Field of the file → column of the record; `response` is the model's answer, `parsed` what `parse` reads out of it. */
   fields: z.record(z.string(), z.string()).default({ question_id: 'question_id', answer: 'response' }),
   /** `map`: one object, the first field → the second. */
   format: z.enum(['json', 'jsonl', 'csv', 'map']).default('json'),
+  /** A scorer that reads the field `parsed`. */
+  parse: z.lazy(() => scoreSchema).optional(),
 });
 
 /** The form of a submission's file. */
@@ -17,20 +20,30 @@ export type SubmissionFormat = z.output<typeof options>['format'];
 /** Answers for a server that keeps the right ones. Metric `submission`, always without a number. */
 registerScorer('submission', {
   options,
-  score: (response, { doc }, { fields, format }) => ({
-    values: { submission: null },
-    parsed: response === '' ? null : response,
-    detail: {
-      format,
-      submission: Object.fromEntries(
-        Object.entries(fields).map(([field, name]) => [
-          field,
-          name === 'response' ? response : column(doc, name),
-        ]),
-      ),
-    },
-  }),
+  score: (response, question, { fields, format, parse }, mode) => {
+    const read = parse === undefined ? response || null : parsedBy(parse, response, question, mode);
+    const value = (name: string): unknown =>
+      name === 'response'
+        ? response
+        : name === 'parsed' && parse !== undefined
+          ? read
+          : column(question.doc, name);
+    const submission = Object.fromEntries(
+      Object.entries(fields).map(([field, name]) => [field, value(name)]),
+    );
+    return { values: { submission: null }, parsed: read, detail: { format, submission } };
+  },
 });
+
+function parsedBy(
+  { use, ...given }: ScoreBlock,
+  response: string,
+  question: ScorerQuestion,
+  mode: ScorerMode,
+): string | null {
+  const scorer = scorerNamed(use);
+  return scorer.score(response, question, scorer.options.parse(given), mode).parsed;
+}
 
 const quoted = (value: unknown): string => {
   const text = typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value ?? '');
