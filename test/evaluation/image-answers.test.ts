@@ -155,22 +155,20 @@ describe('answers about images', () => {
       .png()
       .toFile(at('drawn.png'));
     const asked = adapter();
-    const { context } = asked.encodeTurn!('<image>\nthe cat', '');
-    const generation: Generation = { until: [], maxTokens: 8, temperature: 0, seed: 0, repeat: 0 };
-    const request = { kind: 'generate_until', context, generation } as const;
-    const said: string[] = [];
-    await asked.generateUntil!(
+    const request = { kind: 'loglikelihood', ...asked.encodeTurn!('<image>\nthe cat', 'sat') } as const;
+    const sums: number[] = [];
+    await asked.loglikelihood(
       [
         { ...request, images: [{ file: at('3.png'), recipe, sha256: 'made' }] },
         { ...request, images: [{ file: at('drawn.png'), sha256: 'file' }] },
         { ...request, images: [{ file: at('3.png'), sha256: 'plain' }] },
       ],
-      (i, { text }) => {
-        said[i] = text;
+      (i, { sum }) => {
+        sums[i] = sum;
       },
     );
-    expect(said[0]).toBe(said[1]);
-    expect(said[0]).not.toBe(said[2]);
+    expect(sums[0]).toBe(sums[1]);
+    expect(sums[0]).not.toBe(sums[2]);
   });
 
   it('do not depend on batch size; each image is its own', async () => {
