@@ -3,7 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { processRows } from '../../ts/evaluation/document-steps.ts';
-import { defineTask, evaluate, type Results, type TaskInput } from '../../ts/evaluation/index.ts';
+import {
+  defineTask,
+  evaluate,
+  type Results,
+  scoreRecords,
+  type TaskInput,
+} from '../../ts/evaluation/index.ts';
 import { RequestImages } from '../../ts/evaluation/request-images.ts';
 import { FakeModel } from './fake-model.ts';
 
@@ -73,9 +79,21 @@ describe('steps that say how an image is made', () => {
     ]);
   });
 
-  it('leave rows without an image alone, as predictions have them', () => {
-    const rows = [{ answer: 'x' }];
-    expect(processRows(rows, blocks({ function: 'draw_box', colour: '#ff0000' }), 'drawn')).toEqual(rows);
+  it('are left out where predictions are scored, which need no images', async () => {
+    const doc = { answer: '42', question_type: 'open', options: '[]', id: 'validation_Math_3' };
+    const scores = await scoreRecords('mmmu_val_group_img', [{ doc, response: 'It is 42.' }]);
+    expect(scores.numbers.mmmu_acc!.value).toBe(1);
+    const choice = {
+      type: '选择',
+      option1: '猫',
+      option2: '狗',
+      option3: '鱼',
+      option4: '鸟',
+      answer: 'A',
+      subcategory: '生物',
+    };
+    const { numbers } = await scoreRecords('cmmmu_val', [{ doc: choice, response: 'A' }]);
+    expect([numbers.cmmmu_acc!.value, numbers['cmmmu_acc/subcategory/科学']!.value]).toEqual([1, 1]);
   });
 
   it('name row and column where they cannot', () => {
@@ -87,6 +105,9 @@ describe('steps that say how an image is made', () => {
     );
     expect(attempt({ image: 'a.png' }, box)).toThrow(
       'row 1: the column "bbox" must hold four numbers, got nothing',
+    );
+    expect(attempt({ bbox: [1, 2, 3, 4] }, box)).toThrow(
+      'row 1: the column "image" must name an image file, got nothing',
     );
     expect(attempt({ image: 7, bbox: [] }, box)).toThrow(
       'row 1: the column "image" must name an image file, got 7',

@@ -130,8 +130,7 @@ registerDocumentStep('cbt', {
 });
 
 /**
- * CMMMU (Zhang et al. 2024, arXiv 2401.11944): `prompt` with the images' file names as numbered marks, and `pictures`, the images in the order of the marks. Rows
- * without a question (predictions scored later) stay as they are.
+ * CMMMU (Zhang et al. 2024, arXiv 2401.11944): `prompt` with the images' file names as numbered marks, and `pictures`, the images in the order of the marks.
  */
 registerDocumentStep('cmmmu', {
   options: z.strictObject({
@@ -141,9 +140,9 @@ registerDocumentStep('cmmmu', {
     /** The type whose options are listed. */
     choice: z.string(),
   }),
+  onlyAsked: true,
   apply: (rows, { instructions, otherwise, choice }) =>
     rows.map((row) => {
-      if (!Object.hasOwn(row, 'question')) return row;
       const type = textOf(row, 'type');
       const option = (letter: string, i: number): string => `(${letter}) ${textOf(row, `option${i + 1}`)}\n`;
       const listed = type === choice ? `选项：\n${[...'ABCD'].map(option).join('')}\n` : '';

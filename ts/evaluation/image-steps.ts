@@ -10,20 +10,19 @@ import { compileTemplate } from './template.ts';
 const colour = z.string().regex(/^#[0-9a-fA-F]{6}$/, 'a colour is written "#rrggbb"');
 const image = z.string().default('image');
 
-/** The rows with a recipe in place of their image. A row without one (predictions scored later) stays as it is. */
+/** The rows with a recipe in place of their image. */
 function withRecipes(
   rows: readonly Row[],
   column: string,
   recipe: (row: Row, file: string, where: string) => ImageRecipe,
 ): Row[] {
   return rows.map((row, i) => {
-    if (!Object.hasOwn(row, column)) return row;
     const file = row[column];
     const where = `process_docs, row ${i}`;
     if (typeof file !== 'string' || file === '')
       return fail(
         'ERR_LIBMOE_DATA',
-        `${where}: the column "${column}" must name an image file, got ${JSON.stringify(file)}`,
+        `${where}: the column "${column}" must name an image file, got ${JSON.stringify(file) ?? 'nothing'}`,
       );
     return { ...row, [column]: recipe(row, file, where) };
   });
@@ -48,6 +47,7 @@ registerDocumentStep('draw_box', {
     colour,
     width: z.int().positive().default(1),
   }),
+  onlyAsked: true,
   apply: (rows, { image: column, box: name, form, colour: outline, width }) =>
     withRecipes(rows, column, (row, file, where) => {
       const [left, top, right, bottom] = numbers(row, name, where, (n) => n === 4, 'four numbers') as [
@@ -64,6 +64,7 @@ registerDocumentStep('draw_box', {
 /** Draws the outline of a polygon, x, y, x, y … in pixels, into the image, one pixel wide. */
 registerDocumentStep('draw_polygon', {
   options: z.strictObject({ image, points: z.string().default('segmentation'), colour }),
+  onlyAsked: true,
   apply: (rows, { image: column, points: name, colour: outline }) =>
     withRecipes(rows, column, (row, file, where) => ({
       make: 'polygon',
@@ -81,6 +82,7 @@ registerDocumentStep('group_images', {
     into: z.string(),
     size: z.int().min(64).max(4096),
   }),
+  onlyAsked: true,
   apply: (rows, { images, into, size }) => {
     const template = compileTemplate(images);
     return rows.map((row, i) => {
