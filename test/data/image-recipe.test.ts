@@ -101,6 +101,50 @@ describe('an image that is made when it is loaded', () => {
     expect(ink(both, 0)).not.toEqual(ink(both, 200));
   });
 
+  it.each([
+    [
+      'beside.png',
+      120,
+      [
+        [37, 23],
+        [19, 41],
+      ],
+    ],
+    [
+      'below.png',
+      90,
+      [
+        [37, 23],
+        [90, 31],
+        [64, 20],
+      ],
+    ],
+  ] as const)('and is put together as Pillow does: %s', async (name, size, sizes) => {
+    const files = sizes.map(([width, height]) => at(`${width}x${height}.png`));
+    for (const [i, [width, height]] of sizes.entries()) {
+      const rgb = Buffer.alloc(3 * width * height);
+      for (let p = 0; p < width * height; p += 1) {
+        const [x, y] = [p % width, Math.floor(p / width)];
+        rgb.set([(x * 9) % 256, (y * 7) % 256, ((x + y) * 3) % 256], 3 * p);
+      }
+      await sharp(rgb, { raw: { width, height, channels: 3 } })
+        .png()
+        .toFile(files[i]!);
+    }
+    const made = await decodeReference({ make: 'group', files, size });
+    const wanted = await decodeReference(join(import.meta.dirname, '../golden/image-drawing', name));
+    expect([made.width, made.height]).toEqual([wanted.width, wanted.height]);
+    const differ = Array.from({ length: wanted.width * wanted.height }, (_, p) => p).filter((p) =>
+      [0, 1, 2].some((c) => made.rgb[3 * p + c] !== wanted.rgb[3 * p + c]),
+    );
+    // The numbers alone, black on white.
+    expect(differ.length).toBeGreaterThan(200);
+    for (const p of differ) {
+      expect([...made.rgb.subarray(3 * p, 3 * p + 3)]).toEqual([0, 0, 0]);
+      expect([...wanted.rgb.subarray(3 * p, 3 * p + 3)]).toEqual([255, 255, 255]);
+    }
+  });
+
   it('may come from a data: URL', async () => {
     const bytes = readFileSync(at('wide.png')).toString('base64');
     const url = `data:image/png;base64,${bytes}`;

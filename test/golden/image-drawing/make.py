@@ -1,5 +1,6 @@
-"""Outlines as Pillow draws them: /work/venv/bin/python test/golden/image-drawing/make.py > test/golden/image-drawing/outlines.json"""
+"""Outlines and groups of images as Pillow makes them: /work/venv/bin/python test/golden/image-drawing/make.py"""
 import json
+import pathlib
 import random
 
 import PIL
@@ -34,4 +35,31 @@ for corners in [2, 3, 3, 4, 4, 5, 6, 9, 12, 20] * 3:
     points = [number(-3, 26) if i % 2 == 0 else number(-3, 20) for i in range(2 * corners)]
     found, colours = pixels(lambda d: d.polygon(points))
     cases.append({"points": points, "pixels": found, "colours": colours})
-print(json.dumps({"pillow": PIL.__version__, "width": WIDTH, "height": HEIGHT, "cases": cases}, separators=(",", ":")))
+HERE = pathlib.Path(__file__).parent
+(HERE / "outlines.json").write_text(json.dumps({"pillow": PIL.__version__, "width": WIDTH, "height": HEIGHT, "cases": cases}, separators=(",", ":")) + "\n")
+
+
+def picture(width, height):
+    image = Image.new("RGB", (width, height))
+    image.putdata([(x * 9 % 256, y * 7 % 256, (x + y) * 3 % 256) for y in range(height) for x in range(width)])
+    return image
+
+
+def group(sizes, side, name):
+    """Without the numbers: a white square of 61 pixels stands where each is."""
+    images = [picture(*size) for size in sizes]
+    beside = [i.resize((int(i.width * side / i.height), side), Image.Resampling.LANCZOS) for i in images]
+    below = [i.resize((side, int(i.height * side / i.width)), Image.Resampling.LANCZOS) for i in images]
+    down = sum(i.width for i in beside) > sum(i.height for i in below)
+    parts = below if down else beside
+    size = (side, sum(i.height for i in parts)) if down else (sum(i.width for i in parts), side)
+    made, at = Image.new("RGB", size), 0
+    for part in parts:
+        part.paste((255, 255, 255), (0, 0, 61, 61))
+        made.paste(part, (0, at) if down else (at, 0))
+        at += part.height if down else part.width
+    made.save(HERE / name, optimize=True)
+
+
+group([(37, 23), (19, 41)], 120, "beside.png")
+group([(37, 23), (90, 31), (64, 20)], 90, "below.png")
