@@ -70,6 +70,23 @@ it('data import, show and verify', async () => {
   expect(nothing.stderr).toMatch(/^ERR_LIBMOE_FILE: there is no/);
 }, 120_000);
 
+it('data import takes images out of columns of base64 text', async () => {
+  const texts = path.join(folder, 'texts');
+  mkdirSync(texts);
+  const picture = Buffer.from('\x89PNG\r\n\x1a\n and all that belongs to it', 'latin1');
+  const row = (image: string) => `{"question":"what?","bytes":"${image}"}\n`;
+  writeFileSync(path.join(texts, 'test.jsonl'), row(picture.toString('base64')).repeat(2));
+  const made = ['data', 'import', texts, '--id', 'made/base64', '--out', out, '--base64-images', 'bytes'];
+  expect((await libmoe(made)).stderr.trim()).toBe('test.jsonl: 2 rows, 1 media files');
+  const media = path.join(out, 'made/base64/main/media');
+  expect(readdirSync(media).map((name) => readFileSync(path.join(media, name)))).toEqual([picture]);
+  writeFileSync(path.join(texts, 'test.jsonl'), row('a cat'));
+  const wrong = await libmoe([...made, '--replace']);
+  expect(wrong.stderr).toMatch(
+    /^ERR_LIBMOE_DATA: .*test\.jsonl, record 1: column "bytes" should hold an image as base64 text, got "a cat"/,
+  );
+}, 60_000);
+
 it('an import that is killed leaves nothing that looks whole; the next one cleans up', async () => {
   const big = path.join(folder, 'big');
   mkdirSync(big);

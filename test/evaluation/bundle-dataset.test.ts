@@ -40,6 +40,18 @@ const task: TaskInput = {
 const load = (change: Partial<TaskInput> = {}, place: string | undefined = out) =>
   loadDocuments(defineTask({ ...task, ...change }), place);
 
+it("a config's name may have characters that no file has", async () => {
+  const { folder: again } = await importBundle([source], {
+    id: 'made/odd',
+    out,
+    splits: ['ten (10 options)/test=en/test.jsonl'],
+  });
+  expect(again).toContain('odd');
+  const odd = { dataset_path: 'made/odd', dataset_name: 'ten (10 options)' };
+  expect((await load(odd)).rows.length).toBe(6);
+  await expect(load({ ...odd, dataset_name: 'ten' })).rejects.toThrow('has no split "ten/test"');
+});
+
 it('a task finds the bundle of its hub id; images are files', async () => {
   const { rows: found, sha256 } = await load();
   const test = manifest.splits.find(({ split }) => split === 'test')!;

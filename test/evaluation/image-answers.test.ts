@@ -5,6 +5,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { conversationTemplate } from '../../ts/data/conversations/index.ts';
 import { ImagePool } from '../../ts/data/images/index.ts';
+import { decodeReference } from '../../ts/data/images/recipe.ts';
 import { loadTokenizer, type Tokenizer, writeTokenizer } from '../../ts/data/index.ts';
 import {
   type EvalModel,
@@ -140,6 +141,35 @@ describe('answers about images', () => {
       tokens.push(token);
     expect(tokens).not.toContain(imageToken);
     expect(said).toBe(tokenizer.decode(tokens));
+  });
+
+  it('about an image that is drawn into are those about the drawing', async () => {
+    const recipe = {
+      make: 'box',
+      files: [at('3.png')],
+      box: [0, 0, 19, 15],
+      colour: '#000000',
+      width: 10,
+    } as const;
+    const { width, height, rgb } = await decodeReference(recipe);
+    await sharp(rgb, { raw: { width, height, channels: 3 } })
+      .png()
+      .toFile(at('drawn.png'));
+    const asked = adapter();
+    const request = { kind: 'loglikelihood', ...asked.encodeTurn!('<image>\nthe cat', 'sat') } as const;
+    const sums: number[] = [];
+    await asked.loglikelihood(
+      [
+        { ...request, images: [{ file: at('3.png'), recipe, sha256: 'made' }] },
+        { ...request, images: [{ file: at('drawn.png'), sha256: 'file' }] },
+        { ...request, images: [{ file: at('3.png'), sha256: 'plain' }] },
+      ],
+      (i, { sum }) => {
+        sums[i] = sum;
+      },
+    );
+    expect(sums[0]).toBe(sums[1]);
+    expect(sums[0]).not.toBe(sums[2]);
   });
 
   it('do not depend on batch size; each image is its own', async () => {

@@ -8,6 +8,7 @@ const row = {
   label: 1,
   choices: { text: ['x', 'y'], label: ['A', 'B'] },
   answerKey: 'B',
+  written: '{"a": ["x \\"y\\"", "ü"], "b": null}',
 };
 
 describe('templates', () => {
@@ -29,6 +30,12 @@ describe('templates', () => {
     ['{{goal.split("a", 1)}}', ['  B', 'ke a cake ']],
     ['{{goal.rsplit("a", 1)}}', ['  Bake a c', 'ke ']],
     ['{{sol1.rsplit("a", 1) + sol1.split("o", 5)}}', ['oven', '', 'ven']],
+    ['{{label.fixed(2)}} {{(label - 2).fixed(1)}}', '1.00 -1.0'],
+    ["{{' '.join(['<image>'].times((choices.text | length) + 1))}}", '<image> <image> <image>'],
+    ['{{choices.text.times(-1)}}', []],
+    ['{{(written | from_json).a[1]}}', 'ü'],
+    ['{{sol1 | json_text}}', 'oven'],
+    ['{{(written | from_json) | json_text}}', '{"a": ["x \\"y\\"", "\\u00fc"], "b": null}'],
     ['{{goal if sol1 == "oven" else missing}}', '  Bake a cake '],
     ['{{"a" if not goal or sol1 != "oven" else "b" if "x" in choices.text and label else "c"}}', 'b'],
     ['{{"yes" if "ove" in sol1 else "no"}}', 'yes'],

@@ -13,6 +13,7 @@ interface ImportFlags {
   split: string[];
   columns?: string;
   images?: string;
+  base64Images?: string;
   allowMissingImages?: boolean;
   replace?: boolean;
   json?: boolean;
@@ -39,6 +40,7 @@ function withImportOptions(command: Command): Command {
     )
     .option('--columns <names>', 'names of the columns of csv files without a header, with commas between')
     .option('--images <folder>', 'where images are that rows name, besides the sources')
+    .option('--base64-images <columns>', 'columns that hold images as base64 text, with commas between')
     .option('--allow-missing-images', 'keep the names of images that are not there')
     .option('--replace', 'replace a bundle of the same id and revision')
     .option('--json', 'print one JSON object');
@@ -55,6 +57,7 @@ function importOptions(id: string, o: ImportFlags): ImportOptions {
     ...(o.replace && { replace: true }),
     ...(o.columns !== undefined && { columns: o.columns.split(',') }),
     ...(o.images !== undefined && { images: path.resolve(o.images) }),
+    ...(o.base64Images !== undefined && { base64Images: o.base64Images.split(',') }),
     ...(o.allowMissingImages && { missingImages: 'name' as const }),
     onSplit: (entry) => log(`${entry.file}: ${entry.rows} rows, ${entry.media} media files`),
   };

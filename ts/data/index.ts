@@ -28,6 +28,8 @@ export {
   type ImagePoolOptions,
   type ImageProcessor,
   type ImageProcessorOptions,
+  type ImageRecipe,
+  type ImageReference,
   imageProcessor,
   type PooledImage,
 } from './images/index.ts';

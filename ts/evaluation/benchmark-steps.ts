@@ -130,3 +130,29 @@ registerDocumentStep('cbt', {
       ];
     }),
 });
+
+/**
+ * CMMMU (Zhang et al. 2024, arXiv 2401.11944): `prompt` with the images' file names as numbered marks, and `pictures`, the images in the order of the marks.
+ */
+registerDocumentStep('cmmmu', {
+  options: z.strictObject({
+    /** What stands before the questions of each type (column `type`), and before all others. */
+    instructions: z.record(z.string(), z.string()),
+    otherwise: z.string(),
+    /** The type whose options are listed. */
+    choice: z.string(),
+  }),
+  onlyAsked: true,
+  apply: (rows, { instructions, otherwise, choice }) =>
+    rows.map((row) => {
+      const type = textOf(row, 'type');
+      const option = (letter: string, i: number): string => `(${letter}) ${textOf(row, `option${i + 1}`)}\n`;
+      const listed = type === choice ? `选项：\n${[...'ABCD'].map(option).join('')}\n` : '';
+      const instruction = Object.hasOwn(instructions, type) ? instructions[type]! : otherwise;
+      let prompt = `${instruction}\n\n问题：${textOf(row, 'question')}\n${listed}正确答案：\n`;
+      for (const n of [1, 2, 3, 4, 5])
+        prompt = prompt.replaceAll(`<img="${String(row[`image_${n}_filename`])}">`, `<图片 ${n}>`);
+      const pictures = [...prompt.matchAll(/<图片 (\d+)>/g)].map(([, n]) => row[`image_${n}`]);
+      return { ...row, prompt, pictures };
+    }),
+});

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { type Bundle, findBundle, openBundle } from '../data/bundles/index.ts';
+import { safeName } from '../data/bundles/split-files.ts';
 import { fail } from '../native/index.ts';
 import { type DatasetContext, type LoadedRows, registerDataset } from './dataset.ts';
 import type { Row } from './task.ts';
@@ -28,7 +29,8 @@ export const bundleOptions = z.object({
  * @throws ERR_LIBMOE_DATA when there is no such bundle; ERR_LIBMOE_BUNDLE when it is damaged or has no such split
  */
 export function bundleRows(options: z.output<typeof bundleOptions>, context: DatasetContext): LoadedRows {
-  const { id, revision, config } = options;
+  const { id, revision } = options;
+  const config = options.config && options.config !== '*' ? safeName([options.config]) : options.config;
   const folder = findBundle(context.folders, id, revision);
   if (folder === undefined)
     return fail(

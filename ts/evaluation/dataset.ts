@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
+import { base64Image } from '../data/bundles/base64-image.ts';
 import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import type { Row, Task } from './task.ts';
@@ -192,12 +193,33 @@ registerDataset('json', {
     data_files: dataFiles,
     /** A file with the label of each row on a line of its own, as PIQA and Social IQa are published: the column `label`. */
     labels: z.string().optional(),
+    /** Columns that hold images, or lists of them, as base64 text. */
+    base64_images: z.array(z.string()).min(1).optional(),
   }),
-  load: ({ data_files: files, labels }, context) => {
-    const rows = filesOf(files, context).flatMap(readRows);
+  load: ({ data_files: files, labels, base64_images: pictured = [] }, context) => {
+    const rows = filesOf(files, context).flatMap((file) =>
+      readRows(file).map((row, i) => withPictures(row, pictured, `${file}, record ${i + 1}`)),
+    );
     return labels === undefined ? rows : labelled(rows, context.find(labels));
   },
 });
+
+/** The row with its base64 texts as data: URLs, which say what they are. */
+function withPictures(row: Row, columns: readonly string[], where: string): Row {
+  if (columns.length === 0) return row;
+  const picture = (value: unknown, column: string): unknown => {
+    if (value === null) return null;
+    if (Array.isArray(value)) return value.map((each) => picture(each, column));
+    const bytes = typeof value === 'string' ? base64Image(value) : undefined;
+    return bytes === undefined
+      ? fail('ERR_LIBMOE_DATA', `${where}: column "${column}" should hold an image as base64 text`)
+      : `data:image/*;base64,${bytes.toString('base64')}`;
+  };
+  return {
+    ...row,
+    ...Object.fromEntries(columns.map((column) => [column, picture(row[column] ?? null, column)])),
+  };
+}
 
 function labelled(rows: readonly Row[], path: string): Row[] {
   const labels = readFileSync(path, 'utf8').trimEnd().split(/\r?\n/);

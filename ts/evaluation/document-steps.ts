@@ -10,6 +10,8 @@ import { compileTemplate } from './template.ts';
 export interface DocumentStep<Options extends z.ZodType = z.ZodType> {
   /** What may stand beside `function`. */
   options: Options;
+  /** What it makes stands in prompts or images and nowhere else: left out where predictions made elsewhere are scored, whose records need no such columns. */
+  onlyAsked?: boolean;
   /** The rows that are asked about, of those that the data set has. */
   apply(rows: readonly Row[], options: z.output<Options>): readonly Row[];
 }
@@ -56,15 +58,17 @@ export const documentStepsSchema = z.preprocess(
   z.array(blockSchema).min(1),
 );
 
-/** Rows after the steps of a task. @throws ERR_LIBMOE_DATA when nothing is left */
+/** Rows after the steps of a task; `asked` false: after those that matter to what is not asked any more. @throws ERR_LIBMOE_DATA when nothing is left */
 export function processRows(
   rows: readonly Row[],
   blocks: z.output<typeof documentStepsSchema> = [],
   task: string,
+  { asked = true }: { asked?: boolean } = {},
 ): readonly Row[] {
   let left = rows;
   for (const { function: name, ...options } of blocks) {
     const step = steps.get(name)!;
+    if (step.onlyAsked && !asked) continue;
     left = step.apply(left, step.options.parse(options));
     if (left.length === 0)
       fail(

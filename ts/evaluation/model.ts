@@ -1,3 +1,4 @@
+import type { ImageRecipe } from '../data/images/recipe.ts';
 import type { EmitRouting } from './routing-tap.ts';
 
 /** What evaluation needs of a tokenizer. Every tokenizer of ts/data fits through `evalTokenizer`. */
@@ -18,8 +19,11 @@ export interface EvalTokenizer {
 
 /** An image of a request. */
 export interface RequestImage {
+  /** Where it lies, or a `data:` URL; of an image that is made of several the first one's. */
   file: string;
-  /** Of the file's bytes: what stands for it in cache keys. */
+  /** What is done with the file or files when the image is loaded, if anything: `file` alone is then not the image. */
+  recipe?: ImageRecipe;
+  /** Of the file's bytes, and of the recipe: what stands for it in cache keys. */
   sha256: string;
 }
 

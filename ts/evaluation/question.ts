@@ -1,3 +1,4 @@
+import { type ImageReference, isImageRecipe } from '../data/images/recipe.ts';
 import { fail } from '../native/index.ts';
 import { type ChatPrompts, delimited, type PromptTurn, questionTurns, writePrompt } from './prompt.ts';
 import type { Row, Task } from './task.ts';
@@ -22,8 +23,8 @@ export interface Question {
   /** As samples files show it. */
   target: string | number | (string | number)[];
   group?: string;
-  /** Image files as the document names them. */
-  images: string[];
+  /** Images as the document names them: files, data: URLs, or what is to be made of such. */
+  images: ImageReference[];
 }
 
 type Asked = Omit<Question, 'docId' | 'doc' | 'group' | 'images'>;
@@ -190,17 +191,17 @@ export class QuestionMaker {
     );
   }
 
-  private images(doc: Row): string[] {
+  private images(doc: Row): ImageReference[] {
     const source = this.task.doc_to_visual;
     if (source === undefined) return [];
     const value = this.field(source, doc);
     const files = Array.isArray(value) ? value : [value];
-    if (!files.every((file) => typeof file === 'string' && file !== ''))
+    if (!files.every((file) => (typeof file === 'string' && file !== '') || isImageRecipe(file)))
       return fail(
         'ERR_LIBMOE_DATA',
         `doc_to_visual must give an image file or a list of them, got ${JSON.stringify(value)}`,
       );
-    return files as string[];
+    return files as ImageReference[];
   }
 
   private text(key: 'doc_to_text' | 'doc_to_target', doc: Row): string {

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
+import { base64Image } from '../data/bundles/base64-image.ts';
+import { dataUrlBytes, type ImageRecipe, type ImageReference, recipeVersion } from '../data/images/recipe.ts';
 import { fail } from '../native/index.ts';
 import { reasonOf } from '../storage/json.ts';
 import type { RequestImage } from './model.ts';
@@ -15,13 +17,36 @@ export class RequestImages {
   constructor(private readonly dataFolder?: string) {}
 
   /** @throws ERR_LIBMOE_DATA for a file that is not there, or is none */
-  async of(task: Task, names: readonly string[]): Promise<RequestImage[]> {
+  async of(task: Task, references: readonly ImageReference[]): Promise<RequestImage[]> {
     const images: RequestImage[] = [];
-    for (const name of names) images.push(await this.one(task, name));
+    for (const reference of references)
+      images.push(
+        typeof reference === 'string' ? await this.one(task, reference) : await this.made(task, reference),
+      );
     return images;
   }
 
+  /** An image that is made of others when it is loaded: what it is made of and how stand for it. */
+  private async made(task: Task, recipe: ImageRecipe): Promise<RequestImage> {
+    const parts = await this.of(task, recipe.files);
+    const { files: _, ...how } = recipe;
+    const sha256 = digest(JSON.stringify(['recipe', recipeVersion, how, parts.map((part) => part.sha256)]));
+    const { file } = parts[0]!;
+    return {
+      file,
+      recipe: { ...recipe, files: parts.map((part) => part.file) } as ImageRecipe,
+      sha256,
+    };
+  }
+
   private async one(task: Task, name: string): Promise<RequestImage> {
+    const bytes = dataUrlBytes(name);
+    if (bytes !== undefined) return { file: name, sha256: digest(bytes) };
+    if (base64Image(name) !== undefined)
+      fail(
+        'ERR_LIBMOE_DATA',
+        `doc_to_visual gives an image as base64 text: import the data set with --base64-images COLUMN; for dataset_path: json say base64_images: [COLUMN] in dataset_kwargs`,
+      );
     const places = isAbsolute(name)
       ? [name]
       : [this.dataFolder, task.folder ?? '.']
@@ -39,11 +64,11 @@ export class RequestImages {
   }
 }
 
+const digest = (content: string | Uint8Array): string => createHash('sha256').update(content).digest('hex');
+
 async function hashOf(file: string, task: Task, name: string): Promise<string> {
   try {
-    return createHash('sha256')
-      .update(await readFile(file))
-      .digest('hex');
+    return digest(await readFile(file));
   } catch (cause) {
     const why = statSync(file).isDirectory() ? 'it is a folder' : reasonOf(cause);
     return fail(

@@ -77,6 +77,7 @@ export async function scoreRecords(
     records.map(({ doc, response }) => ({ ...doc, [RESPONSE]: response })),
     task.process_docs,
     name,
+    { asked: false },
   );
   const maker = new QuestionMaker(withoutPrompt(task));
   const { doc_to_target: target } = task;

@@ -3,6 +3,7 @@ import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import './benchmark-steps.ts';
 import { documentStepsSchema } from './document-steps.ts';
+import './image-steps.ts';
 import { filterListSchema } from './response-filters.ts';
 import { reportSchema, scoreSchema } from './scorers/index.ts';
 import './video-steps.ts';
@@ -94,7 +95,8 @@ const exampleSchema = z.strictObject({
   /** Made-up log-likelihoods of the choices that `scores` are for. */
   sums: z.array(z.number()).optional(),
   target: z.unknown().optional(),
-  images: z.array(z.string()).optional(),
+  /** As `doc_to_visual` names them; an image that is drawn or put together as the step that does so says. */
+  images: z.array(z.union([z.string(), z.record(z.string(), z.unknown())])).optional(),
   /** A made-up response that `scores` and `parsed` are for. */
   response: z.string().optional(),
   /** The questions that a judge is asked about it, in order; without this key there is no judge. */

@@ -1,4 +1,6 @@
 import { fail } from '../native/index.ts';
+import { parseJson } from '../storage/json.ts';
+import { pyRound } from './python-number.ts';
 import { capitalize, codePoints, strip, stripEnd, stripStart } from './python-text.ts';
 import { readPythonList } from './scorers/python-literal.ts';
 
@@ -31,6 +33,8 @@ export const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown
     const prompt = asText(self);
     return asList(images).filter((_, i) => prompt.includes(`<image ${i + 1}>`));
   },
+  /** A list over and over; nothing for 0 and below, as Python's `*`. */
+  times: (self, [count]) => Array.from({ length: Math.max(0, Number(count)) }, () => asList(self)).flat(),
   /** A list without the items that are equal to this. */
   without: (self, [item]) => asList(self).filter((one) => one !== item),
   /** A column, or null where there is none: `doc.get("hint")`. */
@@ -39,6 +43,11 @@ export const METHODS: Record<string, (self: unknown, args: unknown[]) => unknown
     const isMap = typeof self === 'object' && self !== null && !Array.isArray(self);
     return isMap && Object.hasOwn(self, key) ? (self as Record<string, unknown>)[key] : null;
   },
+  /** A number with so many digits after the point, as Python's format `.2f` writes it. */
+  fixed: (self, [digits]) =>
+    typeof self === 'number'
+      ? pyRound(self, Number(digits)).toFixed(Number(digits))
+      : fail('ERR_LIBMOE_DATA', `a number expected, got ${JSON.stringify(self)}`),
   index: (self, [wanted]) => {
     const at = asList(self).indexOf(wanted);
     return at >= 0
@@ -65,6 +74,10 @@ export const FILTERS: Record<string, (self: unknown) => unknown> = {
   bracketed: (self) => optionLines(self, (letter, option) => `(${letter}) ${option}`),
   /** A list with null in place of the ways to write "nothing": "", "nan". */
   known: (self) => asList(self).map((item) => (item === '' || item === 'nan' ? null : item)),
+  /** What a text says in JSON. */
+  from_json: (self) => parseJson(asText(self), 'the text of a column', 'ERR_LIBMOE_DATA'),
+  /** A value as Python's `json.dumps` writes it; a text stays as it is. */
+  json_text: (self) => (typeof self === 'string' ? self : pythonJson(self)),
   /** The list that a text spells in Python. */
   literal_list: (self) =>
     Array.isArray(self)
@@ -72,6 +85,19 @@ export const FILTERS: Record<string, (self: unknown) => unknown> = {
       : (readPythonList(asText(self)) ??
         fail('ERR_LIBMOE_DATA', `the text of a Python list expected, got ${JSON.stringify(self)}`)),
 };
+
+function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
+  if (typeof value === 'object' && value !== null)
+    return `{${Object.entries(value)
+      .map(([key, each]) => `${pythonJson(key)}: ${pythonJson(each)}`)
+      .join(', ')}}`;
+  // Outside of printable ASCII everything is escaped there.
+  return (JSON.stringify(value) ?? 'null').replace(
+    /[^ -~]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
 
 function optionLines(options: unknown, line: (letter: string, option: string) => string): string {
   return asList(options)

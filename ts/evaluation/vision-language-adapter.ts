@@ -1,5 +1,11 @@
 import { imageSlot, SegmentEncoder } from '../data/conversations/encoding.ts';
-import type { ConversationTemplate, ImageSource, ImageTiles } from '../data/conversations/index.ts';
+import type {
+  ConversationTemplate,
+  ImageSource,
+  ImageTiles,
+  LoadedImage,
+} from '../data/conversations/index.ts';
+import { type ImageReference, shownName } from '../data/images/recipe.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import type { CachedSequences } from '../models/language/kv-cache.ts';
 import { packSequences } from '../models/language/packed-batch.ts';
@@ -29,8 +35,8 @@ export interface VisionLanguageAdapterOptions extends Omit<LanguageAdapterOption
   tokenizer: Tokenizer;
   /** How the model knows conversations: every question is asked as the first turn of one. */
   template: ConversationTemplate;
-  /** Reads image files as the model takes them, one tile each. */
-  images: ImageSource;
+  /** Reads images as the model takes them, one tile each. An image pool does; it also makes those that are drawn into or put together. */
+  images: Omit<ImageSource, 'load'> & { load(images: readonly ImageReference[]): Promise<LoadedImage[]> };
   /** What the images' preparation depends on, for cache keys: the processor's settings. */
   preparation: unknown;
 }
@@ -101,17 +107,17 @@ export function visionLanguageAdapter(
         ...expandPlaceholders(context, images.length, { imageTokenId, tokensPerImage }).ids,
       ],
       async load(images: readonly RequestImage[]) {
-        const wanted = new Map(images.map(({ sha256, file }) => [sha256, file]));
+        const wanted = new Map(images.map((image) => [image.sha256, image]));
         for (const sha256 of loaded.keys()) if (!wanted.has(sha256)) loaded.delete(sha256);
         const missing = [...wanted].filter(([sha256]) => !loaded.has(sha256));
-        const found = await source.load(missing.map(([, file]) => file));
+        const found = await source.load(missing.map(([, { file, recipe }]) => recipe ?? file));
         for (const [i, image] of found.entries()) {
-          const [sha256, file] = missing[i]!;
-          if ('error' in image) fail('ERR_LIBMOE_DATA', `cannot show ${file}: ${image.error}`);
+          const [sha256, { file }] = missing[i]!;
+          if ('error' in image) fail('ERR_LIBMOE_DATA', `cannot show ${shownName(file)}: ${image.error}`);
           if (image.tiles !== 1)
             fail(
               'ERR_LIBMOE_UNSUPPORTED',
-              `${file} makes ${image.tiles} tiles; evaluation shows one per image`,
+              `${shownName(file)} makes ${image.tiles} tiles; evaluation shows one per image`,
             );
           loaded.set(sha256, image);
         }

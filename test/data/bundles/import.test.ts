@@ -209,6 +209,66 @@ describe('images', () => {
     expect((await bundle([rowsOnly], { images: elsewhere })).manifest.media.count).toBe(2);
   });
 
+  it('in columns of base64 text become media, when it is said which columns', async () => {
+    const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+    const [three, four] = [png('a third picture, long enough'), png('a fourth picture, longer still')];
+    const wrapped = text(four).replace(/.{20}/g, '$&\n');
+    const source = place({
+      'test.jsonl': [
+        { picture: text(three), more: [wrapped, `data:image/png;base64,${text(three)}`], said: text(three) },
+        { picture: null, more: [], said: '' },
+      ]
+        .map((row) => JSON.stringify(row))
+        .join('\n'),
+    });
+    const { folder: at, manifest } = await bundle([source], { base64Images: ['picture', 'more'] });
+    expect(lines(join(at, 'test.jsonl'))).toEqual([
+      {
+        picture: named(three, 'png'),
+        more: [named(four, 'png'), named(three, 'png')],
+        said: text(three),
+      },
+      { picture: null, more: [], said: '' },
+    ]);
+    expect(manifest.columns).toEqual({ picture: 'media | null', more: 'list<media>', said: 'string' });
+    expect([manifest.media.count, manifest.made.base64Images]).toEqual([2, ['picture', 'more']]);
+    expect(readFileSync(join(at, named(four, 'png')))).toEqual(Buffer.from(four));
+    // A column of bytes without a word of what they are.
+    const bytes = parquetWriteBuffer({
+      columnData: [
+        { name: 'picture', data: [Buffer.from(text(three)), Buffer.from(four)], type: 'BYTE_ARRAY' },
+      ],
+    });
+    const packed = await bundle([place({ 'test.parquet': Buffer.from(bytes) })], {
+      base64Images: ['picture'],
+    });
+    expect(lines(join(packed.folder, 'test.jsonl'))).toEqual([
+      { picture: named(three, 'png') },
+      { picture: named(four, 'png') },
+    ]);
+  });
+
+  it('in such a column that are none are named with their record', async () => {
+    const row = (picture: unknown): string => JSON.stringify({ picture });
+    const good = Buffer.from(png('a third picture, long enough')).toString('base64');
+    for (const [picture, got] of [
+      ['a.png', '"a.png"'],
+      [Buffer.from('a text that is no picture at all').toString('base64'), '"YSB0'],
+      [`${good}*`, '"iVBO'],
+      [7, 'a value that is no text (number)'],
+    ] as const)
+      await expect(
+        bundle([place({ 'test.jsonl': `${row(good)}\n${row(picture)}` })], { base64Images: ['picture'] }),
+      ).rejects.toThrow(
+        new RegExp(
+          `^ERR_LIBMOE_DATA: .*test\\.jsonl, record 2: column "picture" should hold an image as base64 text, got ${got.replace(/[()]/g, '\\$&')}`,
+        ),
+      );
+    await expect(bundle([place({ 'test.jsonl': row(good) })], { base64Images: ['image'] })).rejects.toThrow(
+      'no row has the column "image" that should hold images as base64 text; there are picture',
+    );
+  });
+
   it('of another bundle come along', async () => {
     const first = await bundle([place({ 'test.jsonl': '{"image":"a.png"}', 'a.png': one })]);
     const again = await bundle([first.folder]);

@@ -120,6 +120,15 @@ describe('profiles of parse_choice', () => {
       expect(acc('option_or_letter', response, { ...options, target: 'B' })).toEqual([1, 'B']);
     expect(acc('option_or_letter', 'b', { ...options, target: 'B' })).toEqual([0, null]);
   });
+  it('ii_bench takes the letter named most often, of equals the last', () => {
+    const read = (response: string) => acc('ii_bench', response, { ...options, target: 'B' });
+    expect(read('(B) rather than (A), (B)')).toEqual([1, 'B']);
+    expect(read('(A) or (B)')).toEqual([1, 'B']);
+    expect(read('A A B, so (C)')).toEqual([0, 'C']);
+    expect(read('A A B')).toEqual([0, 'A']);
+    expect(read('Absolutely a dog')).toEqual([1, 'B']);
+    expect(read('?')).toEqual([0, null]);
+  });
   it('cmmmu takes the letters named most often', () => {
     expect(acc('cmmmu', '(A) (C) (A) (C) (B)', { ...options, target: 'AC' })).toEqual([1, 'AC']);
     expect(acc('cmmmu', '答案是D。', { ...options, target: 'D' })).toEqual([1, 'D']);

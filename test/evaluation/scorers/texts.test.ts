@@ -158,6 +158,37 @@ describe('scorers of texts', () => {
         value,
       ),
     ).toEqual([1, 0.8, 1, 0, 0]);
+    // As the original scores SynthDoG: lower-cased, the field's name an edit of six.
+    const block = { use: 'edit_similarity', profile: 'synthdog' };
+    const renamed = (response: string, target: string, mode: 'libmoe' | 'fixed' = 'libmoe') =>
+      scored(block, response, { target }, mode).values.edit_similarity;
+    expect(renamed('hallo', 'hello')).toBeCloseTo(1 - 2 / 6, 12);
+    expect(renamed('Hello', 'Hello')).toBeCloseTo(1 - 2 / 6, 12);
+    expect([renamed('', 'hello'), renamed('something else entirely', 'hello'), renamed('', '')]).toEqual([
+      0, 0, 1,
+    ]);
+    expect([renamed('Hello', 'Hello', 'fixed'), renamed('hallo', 'hello', 'fixed')]).toEqual([1, 0.8]);
+  });
+});
+
+describe('letter_list', () => {
+  const read = (response: string, mode: 'libmoe' | 'fixed' = 'libmoe') => {
+    const { values, parsed } = scored({ use: 'letter_list' }, response, { target: "['B', 'A']" }, mode);
+    return [values.right, values.asked, parsed];
+  };
+  it('compares capitals that stand alone in their order', () => {
+    expect(read('B A')).toEqual([2, 2, 'BA']);
+    expect(read('No: 1\nAnswer: B\nNo: 2\nAnswer: C')).toEqual([1, 2, 'BC']);
+    expect(read('A, then B')).toEqual([0, 2, 'AB']);
+    expect(read('B A C')).toEqual([2, 2, 'BA']);
+    expect(read('Both')).toEqual([0, 2, null]);
+    expect(read('I say\nanswer: (B)\nAnswer:A')).toEqual([0, 2, 'IB']);
+    expect(read('I say\nanswer: (B)\nAnswer:A', 'fixed')).toEqual([2, 2, 'BA']);
+    expect(read('B A', 'fixed')).toEqual([2, 2, 'BA']);
+  });
+  it('needs a list', () => {
+    for (const target of ['B', '[]', ''])
+      expect(() => scored({ use: 'letter_list' }, 'B', { target })).toThrow('must be a list of letters');
   });
 });
 
@@ -186,6 +217,23 @@ describe('submission', () => {
       { question_id: 2, answer: 'said, "2"' },
     ]);
     expect(submissionText(lines('jsonl')).split('\n')[1]).toBe('{"question_id":2,"answer":"said, \\"2\\""}');
+    const parse = { use: 'parse_choice', profile: 'first_char', letters: 'A-D', gold: 'letter' };
+    const read = (response: string) =>
+      scored(
+        { use: 'submission', fields: { id: 'id', letter: 'parsed', text: 'response' }, parse },
+        response,
+        {
+          doc: { id: 7 },
+        },
+      );
+    expect(JSON.parse(submissionText([{ score: read('b?') }, { score: read('?') }]))).toEqual([
+      { id: 7, letter: 'B', text: 'b?' },
+      { id: 7, letter: null, text: '?' },
+    ]);
+    expect(read('?').parsed).toBe(null);
+    expect(() => scored({ use: 'submission', parse: { use: 'parse_choise' } }, '')).toThrow(
+      'did you mean "parse_choice"',
+    );
     expect(submissionText(lines('csv'))).toBe('question_id,answer\n1,"said, ""1"""\n2,"said, ""2"""\n');
     expect(JSON.parse(submissionText(lines('map')))).toEqual({ 1: 'said, "1"', 2: 'said, "2"' });
   });
@@ -254,8 +302,8 @@ describe('the registry', () => {
   it('has the components of the specification', () => {
     expect(scorerNames()).toEqual(
       (
-        'anls box_iou by_column caption_ngram contains edit_similarity exact_match llm_judge math_equal ngram_align ' +
-        'open_answer parse_choice relaxed_accuracy rouge_l_f several submission token_f1 typed_answer vqa_accuracy yes_no'
+        'anls box_iou by_column caption_ngram contains edit_similarity exact_match letter_list llm_judge math_equal ngram_align ' +
+        'open_answer parse_choice relaxed_accuracy rouge_l_f several submission token_f1 typed_answer unsolvable_choice vqa_accuracy yes_no'
       ).split(' '),
     );
   });

@@ -48,6 +48,8 @@ export interface ImportOptions extends FilesLayoutOptions {
   layout?: string;
   /** Image files that are missing: an error (default), or their names stand in the rows. */
   missingImages?: 'stop' | 'name';
+  /** Columns that hold images, or lists of them, as base64 text: they become media like every other image. */
+  base64Images?: readonly string[];
   /** Which commit of a hub the sources are; recorded. */
   commit?: string;
   /** Replace a bundle of the same id and revision that was made otherwise. */
@@ -82,7 +84,7 @@ export async function importBundle(
   const splitsOf = Object.hasOwn(layouts, layout) ? layouts[layout]! : undefined;
   if (splitsOf === undefined)
     fail('ERR_LIBMOE_ARGUMENT', `there is no layout "${layout}"; known: ${bundleLayouts.join(', ')}`);
-  const { splits, columns, images, missingImages } = options;
+  const { splits, columns, images, missingImages, base64Images } = options;
   const made = {
     layout,
     ...(options.commit !== undefined && { commit: options.commit }),
@@ -91,6 +93,7 @@ export async function importBundle(
     ...(columns && { columns }),
     ...(images !== undefined && { images: true }),
     ...(missingImages && { missingImages }),
+    ...(base64Images?.length && { base64Images }),
   };
   const origin = { id, revision, sources: sourceChecksums(sources), made };
   const folder = resolve(options.out, id, revision);

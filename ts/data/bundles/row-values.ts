@@ -1,5 +1,6 @@
 import { basename, isAbsolute, join, relative } from 'node:path';
 import { fail } from '../../native/index.ts';
+import { base64Image } from './base64-image.ts';
 import { isFile, type MediaStore, mediaExtension, mediaName } from './media.ts';
 import { LocalImage, type PlacedRow } from './row.ts';
 
@@ -25,6 +26,8 @@ export class RowStore {
     private readonly imageFolders: readonly string[],
     /** The name stands for an image that is not there. */
     private readonly mayMiss = false,
+    /** Columns whose texts are images in base64. */
+    private readonly base64Columns: readonly string[] = [],
   ) {}
 
   /** @throws ERR_LIBMOE_DATA naming the row for an image that is not there */
@@ -33,7 +36,9 @@ export class RowStore {
     for (const [column, value] of Object.entries(row)) {
       // Assigning __proto__ would set a prototype and lose the column.
       if (column === '__proto__') fail('ERR_LIBMOE_DATA', `${where}: a column must not be named __proto__`);
-      const it = this.value(value, column, where);
+      const it = this.base64Columns.includes(column)
+        ? this.pictured(value, column, where)
+        : this.value(value, column, where);
       stored[column] = it;
       this.note(column, typeOf(it));
     }
@@ -44,6 +49,22 @@ export class RowStore {
     const types = this.types.get(column);
     if (types) types.add(type);
     else this.types.set(column, new Set([type]));
+  }
+
+  /** A column that holds images as base64 text, or lists of them. Bytes are a picture, or such a text of a writer that did not say so. */
+  private pictured(value: unknown, column: string, where: string): StoredValue {
+    if (value === null || value === undefined) return null;
+    if (Array.isArray(value)) return value.map((each) => this.pictured(each, column, where));
+    if (value instanceof Uint8Array && mediaExtension(value) !== undefined)
+      return this.keep(this.media.keep(value));
+    const text = value instanceof Uint8Array ? Buffer.from(value).toString('latin1') : value;
+    const bytes = typeof text === 'string' ? base64Image(text) : undefined;
+    return bytes === undefined
+      ? fail(
+          'ERR_LIBMOE_DATA',
+          `${where}: column "${column}" should hold an image as base64 text, got ${brief(text)}`,
+        )
+      : this.keep(this.media.keep(bytes));
   }
 
   private value(value: unknown, column: string, where: string): StoredValue {
@@ -158,6 +179,12 @@ export class RowStore {
     this.shown.add(name);
     return name;
   }
+}
+
+function brief(value: unknown): string {
+  const text =
+    typeof value === 'string' ? JSON.stringify(value) : `a value that is no text (${typeof value})`;
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }
 
 function typeOf(value: StoredValue): string {

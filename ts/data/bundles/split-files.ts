@@ -167,8 +167,8 @@ function byNames(tables: readonly SourceFile[]): Assignment[] {
   );
 }
 
-/** A name that can be a file's. */
-function safeName(parts: readonly string[]): string {
+/** A name that can be a file's: what a bundle calls a config or a split of that name. */
+export function safeName(parts: readonly string[]): string {
   const name = parts
     .join('-')
     .replace(/[^\w.+-]/g, '_')

@@ -15,6 +15,7 @@ export type BundleOrigin = Pick<BundleManifest, 'id' | 'revision' | 'license' | 
 /** Options of {@link writeBundle}. */
 export interface WriteOptions {
   missingImages?: 'stop' | 'name';
+  base64Images?: readonly string[];
   signal?: AbortSignal;
   onSplit?: (entry: BundleSplitEntry) => void;
 }
@@ -34,7 +35,12 @@ export async function writeBundle(
   const types = new Map<string, Set<string>>();
   const entries: BundleSplitEntry[] = [];
   for (const split of splits) {
-    const store = new RowStore(media, split.imageFolders, options.missingImages === 'name');
+    const store = new RowStore(
+      media,
+      split.imageFolders,
+      options.missingImages === 'name',
+      options.base64Images,
+    );
     const entry = await writeSplit(folder, split, store, options.signal);
     if (entries.some(({ file }) => file === entry.file))
       fail('ERR_LIBMOE_DATA', `two splits would both be ${entry.file}`);
@@ -43,6 +49,12 @@ export async function writeBundle(
     entries.push(entry);
     options.onSplit?.(entry);
   }
+  const strange = options.base64Images?.find((column) => !types.has(column));
+  if (strange !== undefined)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `no row has the column "${strange}" that should hold images as base64 text; there are ${[...types.keys()].join(', ')}`,
+    );
   const columns: Record<string, string> = {};
   for (const [column, seen] of types) columns[column] = typeNames(seen);
   const manifest: BundleManifest = {

@@ -1,9 +1,10 @@
 import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { codeOf } from '../../native/index.ts';
 import type { ImageTiles } from '../conversations/image-source.ts';
-import { decodeImage, type ImageDecodeOptions } from './decode.ts';
+import type { ImageDecodeOptions } from './decode.ts';
 import { type ImageProcessor, type ImageProcessorOptions, processorOf } from './processor.ts';
 import type { ImageProcessorSettings } from './processor-config.ts';
+import { decodeReference, type ImageReference, shownName } from './recipe.ts';
 
 /** What a worker needs to know once. Everything in it can be sent to another thread. */
 export interface ImageWork {
@@ -23,8 +24,11 @@ export interface ImageFailure {
 
 const processors = new Map<string, ImageProcessor>();
 
-/** One image from file to pixels, in the calling thread. Only what is wrong with the file is a value; other errors are thrown. */
-export async function loadImage(path: string, work: ImageWork): Promise<ImageTiles | ImageFailure> {
+/** One image from its file or files to pixels, in the calling thread. Only what is wrong with the file is a value; other errors are thrown. */
+export async function loadImage(
+  reference: ImageReference,
+  work: ImageWork,
+): Promise<ImageTiles | ImageFailure> {
   const key = JSON.stringify([work.settings, work.processing]);
   let processor = processors.get(key);
   if (!processor) {
@@ -32,12 +36,13 @@ export async function loadImage(path: string, work: ImageWork): Promise<ImageTil
     processors.set(key, processor);
   }
   try {
-    const image = await decodeImage(path, work.decoding);
+    const image = await decodeReference(reference, work.decoding);
     return processor.process(image);
   } catch (error) {
     const code = codeOf(error);
     if (code !== 'ERR_LIBMOE_IMAGE' && code !== 'ERR_LIBMOE_IMAGE_MISSING') throw error;
     const { message } = error as Error;
+    const path = shownName(typeof reference === 'string' ? reference : reference.files[0]!);
     return {
       path,
       reason: code === 'ERR_LIBMOE_IMAGE_MISSING' ? 'missing' : 'broken',
@@ -47,8 +52,14 @@ export async function loadImage(path: string, work: ImageWork): Promise<ImageTil
 }
 
 /** {@link loadImage} in a worker thread: the pixels are handed over, not copied. */
-export async function loadImageInThread({ path, work }: { path: string; work: ImageWork }): Promise<unknown> {
-  const loaded = await loadImage(path, work);
+export async function loadImageInThread({
+  reference,
+  work,
+}: {
+  reference: ImageReference;
+  work: ImageWork;
+}): Promise<unknown> {
+  const loaded = await loadImage(reference, work);
   if (!('pixels' in loaded)) return loaded;
   return move({ [transferableSymbol]: loaded.pixels.buffer, [valueSymbol]: loaded });
 }

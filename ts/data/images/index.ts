@@ -11,3 +11,4 @@ export type {
   ImageProcessor,
   ImageProcessorOptions,
 } from './processor.ts';
+export type { ImageRecipe, ImageReference } from './recipe.ts';

@@ -9,6 +9,7 @@ import { type ImageFailure, type ImageWork, loadImage } from './image-worker.ts'
 import { KeptImages } from './kept-images.ts';
 import { type ImageProcessorOptions, processorOf } from './processor.ts';
 import { imageProcessorSettings } from './processor-config.ts';
+import type { ImageReference } from './recipe.ts';
 
 /** An image, or why there is none. */
 export type PooledImage = ImageTiles | ImageFailure;
@@ -91,15 +92,15 @@ export class ImagePool implements ImageSource {
     this.black = black;
   }
 
-  /** All of them, in the order of `paths`. Rejects only for what is no image's fault (ERR_LIBMOE_STATE after `close`). */
-  async load(paths: readonly string[]): Promise<PooledImage[]> {
-    const list: PooledImage[] = new Array(paths.length);
+  /** All of them, in the order of `images`: files, data: URLs, recipes. Rejects only for what is no image's fault (ERR_LIBMOE_STATE after `close`). */
+  async load(images: readonly ImageReference[]): Promise<PooledImage[]> {
+    const list: PooledImage[] = new Array(images.length);
     let at = 0;
     const line = async (): Promise<void> => {
-      for (let i = at++; i < paths.length; i = at++) list[i] = await this.one(paths[i]!);
+      for (let i = at++; i < images.length; i = at++) list[i] = await this.one(images[i]!);
     };
     // Two for each worker: while one is being decoded, another is resized.
-    await Promise.all(Array.from({ length: Math.min(paths.length, 2 * Math.max(1, this.workers)) }, line));
+    await Promise.all(Array.from({ length: Math.min(images.length, 2 * Math.max(1, this.workers)) }, line));
     return list;
   }
 
@@ -134,35 +135,44 @@ export class ImagePool implements ImageSource {
     await this.close();
   }
 
-  private async one(file: string): Promise<PooledImage> {
+  private async one(reference: ImageReference): Promise<PooledImage> {
     if (this.closed)
       fail('ERR_LIBMOE_STATE', 'this ImagePool has been closed; make another one to load more images');
-    const place = path.resolve(this.folder, file);
-    const image = this.kept.get(place) ?? (await this.made(place));
+    const placed = this.placed(reference);
+    const key = typeof placed === 'string' ? placed : JSON.stringify(placed);
+    const image = this.kept.get(key) ?? (await this.made(key, placed));
     this.counts['pixels' in image ? 'loaded' : image.reason] += 1;
     return image;
   }
 
+  /** With files that begin at the folder. */
+  private placed(reference: ImageReference): ImageReference {
+    const place = (file: string): string =>
+      file.startsWith('data:') ? file : path.resolve(this.folder, file);
+    if (typeof reference === 'string') return place(reference);
+    return { ...reference, files: reference.files.map(place) } as ImageReference;
+  }
+
   /** Asked for twice at the same time, an image is made once. */
-  private async made(place: string): Promise<PooledImage> {
-    const under = this.running.get(place);
+  private async made(key: string, reference: ImageReference): Promise<PooledImage> {
+    const under = this.running.get(key);
     if (under) return under;
-    const making = this.make(place);
-    this.running.set(place, making);
+    const making = this.make(reference);
+    this.running.set(key, making);
     try {
       const image = await making;
-      if ('pixels' in image) this.kept.put(place, image);
+      if ('pixels' in image) this.kept.put(key, image);
       return image;
     } finally {
-      this.running.delete(place);
+      this.running.delete(key);
     }
   }
 
-  private async make(file: string): Promise<PooledImage> {
-    if (this.workers === 0) return loadImage(file, this.work);
+  private async make(reference: ImageReference): Promise<PooledImage> {
+    if (this.workers === 0) return loadImage(reference, this.work);
     this.threads ??= this.start();
     const threads = await this.threads;
-    return threads.run({ path: file, work: this.work }).catch(restoreCode);
+    return threads.run({ reference, work: this.work }).catch(restoreCode);
   }
 
   private async start(): Promise<Piscina> {

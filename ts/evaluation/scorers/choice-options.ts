@@ -1,4 +1,4 @@
-import { splitWords, stripOf } from '../python-text.ts';
+import { pythonClasses, splitWords, strip, stripOf } from '../python-text.ts';
 import { reads } from './choice-letters.ts';
 
 const MMBENCH_DRESS: readonly (readonly [string, string])[] = [
@@ -81,6 +81,24 @@ export const mmmu = reads((response, { letters, texts }) => parseMmmuChoice(resp
 function occurrences(text: string, part: string): number {
   return part === '' ? [...text].length + 1 : text.split(part).length - 1;
 }
+
+const bracketedAF = /\(([A-F])\)/g;
+const standaloneAF = new RegExp(`${pythonClasses.boundary}([A-F])${pythonClasses.boundary}`, 'gu');
+
+/** II-Bench (Liu et al. 2024, arXiv 2406.05862): the letter named most often, in brackets if any is, of equals the one named last for the first time. */
+export const iiBench = reads((response, { letters, texts }) => {
+  let named = [...response.matchAll(bracketedAF)].map((match) => match[1]!);
+  if (named.length === 0) named = [...response.matchAll(standaloneAF)].map((match) => match[1]!);
+  if (named.length === 0)
+    named = letters.filter((_, i) => {
+      const text = texts[i] ?? '';
+      return response.includes(strip(text)) || text.includes(response);
+    });
+  const counts = new Map<string, number>();
+  for (const letter of named) counts.set(letter, (counts.get(letter) ?? 0) + 1);
+  const most = Math.max(0, ...counts.values());
+  return [...counts].findLast(([, count]) => count === most)?.[0] ?? null;
+});
 
 /** CMMMU: several options may be right; those named most often, in order (Zhang et al. 2024, arXiv 2401.11944). */
 export const cmmmu = reads((response, { letters, texts }) => {

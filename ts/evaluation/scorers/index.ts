@@ -35,6 +35,8 @@ export { submissionText } from './submission.ts';
 
 import './box-iou.ts';
 import './edit-similarity.ts';
+import './letter-list.ts';
 import './math-equal.ts';
 import './rouge-l.ts';
+import './unsolvable-choice.ts';
 import './word-overlap.ts';

@@ -4,7 +4,7 @@ import type { ScorerMode } from '../metrics.ts';
 import { strip } from '../python-text.ts';
 import type { AskedChoice, ChoiceRule } from './choice-letters.ts';
 import * as letters from './choice-letters.ts';
-import { cmmmu, mmBench, mmmu } from './choice-options.ts';
+import { cmmmu, iiBench, mmBench, mmmu } from './choice-options.ts';
 import { robust } from './choice-robust.ts';
 import { column, optionalColumn } from './columns.ts';
 import { readPythonList } from './python-literal.ts';
@@ -23,6 +23,7 @@ const rules = {
   mmmu,
   mmbench: mmBench,
   cmmmu,
+  ii_bench: iiBench,
   option_or_letter: letters.optionOrLetter,
   tempcompass: letters.tempCompass,
   caption_matching: letters.captionMatching,
