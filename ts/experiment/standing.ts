@@ -32,6 +32,7 @@ const free = [
   'training.checkpointEvery',
   'training.keepCheckpoints',
   'training.evaluateEvery',
+  'training.evaluateAt',
   'training.evaluateFirst',
   'strategy',
   'evaluation',
