@@ -1,15 +1,21 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
 import { registerTask } from '../../ts/evaluation/index.ts';
 import {
   loadAnyRecipe,
   loadRecipe,
+  merged,
+  planRecipe,
+  type RecipeInput,
   type RunOptions,
   type RunResult,
   resolveCheckpoint,
+  runPipeline,
   runRecipe,
+  runSweep,
 } from '../../ts/experiment/index.ts';
 import { readJournal, readSafetensors } from '../../ts/storage/index.ts';
 import { setThreads } from '../../ts/tensor/index.ts';
@@ -178,6 +184,52 @@ describe('early stopping', () => {
   });
 });
 
+describe('a pipeline', () => {
+  it('goes on from the best of a stage that ended early, resumed too', async () => {
+    const {
+      tokenizer: _,
+      model: __,
+      ...rest
+    } = merged(base as Record<string, unknown>, {
+      training: { steps: 2 },
+    });
+    const first = merged(merged(base as Record<string, unknown>, stopping), {
+      evaluation: { finalWeights: 'best' },
+    });
+    writeFileSync(place('first.yaml'), stringify(first));
+    writeFileSync(place('second.yaml'), stringify({ ...rest, start: { checkpoint: 'nowhere' } }));
+    const stages = ['first', 'second'].map((name) => ({ name, recipe: `${name}.yaml` }));
+    writeFileSync(place('pipeline.yaml'), stringify({ kind: 'pipeline', name: 'two', stages }));
+    const options = { out: place('two'), status: null };
+    const whole = await runPipeline(place('pipeline.yaml'), {}, options);
+    expect(whole.completed).toBe(true);
+    const [one, two] = whole.stages;
+    expect(one!.training.endedEarly).toBeDefined();
+    expect(one!.checkpoint).toBe(one!.best!.checkpoint);
+    expect(loadRecipe(place('two/second/recipe.yaml')).start!.checkpoint).toBe(one!.checkpoint);
+    const again = await runPipeline(place('pipeline.yaml'), {}, { ...options, resume: true });
+    expect(again.stages.map(({ last }) => last)).toEqual([undefined, undefined]);
+    expect(again.stages[1]!.checkpoint).toBe(two!.checkpoint);
+  });
+});
+
+describe('a sweep', () => {
+  it('has runs that ended early among those that are done', async () => {
+    const sweep = {
+      name: 'ended',
+      base: merged(base as Record<string, unknown>, stopping) as RecipeInput,
+      axes: { seed: [1, 2] },
+      compare: { task: 'same', metric: 'finalLoss' as const },
+    };
+    const options = { out: place('sweep'), status: null };
+    const { results } = await runSweep(sweep, options);
+    expect(results.runs.map(({ status }) => status)).toEqual(['done', 'done']);
+    const lines: string[] = [];
+    await runSweep(sweep, { ...options, log: (line) => lines.push(line) });
+    expect(lines.join('\n')).not.toContain('evaluation at step');
+  });
+});
+
 describe('what is wrong', () => {
   const failing = async (changes: Record<string, unknown>): Promise<string> => {
     try {
@@ -190,16 +242,24 @@ describe('what is wrong', () => {
   const during = { evaluateEvery: 2 };
 
   it.each([
+    ['during-write/exact', /gives "during-write\/exact"; did you mean "during-write\/exact_match"\?/],
     ['same/bits', /no evaluation during training gives "same\/bits"; did you mean "same\/bits_per_byte"\?/],
     [
       'piqa/acc',
       /no evaluation during training gives "piqa\/acc"; expected TASK\/METRIC: same\/.*bits_per_byte/,
     ],
   ])('the metric %s is refused before training begins', async (metric, message) => {
-    const said = await failing({ training: during, evaluation: { best: { metric } } });
+    const said = await failing({
+      training: during,
+      evaluation: { tasks: ['during-write'], best: { metric } },
+    });
     expect(said).toMatch(/^ERR_LIBMOE_RECIPE: evaluation\.best\.metric: /);
     expect(said).toMatch(message);
     expect(existsSync(place('wrong/metrics.jsonl'))).toBe(false);
+    // Where the task alone says so, nothing is prepared and a plan says it too.
+    if (metric.startsWith('during-write/')) return;
+    const changes = { training: during, evaluation: { tasks: ['during-write'], best: { metric } } };
+    expect(() => planRecipe(base, changes)).toThrow(message);
   });
 
   it('so is a best of nothing', async () => {

@@ -1,10 +1,8 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import type { Results, TaskChoice } from '../evaluation/index.ts';
+import type { Results } from '../evaluation/index.ts';
 import { rehearse } from '../evaluation/rehearsal.ts';
-import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
-import { nearestKey } from '../storage/schema-errors.ts';
 import {
   type BestMetric,
   type Callback,
@@ -16,6 +14,7 @@ import {
 } from '../training/index.ts';
 import { type AskedHow, evaluateInto } from './evaluation.ts';
 import type { Job } from './job.ts';
+import { askedDuring, refuseMetric } from './metric-names.ts';
 import type { AnyRecipe } from './recipe.ts';
 
 /** What the evaluations of a run need of it. */
@@ -54,7 +53,7 @@ export async function runEvaluations<Batch>(run: EvaluatedRun<Batch>): Promise<R
   const { scorer, limit, during, best: wanted, earlyStopping, finalWeights } = recipe.evaluation;
   const { evaluateEvery: every, evaluateAt: at, evaluateFirst: first } = recipe.training;
   const tasks = await job.tasks();
-  const asked = { tasks: chosen(during?.tasks, tasks), scorer, limit: during?.limit ?? limit };
+  const asked = { tasks: askedDuring(recipe, tasks), scorer, limit: during?.limit ?? limit };
   const place = (label: string | number): string => path.join(out, 'eval', String(label));
   const repeated = (every !== null || at.length > 0 || first) && asked.tasks.length > 0;
   const best = wanted && (await metricOf(wanted.metric, job, asked));
@@ -97,13 +96,6 @@ export async function runEvaluations<Batch>(run: EvaluatedRun<Batch>): Promise<R
   };
 }
 
-/** Tasks by the names that the recipe's own have; other choices stand for themselves. */
-const chosen = (
-  names: readonly TaskChoice[] | undefined,
-  tasks: readonly TaskChoice[],
-): readonly TaskChoice[] =>
-  names?.map((name) => tasks.find((own) => typeof own === 'object' && own.task === name) ?? name) ?? tasks;
-
 /** What was asked of the same weights is not asked again: answers are kept by weights and question. */
 function takeAnswers(from: string, to: string): void {
   const [given, taken] = [from, to].map((folder) => path.join(folder, 'journal.jsonl'));
@@ -127,19 +119,10 @@ export function numbersOf(results: Results): Record<string, number> {
 
 /** A metric that the evaluations during training will give, and whether more of it is better. */
 async function metricOf<Batch>(metric: string, job: Job<Batch>, asked: AskedHow): Promise<BestMetric> {
-  const refuse = (message: string): never => fail('ERR_LIBMOE_RECIPE', `evaluation.best.metric: ${message}`);
-  if (asked.tasks.length === 0)
-    refuse('nothing is evaluated during training: set data.heldOut or evaluation.tasks');
   const { tasks, scorer, limit } = asked;
   const results = await rehearse(job.evaluated({}), { tasks, scorer, ...(limit && { limit }) });
   const known = Object.keys(numbersOf(results));
-  if (!known.includes(metric)) {
-    const near = nearestKey(metric, known);
-    const listed = known.slice(0, 12).join(', ') + (known.length > 12 ? ', …' : '');
-    refuse(
-      `no evaluation during training gives "${metric}"; ${near ? `did you mean "${near}"?` : `expected TASK/METRIC: ${listed}`}`,
-    );
-  }
+  if (!known.includes(metric)) refuseMetric(metric, known);
   const task = Object.keys(results.higher_is_better)
     .filter((name) => metric.startsWith(`${name}/`))
     .sort((a, b) => b.length - a.length)[0]!;
