@@ -184,6 +184,22 @@ describe('early stopping', () => {
   });
 });
 
+describe('the best of a run', () => {
+  it('can be started from by its name, and the run that did goes on when that has gone', async () => {
+    const { tokenizer: _, model: __, ...rest } = base;
+    const start = { checkpoint: place('early/checkpoints/best') };
+    const options = { out: place('started'), status: null };
+    const controller = new AbortController();
+    const onStep = (): void => controller.abort();
+    await runRecipe({ ...rest, start }, {}, { ...options, signal: controller.signal, onStep });
+    const began = loadRecipe(place('started/recipe.yaml')).start!.checkpoint;
+    expect(began).toBe(resolveCheckpoint(start.checkpoint));
+    rmSync(start.checkpoint);
+    const { training } = await runRecipe({ ...rest, start }, {}, { ...options, resume: true });
+    expect(training).toMatchObject({ step: 6, completed: true });
+  });
+});
+
 describe('a pipeline', () => {
   it('goes on from the best of a stage that ended early, resumed too', async () => {
     const {

@@ -1,5 +1,5 @@
 import type { TopLevelSpec } from 'vega-lite';
-import { draw, ink, quiet, runColours } from './draw.ts';
+import { draw, ink, runColours } from './draw.ts';
 
 /** A number of the evaluations during a run's training. */
 export interface Progress {
@@ -33,7 +33,7 @@ export function progressFigure(progress: readonly Progress[]): Promise<string> {
     field: 'value',
     type: 'quantitative',
     title: null,
-    scale: { zero: false },
+    scale: { zero: false, padding: 22 },
     axis: { tickCount: 6 },
   };
   const panels = [...new Set(progress.map(({ name }) => name))].map((name) => {
@@ -61,8 +61,8 @@ export function progressFigure(progress: readonly Progress[]): Promise<string> {
           : [
               {
                 data: { values: stops },
-                mark: { type: 'rule', strokeDash: [5, 4], color: quiet, strokeWidth: 1.4 },
-                encoding: { x },
+                mark: { type: 'rule', strokeDash: [5, 4], strokeWidth: 1.4 },
+                encoding: { x, color: colour },
               },
               {
                 data: { values: stops },
