@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { registerTask } from '../../ts/evaluation/index.ts';
+import { registerTask, type TaskInput } from '../../ts/evaluation/index.ts';
 import {
   loadAnyRecipe,
   loadRecipe,
@@ -41,7 +41,7 @@ function weights(checkpoint: string): Record<string, number[]> {
   for (const value of state.values()) value.dispose();
   return numbers;
 }
-const choose = {
+const choose: TaskInput = {
   task: 'during-choose',
   output_type: 'multiple_choice',
   doc_to_text: 'question',
@@ -49,17 +49,17 @@ const choose = {
   doc_to_target: 0,
   metric_list: [{ metric: 'acc' }, { metric: 'acc_norm' }],
   documents: ['one', 'two', 'three', 'four'].map((question) => ({ question, a: 'five six', b: 'nine' })),
-} as const;
-const write = {
+};
+const write: TaskInput = {
   task: 'during-write',
   output_type: 'generate_until',
   doc_to_text: 'question',
   doc_to_target: 'a',
   generation_kwargs: { max_new_tokens: 2 },
   documents: choose.documents,
-} as const;
-registerTask(structuredClone(choose));
-registerTask(structuredClone(write));
+};
+registerTask(choose);
+registerTask(write);
 
 /** A rate that first helps and then does harm, so that the best is in between. */
 const harmful = {
@@ -237,6 +237,8 @@ describe('a sweep', () => {
       axes: { seed: [1, 2] },
       compare: { task: 'same', metric: 'finalLoss' as const },
     };
+    const wrong = merged(sweep as never, { base: { evaluation: { best: { metric: 'same/acc' } } } });
+    await expect(runSweep(wrong as never, { out: place('sweep') })).rejects.toThrow(/gives "same\/acc"/);
     const options = { out: place('sweep'), status: null };
     const { results } = await runSweep(sweep, options);
     expect(results.runs.map(({ status }) => status)).toEqual(['done', 'done']);
