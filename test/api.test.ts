@@ -35,7 +35,7 @@ describe('the package', () => {
   it('exports what programs are promised', () => {
     const functions =
       'tensor zeros ones randn scope noGrad memory devices registerRouter routerNames loadModel saveModel upcycle loadTokenizer ' +
-      'train runRecipe evaluate registerTask registerMetric report checkpoint Module Router MoeLayer LanguageModel';
+      'train evaluateDuring runRecipe evaluate registerTask registerMetric report checkpoint Module Router MoeLayer LanguageModel';
     for (const name of functions.split(' '))
       expect((libmoe as Record<string, unknown>)[name], name).toBeTypeOf('function');
     for (const name of ['ops', 'nn', 'optim', 'schedules', 'data', 'distributed', 'metrics', 'z'])
@@ -193,7 +193,14 @@ describe('the package', () => {
       optimizer,
       schedule: libmoe.schedules.schedule({ name: 'constant', learningRate: 1e-3 }, steps),
       steps,
-      callbacks: [{ name: 'count', onStep: () => void calls.push(1) }],
+      callbacks: [
+        { name: 'count', onStep: () => void calls.push(1) },
+        libmoe.evaluateDuring({
+          at: [0.5],
+          evaluate: ({ step }) => ({ 'my/score': step }),
+          best: { metric: 'my/score', higherIsBetter: true },
+        }),
+      ],
       strategy: libmoe.single(),
       out: path.join(folder, 'run'),
     }))
@@ -203,5 +210,7 @@ describe('the package', () => {
     expect(seen).toHaveLength(steps);
     expect(seen.every(Number.isFinite)).toBe(true);
     expect(calls).toHaveLength(steps);
+    const best = libmoe.namedCheckpoint(path.join(folder, 'run', 'checkpoints'), 'best');
+    expect(best?.step).toBe(steps);
   });
 });

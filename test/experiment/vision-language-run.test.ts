@@ -117,6 +117,25 @@ describe('training of a vision-language model', () => {
     expect(weights(again.checkpoint!).equals(weights(whole.checkpoint!))).toBe(true);
   });
 
+  it('is evaluated on the way, with the same bits, and keeps the best', async () => {
+    const short = { training: { steps: 6 } };
+    const plain = await runRecipe(recipe(short), {}, { out: place('unwatched'), status: null });
+    const watched = merged(short, {
+      training: { evaluateAt: [0.5] },
+      evaluation: { during: { limit: 4 }, best: { metric: 'colours/acc' } },
+    });
+    const run = await runRecipe(recipe(watched), {}, { out: place('watched'), status: null });
+    expect(weights(run.checkpoint!).equals(weights(plain.checkpoint!))).toBe(true);
+    const lines = readJournal(place('watched', 'evaluations.jsonl'));
+    expect(lines.map(({ step }) => step)).toEqual([3, 6]);
+    expect(lines[0]).toMatchObject({ metric: 'colours/acc', higherIsBetter: true, best: true });
+    expect(existsSync(run.best!.checkpoint!)).toBe(true);
+    const wrong = merged(watched, { evaluation: { best: { metric: 'colours/akk' } } });
+    await expect(runRecipe(recipe(wrong), {}, { out: place('akk') })).rejects.toThrow(
+      /did you mean "colours\/acc"/,
+    );
+  });
+
   it('trains only what is named, and takes the rest as it is', async () => {
     const first = await runRecipe(recipe({ training: { steps: 1 } }), {}, { out: place('first') });
     const start = merged(base(), {

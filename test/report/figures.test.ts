@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { evaluationFigure, loadFigure, lossFigure, smooth } from '../../ts/report/index.ts';
+import { evaluationFigure, loadFigure, lossFigure, progressFigure, smooth } from '../../ts/report/index.ts';
 import { escapeHtml, html } from '../../ts/report/markup.ts';
 import { compact, duration, fixed, percent } from '../../ts/report/numbers.ts';
 
@@ -94,5 +94,25 @@ describe('numbers in words', () => {
     expect(html`<p>${'<'}${html`<b>${1}</b>`}${undefined}${['>', html`<i></i>`]}</p>`.text).toBe(
       '<p>&lt;<b>1</b>&gt;<i></i></p>',
     );
+  });
+});
+
+describe('the progress figure', () => {
+  it('draws a line per run, the best and the end', async () => {
+    const points = [3, 2, 1, 1.5, 2].map((value, i) => ({ tokens: 1000 * (i + 1), value }));
+    const svg = await progressFigure([
+      {
+        run: 'a<b',
+        name: 'held/bits_per_byte',
+        points,
+        best: { tokens: 3000, step: 30, value: 1 },
+        stop: { tokens: 5000, step: 50 },
+      },
+      { run: 'other', name: 'held/bits_per_byte', points: points.slice(0, 2) },
+      { run: 'other', name: 'piqa/acc', points },
+    ]);
+    for (const label of ['held/bits_per_byte', 'piqa/acc', 'best, step 30', 'ended early, step 50', 'a&lt;b'])
+      expect(svg).toContain(label);
+    expect(svg).not.toContain('a<b');
   });
 });

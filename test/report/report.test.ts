@@ -42,6 +42,36 @@ describe('report', () => {
     expect(text).toContain('layer 3');
   });
 
+  it('shows how the evaluations during training went', async () => {
+    const [first = ''] = runs;
+    const line = (step: number, value: number, more = {}): string =>
+      JSON.stringify({
+        step,
+        tokens: step * 4096,
+        values: { 'held-out-text/bits_per_byte': value, 'held-out-text/byte_perplexity': 2, 'x/acc': 0.5 },
+        metric: 'held-out-text/bits_per_byte',
+        ...more,
+      });
+    const lines = [line(50, 3), line(100, 2, { best: true }), line(150, 2.5, { stop: 'no better <in> 1' })];
+    const file = join(first, 'evaluations.jsonl');
+    writeFileSync(file, lines.join('\n'));
+    const { text } = await page(runs);
+    expect(text.match(/<svg/g)).toHaveLength(5);
+    expect(text).toContain('best, step 100');
+    expect(text).toContain('ended early, step 150');
+    expect(text).toContain(
+      'dense-base: the best held-out-text/bits_per_byte is 2.0000, of step 100. Training was ended early at step 150: no better &lt;in&gt; 1.',
+    );
+    expect(text).toContain('>x/acc<');
+    expect(text).not.toContain('byte_perplexity<');
+    writeFileSync(file, '{"step":1}\n');
+    const { summary } = await page(runs);
+    expect(summary.notes).toEqual([
+      expect.stringMatching(/dense-base: evaluations\.jsonl cannot be used: .*line 1/),
+    ]);
+    rmSync(file);
+  });
+
   it('needs nothing from outside: no script, no address, no import', async () => {
     const { text } = await page(runs);
     expect(text).not.toMatch(/https?:|\/\/[a-z]/i);

@@ -19,6 +19,7 @@ const runAt = (step: number): Run => ({
   tokens: step * 100,
   out: undefined,
   stop() {},
+  finish() {},
   requestCheckpoint() {},
 });
 const report = (step: number): StepReport => ({

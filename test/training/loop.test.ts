@@ -6,7 +6,6 @@ import { memory } from '../../ts/tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
-  evaluateEvery,
   type OptimizerOptions,
   optimizer,
   type StepReport,
@@ -210,9 +209,23 @@ describe('train', () => {
     toy.dispose();
   });
 
-  it('evaluates now and then and at the end', async () => {
-    const { reports } = await run({ steps: 5, callbacks: [evaluateEvery(2, (at) => ({ at: at.step }))] });
-    expect(reports.map(({ evaluation }) => evaluation?.at)).toEqual([undefined, 2, undefined, 4, 5]);
+  it('ends when a callback says that it is done', async () => {
+    const enough: Callback = {
+      name: 'enough',
+      onStep({ loss, step }, at) {
+        if (step === 2) at.finish(`a loss of ${loss > 0 ? 'more than' : ''} 0`);
+      },
+    };
+    const out = join(root, 'finished');
+    const { reports, summary } = await run({ steps: 5, out, callbacks: [enough] });
+    expect(reports).toHaveLength(2);
+    expect(summary).toEqual({
+      step: 2,
+      tokens: 128,
+      completed: true,
+      endedEarly: 'a loss of more than 0',
+      checkpoint: join(out, 'checkpoints/step-000002'),
+    });
   });
 });
 

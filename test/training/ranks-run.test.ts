@@ -13,8 +13,10 @@ import {
   type Callback,
   checkpointEvery,
   dataParallel,
+  evaluateDuring,
   listCheckpoints,
   metricsLogger,
+  namedCheckpoint,
   optimizer,
   type StepReport,
   schedule,
@@ -150,6 +152,37 @@ describe('a data-parallel run', () => {
         checkpoint: join(out, 'checkpoints', 'step-000004'),
       });
     expect(listCheckpoints(join(out, 'checkpoints')).map(({ step }) => step)).toEqual([4]);
+  });
+
+  it('ends early on all ranks after the same step, with the best checkpoint', async () => {
+    const out = join(root, 'early');
+    const during = () =>
+      evaluateDuring({
+        every: 1,
+        evaluate: ({ step }) => ({ loss: Math.abs(step - 2) }),
+        best: { metric: 'loss', higherIsBetter: false },
+        earlyStopping: { patience: 2 },
+      });
+    const run = () =>
+      onRanks(2, (group) =>
+        session(group, { out, resume: true, retention: { keepLast: 1 }, callbacks: [during()] }),
+      ).then(all);
+    const ranks = await run();
+    const reason = 'loss has not become better than 0 of step 2 in 2 evaluations, up to step 4';
+    const ended = { step: 4, tokens: 4 * 128, completed: true };
+    const checkpoint = join(out, 'checkpoints', 'step-000004');
+    expect(ranks.map(({ summary }) => summary)).toEqual([
+      { ...ended, endedEarly: reason, checkpoint },
+      { ...ended, checkpoint },
+    ]);
+    expect(ranks[1]!.weights).toEqual(ranks[0]!.weights);
+    expect(namedCheckpoint(join(out, 'checkpoints'), 'best')?.step).toBe(2);
+    expect(listCheckpoints(join(out, 'checkpoints')).map(({ step }) => step)).toEqual([4, 2]);
+    const again = await run();
+    expect(again.map(({ reports, summary }) => [reports.length, summary.completed])).toEqual([
+      [0, true],
+      [0, true],
+    ]);
   });
 
   it('runs callbacks on rank 0 alone, and the others wait for them', async () => {

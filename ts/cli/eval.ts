@@ -51,7 +51,10 @@ More: docs/evaluation.md`;
 export function evalCommand(): Command {
   return new Command('eval')
     .description('zero-shot or few-shot evaluation of a checkpoint')
-    .option('--model <checkpoint>', 'a checkpoint folder, a run folder, or a llama2c .bin')
+    .option(
+      '--model <checkpoint>',
+      'a checkpoint folder, a run folder (its newest checkpoint; RUN/checkpoints/best: its best), or a llama2c .bin',
+    )
     .requiredOption(
       '--tasks <list>',
       'tasks, groups, tags, wildcards or .yaml files, separated by commas; or list',

@@ -5,7 +5,8 @@ export function printJson(value: unknown): void {
 
 /** Progress and logs: stderr, so that stdout stays machine-readable. */
 export function log(line: string): void {
-  process.stderr.write(`${line}\n`);
+  // On a terminal the status line may stand where this line begins.
+  process.stderr.write(`${process.stderr.isTTY ? '\r\x1b[K' : ''}${line}\n`);
 }
 
 /** Rows under a header, columns padded; numbers to the right. */

@@ -29,9 +29,9 @@ The main keys of a recipe (all of them: docs/experiments.md; examples: recipes/d
   data.sequenceLength, data.batchSequences, data.order (windows, documents, none, libmoe)
   model                dModel, layers, heads, feedForward, moe: { experts, topK, router, expert } (docs/models.md)
   start                instead of model: { checkpoint, upcycle: { experts, topK, router } } (docs/upcycling.md)
-  training             steps, microBatches, optimizer, schedule, clipNorm, checkpointEvery, evaluateEvery (docs/training.md)
+  training             steps, microBatches, optimizer, schedule, clipNorm, checkpointEvery, evaluateEvery, evaluateAt (docs/training.md)
   strategy.data        ranks that train together, started by "libmoe launch --nproc N -- train …" (docs/training.md)
-  evaluation           tasks, limit, scorer (docs/evaluation.md)
+  evaluation           tasks, limit, scorer; during, best, earlyStopping, finalWeights (docs/experiments.md)
   logging.routing      { every, tokens }: what the routers do, token by token (docs/routing-records.md)
 
 "kind: vision-language" trains a model that sees images on conversations (docs/vision-language.md, recipes/vision-language/).
@@ -100,8 +100,17 @@ export function trainCommand(): Command {
       const { printTable } = await import('../evaluation/index.ts');
       if (!result.training.completed)
         console.log(`stopped at step ${result.training.step}; go on with: ${resumption(o, result)}`);
+      const { best } = result;
+      const { endedEarly } = result.training;
       const rows: [string, string | number][] = [
         ['steps', result.training.step],
+        ...(endedEarly === undefined ? [] : ([['ended early', endedEarly]] as [string, string][])),
+        ...(best === undefined
+          ? []
+          : ([['best', `${best.metric} ${best.value.toFixed(4)} at step ${best.step}`]] as [
+              string,
+              string,
+            ][])),
         ['tokens', result.training.tokens],
         ['last loss', result.last?.loss.toFixed(5) ?? '–'],
         ['seconds', result.seconds.toFixed(1)],

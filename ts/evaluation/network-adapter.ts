@@ -70,6 +70,7 @@ export class NetworkAdapter implements EvalModel {
       model_dtype: model.dtype,
       device: model.device,
       batch_size: batchSize ?? `auto:${tokenBudget} tokens`,
+      ...options.facts,
     };
   }
 

@@ -11,6 +11,8 @@ export interface LanguageAdapterOptions {
   tokenizer: Tokenizer | EvalTokenizer;
   /** Shown in results; default "libmoe". */
   name?: string;
+  /** More of the model for the results' `config`. */
+  facts?: Readonly<Record<string, string | number | boolean>>;
   /** Tokens per forward pass; scores do not depend on it. Default 2048. */
   tokenBudget?: number;
   /** Questions or texts per forward pass at most; scores do not depend on it. Default: as the token budget says, and 32 texts. */

@@ -1,16 +1,15 @@
 import { mkdirSync } from 'node:fs';
 import type { Tokenizer } from '../data/index.ts';
 import {
-  type EvalProgress,
+  type EvalModel,
   evaluate,
   heldOutTextTask,
   type Results,
+  type ScorerMode,
   type Task,
   type TaskChoice,
   wordOrderTask,
 } from '../evaluation/index.ts';
-import { languageAdapter } from '../evaluation/language-adapter.ts';
-import type { LanguageModel } from '../models/language/index.ts';
 import { fail } from '../native/index.ts';
 import type { Recipe } from './language-recipe.ts';
 import { collect } from './sources.ts';
@@ -58,32 +57,28 @@ export async function tasksOf(recipe: Recipe, tokenizer: Tokenizer): Promise<Tas
   return [...texts, ...recipe.evaluation.tasks];
 }
 
+/** How the tasks of a recipe are asked. */
+export interface AskedHow {
+  tasks: readonly TaskChoice[];
+  scorer: ScorerMode;
+  limit?: number | undefined;
+}
+
 /** Evaluates into a folder. @throws ERR_LIBMOE_STOPPED when the signal was aborted; the same call goes on */
 export async function evaluateInto(
-  model: LanguageModel,
-  tokenizer: Tokenizer,
-  recipe: Recipe,
+  model: EvalModel,
+  { tasks, scorer, limit }: AskedHow,
   folder: string,
-  tasks: TaskChoice[],
   signal?: AbortSignal,
 ): Promise<Results> {
   mkdirSync(folder, { recursive: true });
-  model.eval();
-  const steps = evaluate(languageAdapter(model, { tokenizer, name: recipe.name }), {
+  const steps = evaluate(model, {
     tasks,
     out: folder,
-    scorer: recipe.evaluation.scorer,
-    ...(recipe.evaluation.limit && { limit: recipe.evaluation.limit }),
+    scorer,
+    ...(limit && { limit }),
     ...(signal && { signal }),
   });
-  return finished(steps, signal);
-}
-
-/** The results of an evaluation, when it is done. @throws ERR_LIBMOE_STOPPED when the signal was aborted */
-export async function finished(
-  steps: AsyncGenerator<EvalProgress, Results>,
-  signal?: AbortSignal,
-): Promise<Results> {
   try {
     for (;;) {
       const step = await steps.next();

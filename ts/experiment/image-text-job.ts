@@ -82,7 +82,7 @@ export async function imageTextJob(
         }
       },
       tasks: async () => [],
-      evaluate: () =>
+      evaluated: () =>
         fail(
           'ERR_LIBMOE_UNSUPPORTED',
           'a tower that learns from captions is evaluated in a vision-language model',

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { visionTowerConfigSchema } from '../models/vision/index.ts';
 import { checkConversationKeys, conversationKeys, conversationTrainingKeys } from './conversation-recipe.ts';
+import { checkUnevaluated } from './evaluation-recipe.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
 
 /** The pretraining of a tower on images and captions, SigLIP's way. Every key has a default or is required; unknown keys are errors. */
@@ -34,6 +35,7 @@ export type ImageTextRecipeInput = z.input<typeof imageTextRecipeSchema>;
 /** Checks what no schema sees. @param refuse throws ERR_LIBMOE_RECIPE */
 export function checkImageTextRecipe(recipe: ImageTextRecipe, refuse: (message: string) => never): void {
   checkConversationKeys(recipe, refuse);
+  checkUnevaluated(recipe.training, refuse);
   if (recipe.data.batchSamples === undefined)
     refuse('captions are compared by the batch: set data.batchSamples');
   if (recipe.training.microBatches > 1 || recipe.strategy.data > 1)

@@ -40,6 +40,7 @@ export {
   recipeText,
 } from './recipe.ts';
 export { type RunOptions, type RunResult, runRecipe } from './run.ts';
+export type { BestEvaluation } from './run-evaluation.ts';
 export { plannedRuns, runSweep, type SweepOptions, type SweepSummary } from './sweep.ts';
 export {
   type LoadSweepOptions,

@@ -1,4 +1,4 @@
-import type { Results, TaskChoice } from '../evaluation/index.ts';
+import type { EvalModel, TaskChoice } from '../evaluation/index.ts';
 import type { BatchKind, BatchSource, Callback, Strategy, TrainableModel } from '../training/index.ts';
 import type { AnyRecipe } from './recipe.ts';
 
@@ -35,8 +35,8 @@ export interface Job<Batch> {
   loadModel(folder: string): void | Promise<void>;
   /** What is evaluated; empty: nothing. */
   tasks(): Promise<TaskChoice[]>;
-  /** Evaluates into a folder. @throws ERR_LIBMOE_STOPPED when the signal was aborted; the same call goes on */
-  evaluate(folder: string, tasks: TaskChoice[], signal?: AbortSignal): Promise<Results>;
+  /** The model as it is now, to be asked. @param facts stand in the results */
+  evaluated(facts: Readonly<Record<string, string | number>>): EvalModel;
   /** What happens beside training in this kind of run alone. */
   callbacks(): Promise<Callback[]>;
   dispose(): void | Promise<void>;

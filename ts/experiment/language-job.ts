@@ -1,9 +1,10 @@
 import path from 'node:path';
 import type { TokenBatch } from '../data/index.ts';
+import { languageAdapter } from '../evaluation/language-adapter.ts';
 import { readModelWeights, writeModelFiles } from '../models/language/checkpoint.ts';
 import { moeLayersOf, parameterReport } from '../models/language/index.ts';
 import { type Callback, tokenBatches } from '../training/index.ts';
-import { evaluateInto, tasksOf } from './evaluation.ts';
+import { tasksOf } from './evaluation.ts';
 import type { Job, JobSetting } from './job.ts';
 import type { Recipe } from './language-recipe.ts';
 import { withLora } from './lora.ts';
@@ -50,7 +51,7 @@ export async function languageJob(recipe: Recipe, setting: JobSetting): Promise<
       },
       loadModel: (folder) => lora.load(folder, () => readModelWeights(model, folder)),
       tasks: () => tasksOf(recipe, tokenizer),
-      evaluate: (folder, tasks, stop) => evaluateInto(model, tokenizer, recipe, folder, tasks, stop),
+      evaluated: (facts) => languageAdapter(model, { tokenizer, name: recipe.name, facts }),
       async callbacks(): Promise<Callback[]> {
         const { routing } = recipe.logging;
         if (!routing) return [];

@@ -3,6 +3,7 @@ import { languageModelConfigSchema, resolveLanguageModelConfig } from '../models
 import { createRouter } from '../moe/index.ts';
 import { codeOf, fail } from '../native/index.ts';
 import { upcycleOptionsSchema } from '../upcycling/index.ts';
+import { checkEvaluation, evaluationKeys } from './evaluation-recipe.ts';
 import { loraSchema } from './lora.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
 
@@ -106,8 +107,7 @@ export const recipeSchema = z.strictObject({
       tasks: z.array(z.string()).default([]),
       /** Minimal pairs made of these texts: a sentence against itself with two neighbouring words swapped. */
       wordOrder: z.strictObject({ source: sourceSchema, pairs: count.default(200) }).optional(),
-      limit: z.number().positive().optional(),
-      scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
+      ...evaluationKeys,
     })
     .prefault({}),
   logging: z
@@ -157,6 +157,7 @@ export function checkLanguageRecipe(recipe: Recipe, refuse: (message: string) =>
   }
   if (data.order !== 'libmoe' && (data.compat !== 'fixed' || data.tokenLimit !== null))
     refuse('data.compat and data.tokenLimit belong to "order: libmoe"');
+  checkEvaluation(recipe, refuse);
   try {
     checkModel(recipe);
   } catch (error) {

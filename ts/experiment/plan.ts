@@ -1,6 +1,7 @@
 import { fail } from '../native/index.ts';
 import { devices } from '../tensor/index.ts';
 import type { UpcycledPart } from '../upcycling/index.ts';
+import { checkBestMetric } from './metric-names.ts';
 import { graphicsCard, type PlanDevice, thisMachine } from './plan-devices.ts';
 import { reckonImageText } from './plan-image-text.ts';
 import { reckonLanguage } from './plan-language.ts';
@@ -80,6 +81,7 @@ export function planRecipe(
  * @param before the model that the stage before it leaves, which need not be there yet
  */
 export function reckon(recipe: AnyRecipe, before?: PlannedModel): Reckoning {
+  checkBestMetric(recipe);
   if (recipe.kind === 'image-text') return reckonImageText(recipe);
   if (before && before.kind !== recipe.kind)
     return fail(

@@ -39,8 +39,13 @@ export const trainingKeys = {
   clipNorm: z.number().positive().nullable().default(1),
   activationCheckpointing: z.boolean().default(false),
   keepCheckpoints: count.default(3),
-  /** Evaluate every so many steps (and at the end); null: at the end only. */
-  evaluateEvery: count.nullable().default(null),
+  /** Evaluate after so many steps, or after such a share of all of them (0.1: ten times), and after the last; null: at the end only. */
+  evaluateEvery: z
+    .union([count, z.number().gt(0).lt(1)])
+    .nullable()
+    .default(null),
+  /** Evaluate after these shares of all steps, and after the last: `[0.25, 0.5]`. */
+  evaluateAt: z.array(z.number().gt(0).max(1)).default([]),
   /** Evaluate the model before the first step too, into `eval/0`. */
   evaluateFirst: z.boolean().default(false),
 };

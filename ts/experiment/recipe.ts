@@ -11,6 +11,7 @@ import {
   imageTextRecipeSchema,
 } from './image-text-recipe.ts';
 import { checkLanguageRecipe, type Recipe, type RecipeInput, recipeSchema } from './language-recipe.ts';
+import { checkBestMetric } from './metric-names.ts';
 import { merged } from './overrides.ts';
 import { importUserModule } from './user-modules.ts';
 import {
@@ -27,14 +28,16 @@ export type AnyRecipeInput = RecipeInput | VisionLanguageRecipeInput | ImageText
 
 /**
  * {@link loadRecipe} after importing the files that the recipe's `imports` names.
- * @throws what loadRecipe throws, and ERR_LIBMOE_FILE for a file that cannot be imported
+ * @throws what loadRecipe throws, ERR_LIBMOE_FILE for a file that cannot be imported, and ERR_LIBMOE_RECIPE for a best by a metric that no task gives
  */
 export async function openRecipe(
   source: string | AnyRecipeInput,
   changes: Record<string, unknown> = {},
 ): Promise<AnyRecipe> {
   await importModulesOf(merged(typeof source === 'string' ? readRecipe(source) : source, changes));
-  return loadAnyRecipe(source, changes);
+  const recipe = loadAnyRecipe(source, changes);
+  checkBestMetric(recipe);
+  return recipe;
 }
 
 /** Imports what a recipe that nobody has checked yet names in `imports`. */

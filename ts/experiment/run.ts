@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import type { Results, TaskChoice } from '../evaluation/index.ts';
+import type { Results } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import { nearestKey } from '../storage/schema-errors.ts';
@@ -8,7 +8,6 @@ import { onDevice } from '../tensor/index.ts';
 import {
   type Callback,
   checkpointEvery,
-  evaluateEvery,
   optimizer as makeOptimizer,
   metricsLogger,
   type StatusOutput,
@@ -21,12 +20,12 @@ import {
   train,
 } from '../training/index.ts';
 import { type Environment, environment, recordEnvironment } from './environment.ts';
-import { headlines } from './evaluation.ts';
 import { imageTextJob } from './image-text-job.ts';
 import type { Job, JobSetting } from './job.ts';
 import { languageJob } from './language-job.ts';
 import { checkRanks, deviceOfRank, joinRanks } from './ranks.ts';
 import { type AnyRecipe, type AnyRecipeInput, openRecipe, recipeText } from './recipe.ts';
+import { type BestEvaluation, bestIn, type RunEvaluations, runEvaluations } from './run-evaluation.ts';
 import { continued, defaultFolder, standingRun } from './standing.ts';
 import { visionLanguageJob } from './vision-language-job.ts';
 
@@ -63,9 +62,11 @@ export interface RunResult {
   activeParameters: number;
   /** Absent for models that see images: what they take depends on these. */
   flops?: number;
-  /** Absent when training was stopped early, and on other ranks than 0. */
+  /** Absent when training was stopped, and on other ranks than 0. */
   evaluation?: Results;
-  /** The model's folder: `<out>/checkpoints/step-…`. */
+  /** Where the recipe looks for the best of the evaluations during training. */
+  best?: BestEvaluation;
+  /** The model's folder: `<out>/checkpoints/step-…`; the best one when the recipe says `evaluation.finalWeights: best`. */
   checkpoint?: string;
 }
 
@@ -152,8 +153,11 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
     `model: ${facts.parameters.toLocaleString('en')} parameters, ${facts.activeParameters.toLocaleString('en')} active per token`,
   );
   // What reads and writes beside training is rank 0's.
-  const tasks = first ? await job.tasks() : [];
-  const callbacks = first ? await callbacksOf(parts, tasks) : [];
+  let evaluations: RunEvaluations | undefined;
+  await strategy.onFirstRank(async () => {
+    evaluations = await runEvaluations({ recipe, job, out, log, signal });
+  });
+  const callbacks = first ? await callbacksOf(parts, evaluations?.callback) : [];
   const optimizer = makeOptimizer(model.namedParameters(), training.optimizer);
   let last: StepReport | undefined;
   let summary: TrainingSummary;
@@ -190,6 +194,10 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
     optimizer.dispose();
   }
   const { parameters, activeParameters, flopsPerToken } = facts;
+  const evaluation = recipe.kind === 'image-text' ? undefined : recipe.evaluation;
+  const best = evaluation?.best ? bestIn(out) : undefined;
+  const checkpoint =
+    (summary.completed && evaluation?.finalWeights === 'best' && best?.checkpoint) || summary.checkpoint;
   const result: RunResult = {
     name: recipe.name,
     out,
@@ -199,7 +207,8 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
     parameters,
     activeParameters,
     ...(flopsPerToken !== undefined && { flops: flopsPerToken * summary.tokens }),
-    ...(summary.checkpoint && { checkpoint: summary.checkpoint }),
+    ...(best && { best }),
+    ...(checkpoint && { checkpoint }),
   };
   await strategy.onFirstRank(async () => {
     writeFileAtomically(
@@ -209,21 +218,26 @@ async function trained<Batch>(parts: Parts<Batch>): Promise<RunResult> {
         parameters,
         activeParameters,
         completed: summary.completed,
+        step: summary.step,
+        ...(summary.endedEarly !== undefined && { endedEarly: summary.endedEarly }),
+        ...(best && { best: { metric: best.metric, step: best.step, value: best.value } }),
         tokens: summary.tokens,
         ...(result.flops !== undefined && { flops: result.flops }),
         seconds: Number(result.seconds.toFixed(3)),
       }),
     );
-    if (!summary.completed || tasks.length === 0) return;
-    result.evaluation = await job.evaluate(path.join(out, 'eval', 'final'), tasks, signal);
+    const evaluation = await evaluations?.atEnd(summary);
+    if (evaluation) result.evaluation = evaluation;
   });
   return result;
 }
 
 /** What happens beside training, in this order. */
-async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: TaskChoice[]): Promise<Callback[]> {
-  const { recipe, job, out, log, options } = parts;
-  const { evaluateEvery: evaluation, evaluateFirst } = recipe.training;
+async function callbacksOf<Batch>(
+  parts: Parts<Batch>,
+  evaluation: Callback | undefined,
+): Promise<Callback[]> {
+  const { recipe, job, out, options } = parts;
   const callbacks: Callback[] = [
     {
       name: 'run-folder',
@@ -234,23 +248,7 @@ async function callbacksOf<Batch>(parts: Parts<Batch>, tasks: TaskChoice[]): Pro
       },
     },
   ];
-  if (evaluateFirst && tasks.length > 0) {
-    callbacks.push({
-      name: 'first-evaluation',
-      async onStart({ step }) {
-        if (step > 0) return;
-        log('evaluating before the first step');
-        await job.evaluate(path.join(out, 'eval', '0'), tasks, options.signal);
-      },
-    });
-  }
-  if (evaluation !== null && tasks.length > 0) {
-    callbacks.push(
-      evaluateEvery(evaluation, async ({ step }) =>
-        headlines(await job.evaluate(path.join(out, 'eval', String(step)), tasks)),
-      ),
-    );
-  }
+  if (evaluation) callbacks.push(evaluation);
   callbacks.push(
     ...(await job.callbacks()),
     metricsLogger(path.join(out, 'metrics.jsonl')),

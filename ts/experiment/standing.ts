@@ -32,6 +32,7 @@ const free = [
   'training.checkpointEvery',
   'training.keepCheckpoints',
   'training.evaluateEvery',
+  'training.evaluateAt',
   'training.evaluateFirst',
   'strategy',
   'evaluation',
@@ -126,9 +127,11 @@ function vocabularyIn(recipe: AnyRecipe): number | undefined {
   return language && 'vocabularySize' in language ? language.vocabularySize : undefined;
 }
 
-/** A run folder's newest checkpoint moves on; the run that began with an earlier one is still the same. */
+/** A run folder's newest checkpoint moves on, and so does its best; the run that began with an earlier one is still the same. */
 function isOrHolds(given: string, checkpoint: string): boolean {
-  const [folder, inside] = [path.resolve(given), path.resolve(checkpoint)];
+  const [asked, inside] = [path.resolve(given), path.resolve(checkpoint)];
+  const [above, name] = [path.dirname(asked), path.basename(asked)];
+  const folder = path.basename(above) === 'checkpoints' && !name.startsWith('step-') ? above : asked;
   return inside === folder || inside.startsWith(folder + path.sep);
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { chooseTasks, type Task } from '../evaluation/index.ts';
 import { fail } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
+import { checkBestMetric } from './metric-names.ts';
 import { merged } from './overrides.ts';
 import {
   type AnyRecipe,
@@ -245,11 +246,13 @@ export function loadSweep(source: string | SweepInput, options: LoadSweepOptions
       const folder = `${label}/${seeds[i]}`;
       const all = seed.apply(apply(base));
       try {
+        const recipe = loadAnyRecipe({ ...all, name: `${label}-${seeds[i]}` } as AnyRecipeInput);
+        checkBestMetric(recipe);
         return {
           variant: label,
           seed: seeds[i]!,
           folder,
-          recipe: loadAnyRecipe({ ...all, name: `${label}-${seeds[i]}` } as AnyRecipeInput),
+          recipe,
         };
       } catch (error) {
         const message = (error as Error).message.replace(/^ERR_\w+: the recipe: /, '');

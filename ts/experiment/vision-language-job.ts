@@ -1,6 +1,6 @@
 import type { ImagePool } from '../data/images/index.ts';
 import type { VisionLanguageBatch } from '../data/vision-batch.ts';
-import { evaluate, visionLanguageAdapter } from '../evaluation/index.ts';
+import { visionLanguageAdapter } from '../evaluation/index.ts';
 import { matchNames } from '../models/language/index.ts';
 import { readVisionLanguageWeights, writeVisionLanguageFiles } from '../models/vision-language/index.ts';
 import { fail } from '../native/index.ts';
@@ -14,7 +14,6 @@ import {
   stepsOf,
   templateOf,
 } from './conversation-data.ts';
-import { finished } from './evaluation.ts';
 import { defaultProcessor, processorIn, writeProcessor } from './image-processor.ts';
 import type { Job, JobSetting } from './job.ts';
 import { withLora } from './lora.ts';
@@ -71,24 +70,15 @@ export async function visionLanguageJob(
       },
       loadModel: (folder) => lora.load(folder, () => readVisionLanguageWeights(made, folder)),
       tasks: async () => recipe.evaluation.tasks,
-      async evaluate(folder, tasks, signal) {
-        const { scorer, limit } = recipe.evaluation;
-        const adapter = visionLanguageAdapter(made, {
+      evaluated: (facts) =>
+        visionLanguageAdapter(made, {
           tokenizer,
           template,
           images: pool,
           preparation: [processor, data.imageMode],
           name: recipe.name,
-        });
-        const progress = evaluate(adapter, {
-          tasks,
-          out: folder,
-          scorer,
-          ...(limit && { limit }),
-          ...(signal && { signal }),
-        });
-        return finished(progress, signal);
-      },
+          facts,
+        }),
       callbacks: async () => [],
       async dispose() {
         made.dispose();

@@ -5,6 +5,7 @@ import { visionTowerConfigSchema } from '../models/vision/index.ts';
 import { projectorSchema } from '../models/vision-language/index.ts';
 import { vlmUpcycleOptionsSchema } from '../upcycling/index.ts';
 import { checkConversationKeys, conversationKeys, conversationTrainingKeys } from './conversation-recipe.ts';
+import { checkEvaluation, evaluationKeys, taskChoiceSchema } from './evaluation-recipe.ts';
 import { loraSchema } from './lora.ts';
 import { commonKeys, count, tokenizerSchema, trainingKeys } from './recipe-parts.ts';
 
@@ -58,9 +59,8 @@ export const visionLanguageRecipeSchema = z.strictObject({
        * Task names or files, or `{ task: NAME, … }` with keys that are laid over those of the task; images of a task are prepared as those of the
        * training.
        */
-      tasks: z.array(z.union([z.string(), z.looseObject({ task: z.string() })])).default([]),
-      limit: z.number().positive().optional(),
-      scorer: z.enum(['libmoe', 'fixed']).default('libmoe'),
+      tasks: z.array(taskChoiceSchema).default([]),
+      ...evaluationKeys,
     })
     .prefault({}),
 });
@@ -84,6 +84,7 @@ export function checkVisionLanguageRecipe(
   if (fromFile && typeof tokenizer === 'object')
     refuse('a checkpoint has its tokenizer: leave "tokenizer" out, or name a file of the same vocabulary');
   checkConversationKeys({ data, training, strategy }, refuse);
+  checkEvaluation({ training, evaluation }, refuse);
   if (data.imageMode === 'anyres' && evaluation.tasks.length > 0)
     refuse('evaluation shows one tile of an image: with data.imageMode anyres leave evaluation.tasks empty');
 }

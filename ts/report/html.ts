@@ -4,6 +4,7 @@ import { reportFigures } from './figure-data.ts';
 import { palette } from './figures.ts';
 import { escapeHtml, html, type Markup } from './markup.ts';
 import { compact, duration, fixed, missing, percent } from './numbers.ts';
+import { progressPart } from './progress.ts';
 import { lastEvaluation, type RunFolder, readRunFolder } from './run-folder.ts';
 import { style } from './style.ts';
 import { compareTexts, type TextComparison } from './verdicts.ts';
@@ -72,6 +73,7 @@ ${texts.map(verdictBox)}
 ${summaryTable(runs, texts)}
 <h2>Loss</h2>
 ${figures.loss ?? note('No run has a loss to draw: metrics.jsonl is missing or empty.')}
+${await progressPart(runs)}
 <h2>Routing</h2>
 ${figures.routing.length > 0 ? figures.routing : note('No run has routing statistics: they come from the MoE layers of metrics.jsonl.')}
 <h2>Evaluation</h2>

@@ -7,7 +7,9 @@ export {
   intervalFigure,
   loadFigure,
   lossFigure,
+  type Progress,
   palette,
+  progressFigure,
   type Score,
   smooth,
 } from './figures.ts';

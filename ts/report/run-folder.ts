@@ -8,7 +8,8 @@ import {
 } from '../analysis/index.ts';
 import { type Results, readResults } from '../evaluation/results.ts';
 import { codeOf, fail } from '../native/index.ts';
-import { RecordReader, readJournal, readJsonObject, readText } from '../storage/index.ts';
+import { isJsonObject, RecordReader, readJournal, readJsonObject, readText } from '../storage/index.ts';
+import { type EvaluationLine, evaluationsFile } from '../training/index.ts';
 
 /** A line of a run's metrics.jsonl; everything but the step may be absent. */
 export interface MetricsLine {
@@ -48,6 +49,8 @@ export interface RunFolder {
   folder: string;
   metrics: MetricsLine[];
   evaluations: RunEvaluation[];
+  /** The evaluations while training went on, in order; empty when there were none. */
+  progress: EvaluationLine[];
   summary: RunSummary;
   recipe?: string;
   environment?: Record<string, unknown>;
@@ -87,6 +90,7 @@ export function readRunFolder(folder: string): RunFolder {
   const hasSummary = existsSync(join(folder, 'summary.json'));
   const summary = hasSummary ? (attempt('summary.json', readJsonObject, '') ?? {}) : {};
   const evaluations = readEvaluations(folder, notes);
+  const hasProgress = existsSync(join(folder, evaluationsFile));
   const hasCategories = existsSync(join(folder, categoryRecords));
   if (
     recipe === undefined &&
@@ -104,6 +108,7 @@ export function readRunFolder(folder: string): RunFolder {
     folder,
     metrics,
     evaluations,
+    progress: hasProgress ? (attempt(evaluationsFile, readProgress, '') ?? []) : [],
     summary: numbersOf(summary),
     categories: hasCategories ? (attempt(categoryRecords, readCategories, '') ?? []) : [],
     notes,
@@ -137,6 +142,15 @@ function readCategories(path: string): CategoryLoad[] {
 function readMetrics(path: string): MetricsLine[] {
   const lines = readJournal(path).filter((line) => typeof line.step === 'number');
   return lines as unknown as MetricsLine[];
+}
+
+function readProgress(path: string): EvaluationLine[] {
+  return readJournal(path).map((line, i): EvaluationLine => {
+    const { step, tokens, values } = line;
+    if (typeof step === 'number' && typeof tokens === 'number' && isJsonObject(values))
+      return line as unknown as EvaluationLine;
+    return fail('ERR_LIBMOE_DATA', `line ${i + 1} of ${path} lacks step, tokens or values`);
+  });
 }
 
 function readEvaluations(folder: string, notes: string[]): RunEvaluation[] {

@@ -14,10 +14,17 @@ export interface Run {
   /** Ends training after the step that is running; a checkpoint is written first. */
   stop(): void;
   /**
+   * Ends training after the step that is running as complete, such as when it no longer gets better. A resumed run goes on unless a callback says so
+   * again in its `onStart`.
+   * @param reason shown to people
+   */
+  finish(reason: string): void;
+  /**
    * Asks for a checkpoint. It is written when every callback has seen the step, so that their states and logs belong to it.
    * Throws ERR_LIBMOE_STATE when there is no `out`.
+   * @param name a file `checkpoints/<name>` will name it, as `latest` names the newest; it is kept as long as it has the name
    */
-  requestCheckpoint(): void;
+  requestCheckpoint(name?: string): void;
 }
 
 /** Something that happens beside training. Callbacks run one after the other, in their order; an error ends the training. */
@@ -40,36 +47,14 @@ export interface Callback {
   restore?(state: JsonValue): void;
 }
 
-const positive = (name: string, value: number) =>
-  Number.isInteger(value) && value > 0
-    ? value
-    : fail('ERR_LIBMOE_ARGUMENT', `${name} must be a positive integer, got ${value}`);
-
 /** Writes a checkpoint every `every` steps. The end of a training writes one in any case. */
 export function checkpointEvery(every: number): Callback {
-  positive('checkpointEvery', every);
+  if (!(Number.isInteger(every) && every > 0))
+    fail('ERR_LIBMOE_ARGUMENT', `checkpointEvery must be a positive integer, got ${every}`);
   return {
     name: 'checkpoint',
     onStep(report, run) {
       if (report.step % every === 0) run.requestCheckpoint();
-    },
-  };
-}
-
-/**
- * Evaluates every `every` steps and after the last; the numbers go into the step's report and so into the logs. What is evaluated is the
- * caller's business: training knows no tasks.
- */
-export function evaluateEvery(
-  every: number,
-  evaluate: (run: Run) => Record<string, number> | Promise<Record<string, number>>,
-): Callback {
-  positive('evaluateEvery', every);
-  return {
-    name: 'evaluation',
-    async onStep(report, run) {
-      if (report.step % every !== 0 && report.step !== run.totalSteps) return;
-      report.evaluation = { ...report.evaluation, ...(await evaluate(run)) };
     },
   };
 }

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fail } from '../native/index.ts';
 import {
@@ -49,6 +49,7 @@ const latestFile = 'latest';
 /**
  * Writes `<root>/step-<step>`: the model by `saveModel`, `trainer.json`, `optimizer-00000.safetensors`, `loader.json`, `rng.json` and
  * `checksums.json`. It has its name only when it is whole and durable; then `latest` names it and old ones go. Returns the folder.
+ * @param names other names that are to be its own from now on, such as `best`; a checkpoint that has one is kept
  */
 export async function writeCheckpoint(
   root: string,
@@ -56,6 +57,7 @@ export async function writeCheckpoint(
   optimizer: Optimizer,
   saveModel: (folder: string) => void | Promise<void>,
   retention: Retention = {},
+  names: readonly string[] = [],
 ): Promise<string> {
   const { step, tokens, totalSteps, seed, loader, callbacks, worldSize } = state;
   const path = checkpointPath(root, step);
@@ -69,7 +71,7 @@ export async function writeCheckpoint(
     writeOptimizerState(folder, optimizer);
     writeChecksums(folder);
   });
-  writeFileAtomically(join(root, latestFile), `${basename(path)}\n`);
+  for (const name of [latestFile, ...names]) nameCheckpoint(root, name, step);
   prune(root, step, retention);
   return path;
 }
@@ -77,6 +79,19 @@ export async function writeCheckpoint(
 /** Where the checkpoint of a step lies. */
 export const checkpointPath = (root: string, step: number): string =>
   join(root, `step-${String(step).padStart(6, '0')}`);
+
+/** Lets a file of the folder `root` name the checkpoint of a step. A checkpoint that has a name is kept, whatever the retention says. */
+export function nameCheckpoint(root: string, name: string, step: number): void {
+  writeFileAtomically(join(root, name), `${basename(checkpointPath(root, step))}\n`);
+}
+
+/** The checkpoint that has a name, such as `best`; undefined when there is none. */
+export function namedCheckpoint(root: string, name: string): CheckpointFolder | undefined {
+  const file = join(root, name);
+  if (!existsSync(file)) return undefined;
+  const folder = readFileSync(file, 'utf8').trim();
+  return listCheckpoints(root).find(({ path }) => basename(path) === folder);
+}
 
 /** The checkpoints of a folder, newest first. Half-written ones have no such name and are not among them. */
 export function listCheckpoints(root: string): CheckpointFolder[] {
@@ -143,12 +158,22 @@ export async function readCheckpoint(
 
 const going = '.removing-';
 
+/** The steps whose checkpoints have a name. */
+function namedSteps(root: string): Set<number> {
+  const files = readdirSync(root, { withFileTypes: true }).filter(
+    (entry) => entry.isFile() && !entry.name.startsWith('.'),
+  );
+  return new Set(files.flatMap(({ name }) => namedCheckpoint(root, name)?.step ?? []));
+}
+
 /** Removes old checkpoints. Those of later steps (damaged ones that a resume skipped) neither count nor go: training will replace them. */
 function prune(root: string, step: number, { keepLast = 2, keepEvery }: Retention): void {
   recoverAll(root);
   sweep(root);
   const old = listCheckpoints(root).filter((checkpoint) => checkpoint.step <= step);
+  const named = namedSteps(root);
   for (const checkpoint of old.slice(Math.max(1, keepLast))) {
+    if (named.has(checkpoint.step)) continue;
     if (keepEvery !== undefined && checkpoint.step % keepEvery === 0) continue;
     // Out of sight in one rename, so that a crash never leaves half a checkpoint under a good name.
     renameSync(checkpoint.path, join(root, `${going}step-${checkpoint.step}`));

@@ -1,13 +1,22 @@
-export { type Callback, checkpointEvery, evaluateEvery, type Run } from './callbacks.ts';
+export {
+  type BestMetric,
+  BestSoFar,
+  type EarlyStopping,
+  type EvaluationLine,
+  evaluationsFile,
+} from './best-so-far.ts';
+export { type Callback, checkpointEvery, type Run } from './callbacks.ts';
 export {
   type CheckpointFolder,
   listCheckpoints,
+  namedCheckpoint,
   newestIntact,
   type Retention,
   readCheckpoint,
   type TrainingState,
   writeCheckpoint,
 } from './checkpoint.ts';
+export { type EvaluateDuringOptions, evaluateDuring } from './evaluate-during.ts';
 export { metricsLogger, tensorboardLogger } from './loggers.ts';
 export { type BatchSource, type Training, type TrainOptions, train } from './loop.ts';
 export { type BatchKind, tokenBatches, visionLanguageBatches } from './micro-batches.ts';

@@ -97,12 +97,25 @@ async function* run<Batch>(
   const { optimizer, steps, signal, strategy } = options;
   checkShard(options);
   const callbacks = strategy.rank === 0 ? (options.callbacks ?? []) : [];
+  let endedEarly: string | undefined;
+  let done = false;
   // A stop on any rank is one of all: they must do the same number of steps.
   const stopped = async () => {
     const here = stopping.signal.aborted || signal?.aborted === true;
-    return (await strategy.reduceCounts([here ? 1 : 0]))[0]! > 0;
+    const asked = await strategy.reduceCounts([here ? 1 : 0, endedEarly === undefined ? 0 : 1]);
+    done = asked[1]! > 0;
+    return asked[0]! > 0 || done;
   };
-  const opened = await openRun(model, { ...options, callbacks }, () => stopping.abort());
+  const opened = await openRun(
+    model,
+    { ...options, callbacks },
+    {
+      stop: () => stopping.abort(),
+      finish: (reason) => {
+        endedEarly ??= reason;
+      },
+    },
+  );
   try {
     await strategy.share(tensorsOf(model, optimizer));
     await strategy.onFirstRank(async () => {
@@ -119,7 +132,8 @@ async function* run<Batch>(
     }
     if (opened.out !== undefined && opened.step > 0)
       await strategy.onFirstRank(async () => void (await opened.saveCheckpoint()));
-    const summary = opened.summary(opened.step >= steps);
+    const all = opened.step >= steps;
+    const summary = opened.summary(all || done, all ? undefined : endedEarly);
     await strategy.onFirstRank(async () => {
       for (const callback of callbacks) await callback.onEnd?.(summary, opened);
     });

@@ -7,6 +7,7 @@ import type { Run } from './callbacks.ts';
 import {
   checkpointPath,
   listCheckpoints,
+  nameCheckpoint,
   newestIntact,
   readCheckpoint,
   writeCheckpoint,
@@ -25,21 +26,21 @@ export interface OpenRun extends Run {
   readonly checkpointWanted: boolean;
   /** Writes a checkpoint of the present state, unless that was done already. */
   saveCheckpoint(): Promise<string>;
-  summary(completed: boolean): TrainingSummary;
+  summary(completed: boolean, endedEarly: string | undefined): TrainingSummary;
 }
 
 /** Begins a training or takes it up where its newest intact checkpoint left it. */
 export async function openRun<Batch>(
   model: TrainableModel<Batch>,
   options: TrainOptions<Batch> & { strategy: Strategy },
-  stop: () => void,
+  { stop, finish }: Pick<Run, 'stop' | 'finish'>,
 ): Promise<OpenRun> {
   const { out, optimizer, data, steps, strategy, retention, callbacks = [] } = options;
   const warn = options.warn ?? ((message: string) => process.stderr.write(`${message}\n`));
   const root = out === undefined ? undefined : join(out, 'checkpoints');
   const { save, load } = out === undefined ? {} : modelFiles(model, options);
   let [step, tokens, seed] = [0, 0, options.seed ?? 0];
-  let wanted = false;
+  let wanted: Set<string> | undefined;
   let saved: { step: number; path: string } | undefined;
 
   if (out !== undefined && root !== undefined && load) {
@@ -76,21 +77,27 @@ export async function openRun<Batch>(
     out,
     seed,
     stop,
+    finish,
     advance(to, more) {
       step = to;
       tokens += more;
     },
     get checkpointWanted() {
-      return wanted;
+      return wanted !== undefined;
     },
-    requestCheckpoint() {
+    requestCheckpoint(name) {
       if (!save) noFolder();
-      wanted = true;
+      wanted ??= new Set();
+      if (name !== undefined) wanted.add(name);
     },
     async saveCheckpoint() {
       if (root === undefined || !save) return noFolder();
-      wanted = false;
-      if (saved?.step === step) return saved.path;
+      const names = [...(wanted ?? [])];
+      wanted = undefined;
+      if (saved?.step === step) {
+        for (const name of names) nameCheckpoint(root, name, step);
+        return saved.path;
+      }
       for (const callback of callbacks) await callback.onCheckpoint?.(opened);
       const states: Record<string, JsonValue> = {};
       for (const callback of callbacks) {
@@ -100,14 +107,20 @@ export async function openRun<Batch>(
       const { worldSize } = strategy;
       const loader = data.state();
       const state = { step, tokens, seed, totalSteps: steps, loader, callbacks: states, worldSize };
-      const path = await writeCheckpoint(root, state, optimizer, save, retention);
+      const path = await writeCheckpoint(root, state, optimizer, save, retention, names);
       saved = { step, path };
       return path;
     },
-    summary(completed) {
+    summary(completed, endedEarly) {
       // Rank 0 writes for all.
       const path = saved?.path ?? (root !== undefined && step > 0 ? checkpointPath(root, step) : undefined);
-      return { step, tokens, completed, ...(path !== undefined && { checkpoint: path }) };
+      return {
+        step,
+        tokens,
+        completed,
+        ...(endedEarly !== undefined && { endedEarly }),
+        ...(path !== undefined && { checkpoint: path }),
+      };
     },
   };
   return opened;

@@ -32,7 +32,7 @@ export interface StepReport {
   routing: Record<string, LayerRouting>;
   /** Time of the step, without callbacks. */
   seconds: number;
-  /** What a periodic evaluation after this step gave. */
+  /** What an evaluation after this step gave, such as `{ 'piqa/acc': 0.61 }`. */
   evaluation?: Record<string, number>;
 }
 
@@ -40,8 +40,10 @@ export interface StepReport {
 export interface TrainingSummary {
   step: number;
   tokens: number;
-  /** All steps done; false when it was stopped before. */
+  /** All steps done, or a callback said that it is done; false when it was stopped before. */
   completed: boolean;
+  /** Why a callback ended it before its last step; on rank 0. */
+  endedEarly?: string;
   /** The folder of the last checkpoint, when there is one. */
   checkpoint?: string;
 }
