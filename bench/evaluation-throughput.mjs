@@ -78,7 +78,10 @@ try {
   const peers = [];
   if (values.python) {
     const given = path.join(folder, 'requests.json');
-    writeFileSync(given, JSON.stringify(requests.map(({ context, continuation }) => [context, continuation])));
+    writeFileSync(
+      given,
+      JSON.stringify(requests.map(({ context, continuation }) => [context, continuation])),
+    );
     await saveModel(model, path.join(folder, 'model'));
     for (const batch of values.batches.split(',')) {
       const peer = lmEval(values.python, batch);
@@ -102,7 +105,10 @@ try {
   const rate = (seconds) => requests.length / median(seconds);
   const results = {
     requests: requests.length,
-    tokens: requests.reduce((sum, { context, continuation }) => sum + context.length + continuation.length, 0),
+    tokens: requests.reduce(
+      (sum, { context, continuation }) => sum + context.length + continuation.length,
+      0,
+    ),
     threads,
     processor: cpus()[0].model,
     libmoe: { requestsPerSecond: rate(own), seconds: own },
