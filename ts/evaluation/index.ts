@@ -6,6 +6,8 @@ export {
   type DocumentValue,
   verdict,
 } from './compare.ts';
+export { type CompareOptions, compareResults, type ResultsComparison } from './compare-results.ts';
+export type { ComparedNumber } from './compared-numbers.ts';
 export {
   type Dataset,
   type DatasetContext,
