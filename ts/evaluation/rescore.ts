@@ -50,7 +50,7 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
   const resamples = options.bootstrapResamples ?? before.config.bootstrap_iters;
   const { groups: _, ...old } = structuredClone(before);
   const results: Results = { ...old, results: {}, libmoe: { ...old.libmoe, scorer_mode: mode } };
-  for (const key of ['fixed_results', 'judge', 'redefined'] as const) delete results.libmoe[key];
+  for (const key of ['fixed_results', 'judge', 'redefined', 'warnings'] as const) delete results.libmoe[key];
   const { out = folder, judge, recorded = false } = options;
   const now = recorded ? undefined : new ReadTasks();
   const tasks = new Map(Object.keys(before.configs).map((name) => [name, taskNow(name, before, now)]));
