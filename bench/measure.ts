@@ -96,6 +96,8 @@ export class Peers {
     const key = `${script} ${mode}`;
     const peer = this.#running.get(key) ?? new Peer(python!, script, mode, threads, device);
     this.#running.set(key, peer);
+    // Layers of a real model take minutes on a CPU, most of them for drawing the weights.
+    peer.patience = Math.max(240, c.flops / 1e9);
     try {
       const facts = await peer.setup(request);
       const theirs = await peer.results();

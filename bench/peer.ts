@@ -11,9 +11,6 @@ export interface PeerFacts {
   method?: string;
 }
 
-/** Seconds that a peer may take for an answer; Triton and torch.compile compile in the first. */
-const patience = 240;
-
 /**
  * The PyTorch side of a comparison: a Python process that answers one JSON line per request, kept alive so that its caches stay as warm as ours.
  * `{"setup": request}` prepares a case and answers `{"ready": true, …PeerFacts}` or `{"error": text}`; `{"results": true}` answers
@@ -21,6 +18,8 @@ const patience = 240;
  * `{"bytes": b | null}`, `{"forget": true}` lets go of the case and answers `{}`.
  */
 export class Peer {
+  /** Seconds that it may take for an answer; Triton and torch.compile compile in the first. */
+  patience = 240;
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
@@ -51,6 +50,7 @@ export class Peer {
   }
 
   async #answer(): Promise<IteratorResult<string>> {
+    const { patience } = this;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`no answer for ${patience} s`)), patience * 1e3);

@@ -20,6 +20,7 @@ export { type DocumentStep, documentStepNames, registerDocumentStep } from './do
 export { evalTokenizer } from './eval-tokenizer.ts';
 export type { Share } from './journal.ts';
 export { languageAdapter } from './language-adapter.ts';
+export type { LastWord } from './last-word.ts';
 export { MersenneTwister } from './mersenne.ts';
 export {
   type Metric,
@@ -40,6 +41,7 @@ export type {
   GeneratedText,
   Generation,
   GenerationRequest,
+  LastTokens,
   RequestImage,
   ScoreOptions,
   TokenRequest,

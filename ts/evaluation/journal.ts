@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Journal, readJournal } from '../storage/index.ts';
-import type { GeneratedText, GenerationRequest, TokenRequest, TokenScore } from './model.ts';
+import type { GeneratedText, GenerationRequest, LastTokens, TokenRequest, TokenScore } from './model.ts';
 import { SiblingFiles } from './sibling-files.ts';
 
 /** Raised whenever an answer to the same tokens may change by our doing. */
@@ -26,12 +26,13 @@ export function requestKey(
 ): string {
   const { kind, context, images = [] } = request;
   const seen = images.length > 0 ? [images.map(({ sha256 }) => sha256)] : [];
+  const more = 'last' in request && request.last !== undefined ? [{ last: request.last }] : [];
   const asked =
     kind === 'generate_until'
       ? [textVersion, fingerprint, kind, context, settingsOf(request), [...endTokens].sort((a, b) => a - b)]
       : [keyVersion, fingerprint, kind, context, request.continuation];
   return createHash('sha256')
-    .update(JSON.stringify([...asked, ...seen]))
+    .update(JSON.stringify([...asked, ...seen, ...more]))
     .digest('hex');
 }
 
@@ -88,8 +89,8 @@ export class AnswerJournal {
   put(key: string, answer: Answer): void {
     this.known.set(key, answer);
     if ('sum' in answer) {
-      const { sum, greedy } = answer;
-      if (Number.isFinite(sum)) this.file?.append({ key, sum, greedy });
+      const { sum, greedy, last } = answer;
+      if (Number.isFinite(sum)) this.file?.append({ key, sum, greedy, ...(last && { last }) });
     } else if (answer.ended !== 'not_finite') {
       const { text, tokens, ended } = answer;
       this.file?.append({ key, text, tokens, ended });
@@ -108,9 +109,10 @@ export class AnswerJournal {
     this.close();
   }
 
-  private learn({ key, sum, greedy, text, tokens, ended }: Record<string, unknown>): void {
+  private learn({ key, sum, greedy, last, text, tokens, ended }: Record<string, unknown>): void {
     if (typeof key !== 'string') return;
-    if (typeof sum === 'number' && typeof greedy === 'boolean') this.known.set(key, { sum, greedy });
+    if (typeof sum === 'number' && typeof greedy === 'boolean')
+      this.known.set(key, { sum, greedy, ...(last !== undefined && { last: last as LastTokens }) });
     else if (typeof text === 'string' && typeof tokens === 'number' && isEnd(ended))
       this.known.set(key, { text, tokens, ended });
   }

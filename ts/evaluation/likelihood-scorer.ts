@@ -117,7 +117,11 @@ export class LikelihoodScorer {
     for (const { at, continuation } of longer) {
       const head = parts[at]!.score;
       const tail = rest(continuation.length - 1);
-      parts[at]!.score = { values: [...head.values, ...tail.values], greedy: head.greedy && tail.greedy };
+      parts[at]!.score = {
+        values: [...head.values, ...tail.values],
+        firstChoices: [...head.firstChoices, ...tail.firstChoices],
+        greedy: head.greedy && tail.greedy,
+      };
     }
     return parts;
   }
@@ -138,6 +142,7 @@ export class LikelihoodScorer {
       at += count;
       return {
         values: [...values.subarray(from, at)],
+        firstChoices: [...picks.subarray(from, at)],
         greedy: targets.slice(from, at).every((target, i) => picks[from + i] === target),
       };
     };

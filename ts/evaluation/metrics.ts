@@ -1,4 +1,5 @@
 import { fail } from '../native/index.ts';
+import type { LastWord } from './last-word.ts';
 import { codePoints, utf8Bytes, wordCount } from './python-text.ts';
 import type { Question } from './question.ts';
 import { bootstrapStandardError, exactSum, mean, meanStandardError } from './statistics.ts';
@@ -19,12 +20,15 @@ export interface ScoredQuestion {
   tokens: readonly number[];
   /** Of tasks with acc_mutual_info: log-likelihoods of the choices with nothing before them. */
   unconditional?: readonly number[];
+  /** Of tasks with a metric that asks for it. */
+  lastWord?: LastWord;
 }
 
 /** The answers to all pairs of a question, those that ask for choices alone set apart. */
-export function scoredQuestion({ question, sums, greedy, tokens }: ScoredQuestion): ScoredQuestion {
+export function scoredQuestion(given: ScoredQuestion): ScoredQuestion {
+  const { question, sums, greedy, tokens } = given;
   const count = question.choices.length;
-  if (count === 0 || sums.length <= count) return { question, sums, greedy, tokens };
+  if (count === 0 || sums.length <= count) return given;
   const asked = <T>(values: readonly T[]): readonly T[] => values.slice(0, count);
   return {
     question,
@@ -42,6 +46,8 @@ export type MetricValue = number | readonly [logLikelihood: number, weight: numb
 export interface Metric {
   higherIsBetter: boolean;
   appliesTo: readonly OutputType[];
+  /** What it takes beside likelihoods. */
+  asks?: 'last_word';
   /** The value of one question. */
   item(scored: ScoredQuestion, outputType: OutputType): MetricValue;
   /** One number from the values of all questions. */
@@ -262,9 +268,48 @@ registerMetric(
   ),
 );
 registerMetric(
+  'token_loss',
+  ratioMetric(
+    (scored) => scored.tokens[0]!,
+    (mean) => -mean,
+  ),
+);
+registerMetric(
   'bits_per_byte',
   ratioMetric(
     (scored) => utf8Bytes(textOf(scored)),
     (mean) => -mean / Math.LN2,
   ),
 );
+
+const lastWord = ({ lastWord }: ScoredQuestion): LastWord =>
+  lastWord ?? fail('ERR_LIBMOE_STATE', 'this metric needs what the model gave for the last word');
+const ofMode = (values: readonly MetricValue[], mode: ScorerMode): number[] =>
+  values.map((value) => pair(value)[mode === 'libmoe' ? 0 : 1]);
+registerMetric('last_word', {
+  higherIsBetter: true,
+  appliesTo: ['loglikelihood_rolling'],
+  asks: 'last_word',
+  item: (scored) => lastWord(scored).right,
+  aggregate: (values, mode) => mean(ofMode(values, mode)),
+  standardError: (values, mode) => meanStandardError(ofMode(values, mode)),
+});
+registerMetric('last_token', {
+  ...meanMetric((scored) => lastWord(scored).lastToken, ['loglikelihood_rolling']),
+  asks: 'last_word',
+});
+registerMetric('last_word_perplexity', {
+  higherIsBetter: false,
+  appliesTo: ['loglikelihood_rolling'],
+  asks: 'last_word',
+  item: (scored) => lastWord(scored).loss,
+  aggregate: (values) => Math.exp(mean(values.map(number))),
+  standardError: (values, _mode, resamples) => {
+    const losses = values.map(number);
+    return bootstrapStandardError(
+      losses.length,
+      (drawn) => Math.exp(total(losses, drawn) / drawn.length),
+      resamples,
+    );
+  },
+});

@@ -32,6 +32,8 @@ export interface TokenRequest {
   continuation: readonly number[];
   /** Images of the context, one per placeholder token in it, in their order. */
   images?: readonly RequestImage[];
+  /** The answer is to say of so many of the last continuation tokens what the model gave for them. */
+  last?: number;
 }
 
 /** How a text is to be generated, and where it ends. */
@@ -76,6 +78,16 @@ export interface TokenScore {
   sum: number;
   /** Whether every continuation token was the model's first choice. */
   greedy: boolean;
+  /** Of as many of the last continuation tokens as the request asks for. */
+  last?: LastTokens;
+}
+
+/** What a model gave for the last tokens of a text, each predicted from the true tokens before it. */
+export interface LastTokens {
+  /** Of the true tokens, in nats. */
+  logProbabilities: readonly number[];
+  /** The likeliest tokens in their place. */
+  firstChoices: readonly number[];
 }
 
 /** How scoring may be ended early. */

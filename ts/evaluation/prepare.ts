@@ -4,10 +4,12 @@ import { processRows } from './document-steps.ts';
 import { fewShotsOf } from './few-shot.ts';
 import { generationsOf } from './generation-settings.ts';
 import type { EvalRequest } from './journal.ts';
+import { lastWordTokens } from './last-word.ts';
 import type { EvalModel, RequestImage } from './model.ts';
 import { type PromptSetting, type Question, QuestionMaker, type TextPair } from './question.ts';
 import { type RequestImages, withPlaceholders } from './request-images.ts';
 import { encodePair, encodePrompt } from './requests.ts';
+import { asksLastWord } from './scoring.ts';
 import type { Task } from './task.ts';
 
 /** A request with what happened while its texts became tokens. */
@@ -139,7 +141,7 @@ function likelihoodRequest(
 ): EncodedRequest {
   const context = shown(pair.context, images, model);
   if (task.output_type === 'loglikelihood_rolling' || !model.encodeTurn)
-    return encodePair({ ...pair, context }, task, model.tokenizer);
+    return rollingOrPair({ ...pair, context }, task, model);
   return {
     request: {
       kind: 'loglikelihood',
@@ -148,6 +150,14 @@ function likelihoodRequest(
     },
     ...untouched,
   };
+}
+
+function rollingOrPair(pair: TextPair, task: Task, { tokenizer }: EvalModel): EncodedRequest {
+  const encoded = encodePair(pair, task, tokenizer);
+  if (!asksLastWord(task)) return encoded;
+  const { request } = encoded;
+  const last = Math.min(request.continuation.length, lastWordTokens(pair.continuation, tokenizer));
+  return { ...encoded, request: { ...request, last } };
 }
 
 const untouched = { boundaryMerged: false, bosAdded: false, templateHasBos: false };

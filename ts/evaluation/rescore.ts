@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import type { Answer } from './journal.ts';
 import { judgeRecord, keepJudged } from './judging.ts';
+import type { LastWord } from './last-word.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { QuestionMaker } from './question.ts';
@@ -116,11 +117,13 @@ function answeredBefore(task: Task, samples: readonly Sample[], before: Results)
   const questions: AnsweredTask['questions'][number][] = [];
   const answers: Answer[][] = [];
   const tokens: number[][] = [];
+  const lastWords: LastWord[] = [];
   const first = samples[0]?.filter;
   for (const sample of samples) {
     if (sample.filter !== first) continue;
     questions.push(maker.make(sample.doc, sample.doc_id));
     tokens.push(sample.libmoe.tokens);
+    if ('lastWord' in sample.libmoe && sample.libmoe.lastWord) lastWords.push(sample.libmoe.lastWord);
     answers.push(answersOf(sample));
   }
   const { libmoe } = before;
@@ -129,6 +132,7 @@ function answeredBefore(task: Task, samples: readonly Sample[], before: Results)
     questions,
     answers,
     tokens,
+    ...(lastWords.length > 0 && { lastWords }),
     original: before['n-samples'][name]!.original,
     sha256: libmoe.dataset_manifest[name]!.sha256,
     boundaryMerged: libmoe.boundary_merged[name] ?? 0,

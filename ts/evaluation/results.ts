@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fail } from '../native/index.ts';
 import { readJsonObject, readLines, writeFileAtomically } from '../storage/index.ts';
 import type { DocumentValue } from './compare.ts';
+import type { LastWord } from './last-word.ts';
 import type { MetricValue, ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import type { Task } from './task.ts';
@@ -75,6 +76,7 @@ export interface LikelihoodFacts {
   chars: number[];
   bytes: number[];
   group?: string;
+  lastWord?: LastWord;
 }
 
 /** What a sample of a generated text says beside lm-eval's keys. */

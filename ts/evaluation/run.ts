@@ -148,7 +148,7 @@ export async function* evaluate(
   for (const [i, item] of prepared.entries()) {
     options.signal?.throwIfAborted();
     const answers = item.encoded.map(() => documents[at++]!.map(({ key }) => journal.get(key)!));
-    const answered = answeredTask(item, answers);
+    const answered = answeredTask(item, answers, model.tokenizer);
     const samples = await scoreTask(answered, mode, results, resamples, judge);
     if (out !== undefined) {
       writeSamples(out, item.task.task, samples);

@@ -4,6 +4,8 @@ import type { EmitScore, TokenRequest } from './model.ts';
 /** What the network says of some target tokens. */
 export interface TokenValues {
   values: number[];
+  /** The likeliest tokens in their place. */
+  firstChoices: number[];
   greedy: boolean;
 }
 
@@ -19,7 +21,7 @@ export class Collector {
   private readonly missing: number[];
 
   constructor(
-    requests: readonly TokenRequest[],
+    private readonly requests: readonly TokenRequest[],
     units: readonly Unit[],
     private readonly emit: EmitScore,
   ) {
@@ -35,7 +37,17 @@ export class Collector {
     if (--this.missing[request]! > 0) return;
     let sum = 0;
     for (const { values } of parts) for (const value of values) sum += value;
-    this.emit(request, { sum, greedy: parts.every(({ greedy }) => greedy) });
+    const { last } = this.requests[request]!;
+    this.emit(request, {
+      sum,
+      greedy: parts.every(({ greedy }) => greedy),
+      ...(last !== undefined && {
+        last: {
+          logProbabilities: parts.flatMap(({ values }) => values).slice(-last),
+          firstChoices: parts.flatMap(({ firstChoices }) => firstChoices).slice(-last),
+        },
+      }),
+    });
     this.parts[request] = [];
   }
 }

@@ -1,5 +1,6 @@
 import { fail } from '../native/index.ts';
 import type { Answer } from './journal.ts';
+import { type LastWord, lastWordFrom } from './last-word.ts';
 import {
   defaultMetrics,
   isFragile,
@@ -10,7 +11,7 @@ import {
   type ScorerMode,
   scoredQuestion,
 } from './metrics.ts';
-import type { TokenScore } from './model.ts';
+import type { EvalTokenizer, TokenScore } from './model.ts';
 import type { PreparedTask } from './prepare.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';
 import type { Question } from './question.ts';
@@ -28,6 +29,8 @@ export interface AnsweredTask {
   answers: readonly (readonly Answer[])[];
   /** Scored tokens, per question and pair; of generation nothing. */
   tokens: readonly (readonly number[])[];
+  /** Per question, of a task with a metric that asks for it. */
+  lastWords?: readonly LastWord[];
   /** Rows of the data set, and their hash. */
   original: number;
   sha256: string;
@@ -39,6 +42,7 @@ export interface AnsweredTask {
 export function answeredTask(
   { task, questions, encoded, original, sha256 }: PreparedTask,
   answers: AnsweredTask['answers'],
+  tokenizer: EvalTokenizer,
 ): AnsweredTask {
   const all = encoded.flat();
   return {
@@ -48,6 +52,15 @@ export function answeredTask(
     tokens: encoded.map((requests) =>
       requests.map(({ request }) => ('continuation' in request ? request.continuation.length : 0)),
     ),
+    ...(asksLastWord(task) && {
+      lastWords: questions.map(({ pairs }, i) => {
+        const { request } = encoded[i]![0]!;
+        const { last } = answers[i]![0] as TokenScore;
+        return 'continuation' in request && last !== undefined
+          ? lastWordFrom(pairs[0]!.continuation, request.continuation, last, tokenizer)
+          : fail('ERR_LIBMOE_STATE', `task ${task.task}: the model said nothing of the last tokens`);
+      }),
+    }),
     original,
     sha256,
     boundaryMerged: all.filter(({ boundaryMerged }) => boundaryMerged).length,
@@ -125,8 +138,13 @@ export function taskMetrics(task: Task): Map<string, Metric> {
   );
 }
 
+/** Whether a metric of the task is about the last word of a text. */
+export const asksLastWord = (task: Task): boolean =>
+  task.output_type === 'loglikelihood_rolling' &&
+  [...taskMetrics(task).values()].some(({ asks }) => asks === 'last_word');
+
 async function scoreLikelihoods(
-  { task, questions, answers, tokens }: AnsweredTask,
+  { task, questions, answers, tokens, lastWords }: AnsweredTask,
   mode: ScorerMode,
   results: Results,
   resamples: number,
@@ -140,6 +158,7 @@ async function scoreLikelihoods(
       sums: scores.map(({ sum }) => sum),
       greedy: scores.map(({ greedy }) => greedy),
       tokens: tokens[i]!,
+      ...(lastWords && { lastWord: lastWords[i]! }),
     });
   });
   const values = new Map<string, MetricValue[]>();
@@ -220,7 +239,7 @@ function sampleOf(
   metrics: string[],
   valueFor: (metric: string) => MetricValue,
 ): Sample {
-  const { question, tokens } = scored;
+  const { question, tokens, lastWord } = scored;
   const responses = answers.map(({ sum, greedy }): [string, string] => [
     String(sum),
     greedy ? 'True' : 'False',
@@ -255,6 +274,7 @@ function sampleOf(
       chars: lengthsOf.map(codePoints),
       bytes: lengthsOf.map(utf8Bytes),
       ...(question.group === undefined ? {} : { group: question.group }),
+      ...(lastWord && { lastWord }),
     },
     ...Object.fromEntries(metrics.map((metric) => [metric, valueFor(metric)])),
   };
