@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
+import { isPlainMean } from './compare.ts';
 import { type MetricValue, metricNamed } from './metrics.ts';
 import { jackknifeError, type PairedError, pairedMeanError, pairedP } from './paired-difference.ts';
 import type { ResponseFacts, Results, Sample } from './results.ts';
 import { type Report, type ReportBlock, type ReportedDocument, reportSchema } from './scorers/index.ts';
 import { reportRows } from './scorers/report-rows.ts';
-import { mean } from './statistics.ts';
 
 /** A number of two runs and how sure their difference is. */
 export interface ComparedNumber {
@@ -133,9 +133,7 @@ function madeOfLikelihoods(metric: string, results: Results, samples: [Sample[],
   const mode = results.libmoe.scorer_mode;
   const facts = samples.map((lines) => lines.map((sample) => sample[metric])) as [unknown[], unknown[]];
   const numbers = facts as [MetricValue[], MetricValue[]];
-  const isMean = numbers.every(
-    (all) => all.every((x) => typeof x === 'number') && named.aggregate(all, mode) === mean(all as number[]),
-  );
+  const isMean = numbers.every((all) => isPlainMean(named, all, mode));
   return {
     pieces: samples[0].map((_, i) => `${i}`),
     facts,

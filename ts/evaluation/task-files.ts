@@ -29,9 +29,11 @@ export function taskNames(folder: string = taskFolder, read = new ReadTasks()): 
   return [...new Set([...registeredTaskNames(), ...taskPaths(folder, read).keys()])].sort();
 }
 
-/** What one call has read of task files: folders are listed once, and a base of many tasks is parsed once. */
+/** What has been read of task files: given to several calls, folders are listed once, and a base of many tasks is parsed once. */
 export class ReadTasks {
+  /** Files by name, by folder. */
   readonly paths = new Map<string, Map<string, string>>();
+  /** @internal */
   readonly files = new Map<string, LocatedYaml>();
 }
 
