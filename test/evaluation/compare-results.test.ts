@@ -37,6 +37,7 @@ const asked: TaskInput = {
     loose: { of: 'acc' },
     both: { use: 'group_consistency', of: 'acc', unit: 'question_id' },
     total: { use: 'mme', of: 'acc', unit: 'question_id', category: 'category', part: 'total' },
+    percent: { use: 'mme', of: 'acc', unit: 'question_id', category: 'category', part: 'percent' },
     f1: { use: 'confusion', part: 'f1' },
     parts: { of: 'acc', by: 'category' },
   },
@@ -131,7 +132,7 @@ describe('evaluations compared in pairs', () => {
     });
   });
 
-  it('and any other number by a jackknife that keeps an image together', () => {
+  it('MME by its images within categories, any other number by a jackknife', () => {
     for (const metric of ['f1', 'total']) {
       const number = numberOf('asked', metric);
       expect(number.standardError, metric).toBeGreaterThan(0);
@@ -147,9 +148,12 @@ describe('evaluations compared in pairs', () => {
     };
     const [x, y] = [score('a'), score('b')];
     const gains = y.map((value, i) => value - x[i]!);
-    const bySum = 2 * meanStandardError(gains);
-    expect(numberOf('asked', 'total').standardError! / bySum).toBeGreaterThan(0.9);
-    expect(numberOf('asked', 'total').standardError! / bySum).toBeLessThan(1.1);
+    const error = (part: number[]): number => meanStandardError(part) ** 2;
+    const wanted = Math.sqrt(error(gains.slice(0, 10)) + error(gains.slice(10)));
+    expect(numberOf('asked', 'total').standardError).toBeCloseTo(wanted, 10);
+    expect(numberOf('asked', 'total')).toMatchObject({ documents: 20, differing: 8 });
+    expect(numberOf('asked', 'percent').standardError).toBeCloseTo(wanted / 4, 10);
+    expect(numberOf('asked', 'percent').value).toBeCloseTo(numberOf('asked', 'total').value / 4, 10);
     const bits = numberOf('texts', 'bits_per_byte');
     expect(bits).toMatchObject({ documents: 6, differing: 6, higherIsBetter: false });
     expect(bits.standardError).toBeGreaterThan(0);

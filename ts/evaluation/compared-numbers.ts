@@ -1,10 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isPlainMean } from './compare.ts';
 import { type MetricValue, metricNamed } from './metrics.ts';
-import { jackknifeError, type PairedError, pairedMeanError, pairedP } from './paired-difference.ts';
+import {
+  jackknifeError,
+  type PairedError,
+  pairedMeanError,
+  pairedP,
+  pairedStrataError,
+} from './paired-difference.ts';
 import type { ResponseFacts, Results, Sample } from './results.ts';
 import { type Report, type ReportBlock, type ReportedDocument, reportSchema } from './scorers/index.ts';
-import { reportRows } from './scorers/report-rows.ts';
+import { type ReportRows, reportRows } from './scorers/report-rows.ts';
 
 /** A number of two runs and how sure their difference is. */
 export interface ComparedNumber {
@@ -40,6 +46,7 @@ interface Made {
   facts: readonly [readonly unknown[], readonly unknown[]];
   /** Where the number is the mean of a value per row. */
   values?: readonly [readonly (number | null)[], readonly (number | null)[]];
+  strata?: ReportRows['strata'];
   /** One run's number over some of the rows. */
   of(run: 0 | 1, kept: (row: number) => boolean): number;
 }
@@ -75,9 +82,17 @@ export function comparedNumbers(task: string, runs: readonly [RunSamples, RunSam
   });
 }
 
-function pairedError({ values, pieces, of }: Made): PairedError {
+function pairedError({ values, strata, pieces, of }: Made): PairedError {
   if (values !== undefined) {
     const [a, b] = values;
+    if (strata !== undefined)
+      return a.length === b.length
+        ? pairedStrataError(
+            a.map((x, i) => b[i]! - x!),
+            strata.of,
+            strata.together,
+          )
+        : { degrees: 0 };
     const rows = a.flatMap((x, i) => (x === null || b[i] === null ? [] : [i]));
     // Where a judge failed in one of the runs, the means are not over the same rows.
     if (a.every((x, i) => (x === null) === (b[i] === null)))
@@ -107,6 +122,7 @@ function madeOf(task: string, metric: string, results: Results, samples: [Sample
     pieces: a.pieces,
     facts: [a.facts, b.facts],
     ...(a.values && b.values && { values: [a.values, b.values] }),
+    ...(a.strata && { strata: a.strata }),
     of: (run, kept) => (run === 0 ? a : b).of(kept),
   };
 }

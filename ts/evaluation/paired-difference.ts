@@ -19,6 +19,23 @@ export function pairedMeanError(differences: readonly number[], clusters?: reado
   return { standardError, degrees: pieces - 1 };
 }
 
+/** Of a difference of sums, or means, of the means of strata: their errors together. */
+export function pairedStrataError(
+  differences: readonly number[],
+  strata: readonly string[],
+  together: 'sum' | 'mean',
+): PairedError {
+  const names = [...new Set(strata)];
+  const errors = names.map((name) => meanStandardError(differences.filter((_, i) => strata[i] === name)));
+  const sum = Math.sqrt(exactSum(errors.map((error) => error * error)));
+  const standardError = together === 'sum' ? sum : sum / names.length;
+  return {
+    // Of a stratum of one nothing is known.
+    ...(Number.isFinite(standardError) && { standardError }),
+    degrees: differences.length - names.length,
+  };
+}
+
 /** More pieces than this are left out in groups. */
 const mostGroups = 200;
 

@@ -3,7 +3,7 @@ import { bleu, bleuCounts, type CaptionPair, ciderD } from './caption-ngram.ts';
 import { keyReader } from './columns.ts';
 import { chosenDocuments, type ReportedDocument, statistic } from './report.ts';
 import { blockIn, type ReportBlock } from './report-schema.ts';
-import { unitDocuments } from './report-statistics.ts';
+import { groupsOf, mmeScore, unitDocuments } from './report-statistics.ts';
 
 /** A number of a report as what it is made of, for tests that leave documents out. */
 export interface ReportRows {
@@ -13,6 +13,8 @@ export interface ReportRows {
   pieces: string[];
   /** The value of each row where the number is their mean; null where a row does not count. */
   values?: (number | null)[];
+  /** The number is no mean of all values but of each stratum's: their sum, or their mean. */
+  strata?: { of: readonly string[]; together: 'sum' | 'mean' };
   /** What each row adds, to see whether two runs differ there. */
   facts: unknown[];
   /** The number of some of the rows. */
@@ -35,8 +37,8 @@ export function reportRows(
   const special = 'use' in block ? block.use : undefined;
   const chosen = chosenDocuments(documents, block, place);
   const rows = special === 'group_consistency' ? unitDocuments(chosen, block as never) : chosen;
-  const key = 'use' in block && block.use === 'mme' ? block.unit : block.clusters;
-  const read = key === undefined ? undefined : keyReader(key);
+  if ('use' in block && block.use === 'mme') return mmeRows(chosen, block);
+  const read = block.clusters === undefined ? undefined : keyReader(block.clusters);
   const base = {
     rows,
     pieces: rows.map(({ doc, score }, i) => read?.(doc, score.detail).join('\u0000') ?? `${i}`),
@@ -65,5 +67,30 @@ export function reportRows(
     ...base,
     facts: values,
     ...(isMean && { values: values.map((value) => (value === null ? null : value * scale)) }),
+  };
+}
+
+/** MME's sums are of categories' means over images: the number of an image alone is what it adds to its category. */
+function mmeRows(
+  documents: readonly ReportedDocument[],
+  block: Extract<ReportBlock, { use: 'mme' }>,
+): ReportRows {
+  const images = groupsOf(documents, block.category).flatMap(([category, rows]) =>
+    groupsOf(rows, block.unit).flatMap(([, image]) => {
+      const { value, count } = mmeScore(image, block);
+      return count === 0 ? [] : [{ category, row: image[0]!, value: value * block.scale }];
+    }),
+  );
+  const values = images.map(({ value }) => value);
+  return {
+    rows: images.map(({ row }) => row),
+    pieces: images.map((_, i) => `${i}`),
+    values,
+    strata: {
+      of: images.map(({ category }) => category),
+      together: block.part === 'percent' ? 'mean' : 'sum',
+    },
+    facts: values,
+    of: () => Number.NaN,
   };
 }
