@@ -15,6 +15,6 @@ export function coveragePage(evaluation: {
   resolveTask: typeof resolveTask;
   taskNames: typeof taskNames;
   checkExamples: typeof checkExamples;
-}): string;
+}): Promise<string>;
 /** Where in lmms-eval prompts were read, as task files say → tasks. */
 export function promptSources(folder: string): Map<string, string[]>;

@@ -50,23 +50,22 @@ function commentsOf(file) {
 
 /**
  * The page as text.
- * @param {{ resolveTask(name: string): object, taskNames(): string[], checkExamples(task: object): string[] }} evaluation
+ * @param {{ resolveTask(name: string): object, taskNames(): string[], checkExamples(task: object): Promise<string[]> }} evaluation
  */
-export function coveragePage(evaluation) {
+export async function coveragePage(evaluation) {
   const { tasks, reasons } = libmoeTasks();
   const names = new Set(evaluation.taskNames());
   const why = ({ task, class: kind, video }) => {
     const reason = reasons.find((one) =>
       one.matches ? new RegExp(one.matches).test(task) : one.class === kind,
     );
-    if (video) return `video: frames are not implemented${reason === undefined ? '' : `; ${reason.why}`}`;
-    return reason?.why ?? 'not written yet';
+    return `${video ? 'video: ' : ''}${reason?.why ?? 'not written yet'}`;
   };
   const here = [];
   const absent = new Map();
   for (const entry of tasks) {
     const found = names.has(entry.task) ? evaluation.resolveTask(entry.task) : undefined;
-    const wrong = found === undefined ? [] : evaluation.checkExamples(found);
+    const wrong = found === undefined ? [] : await evaluation.checkExamples(found);
     const count = found?.examples?.length ?? 0;
     if (found === undefined || wrong.length > 0 || count === 0) {
       const reason =
@@ -126,7 +125,7 @@ function promptsSection() {
   return [
     '## Prompts from another source',
     '',
-    "Prompts come from this project's specification of LibMoE's evaluator, which does not give all of them. What it lacks was read in lmms-eval",
+    "Prompts come from this project's specification of LibMoE's evaluator, which does not give all of them. What it lacks (prompts, questions to judges, rules) was read in lmms-eval",
     '(github.com/EvolvingLMMs-Lab/lmms-eval), from which the evaluator descends; not all at one commit, but file by file in the version that was at hand (folder of `lmms_eval/tasks` and commits below), which need',
     "not be the one that LibMoE took. Numbers of these tasks may therefore differ from LibMoE's where a prompt or a rule was changed in between:",
     '',
@@ -136,7 +135,7 @@ function promptsSection() {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const text = coveragePage(await import('../dist/evaluation/index.js'));
+  const text = await coveragePage(await import('../dist/evaluation/index.js'));
   if (process.argv.includes('--check')) {
     if (readFileSync(page, 'utf8') !== text) {
       console.error('docs/tasks.md is not up to date: node scripts/task-coverage.mjs');

@@ -1,14 +1,20 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { column } from './columns.ts';
+import { scoreWith } from './inner-scorer.ts';
 import type { ReportedDocument } from './report.ts';
-import { registerScorer } from './scorer.ts';
+import { registerScorer, scoreSchema } from './scorer.ts';
 
 const options = z.strictObject({
-  /** Field of the file → column of the record; `response` is the model's answer. */
+  /**
+   * Field of the file → column of the record; `response` is the model's answer, `parsed` what `parse` reads out of it, `index` the place of the
+   * letter that it reads, -1 for none.
+   */
   fields: z.record(z.string(), z.string()).default({ question_id: 'question_id', answer: 'response' }),
   /** `map`: one object, the first field → the second. */
   format: z.enum(['json', 'jsonl', 'csv', 'map']).default('json'),
+  /** A scorer that reads the fields `parsed` and `index`. */
+  parse: z.lazy(() => scoreSchema).optional(),
 });
 
 /** The form of a submission's file. */
@@ -17,20 +23,22 @@ export type SubmissionFormat = z.output<typeof options>['format'];
 /** Answers for a server that keeps the right ones. Metric `submission`, always without a number. */
 registerScorer('submission', {
   options,
-  score: (response, { doc }, { fields, format }) => ({
-    values: { submission: null },
-    parsed: response === '' ? null : response,
-    detail: {
-      format,
-      submission: Object.fromEntries(
-        Object.entries(fields).map(([field, name]) => [
-          field,
-          name === 'response' ? response : column(doc, name),
-        ]),
-      ),
-    },
-  }),
+  score: (response, question, { fields, format, parse }, mode) => {
+    const read = parse === undefined ? response || null : scoreWith(parse, response, question, mode).parsed;
+    const value = (name: string): unknown => {
+      if (name === 'response') return response;
+      if (parse !== undefined && name === 'parsed') return read;
+      if (parse !== undefined && name === 'index') return LETTERS.indexOf(read ?? '-');
+      return column(question.doc, name);
+    };
+    const submission = Object.fromEntries(
+      Object.entries(fields).map(([field, name]) => [field, value(name)]),
+    );
+    return { values: { submission: null }, parsed: read, detail: { format, submission } };
+  },
 });
+
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 
 const quoted = (value: unknown): string => {
   const text = typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value ?? '');
