@@ -16,3 +16,5 @@ export function coveragePage(evaluation: {
   taskNames: typeof taskNames;
   checkExamples: typeof checkExamples;
 }): Promise<string>;
+/** Where in lmms-eval prompts were read, as task files say → tasks. */
+export function promptSources(folder: string): Map<string, string[]>;

@@ -1,8 +1,9 @@
 // Writes docs/tasks.md: which of LibMoE's tasks are here, with how many passing examples, and why the others are not.
 // node scripts/task-coverage.mjs [--check]   after npm run build: the tasks are checked by what dist/ does.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parse } from 'yaml';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const page = path.join(root, 'docs/tasks.md');
@@ -10,6 +11,41 @@ const page = path.join(root, 'docs/tasks.md');
 /** LibMoE's tasks and the reasons for those that are not here. */
 export function libmoeTasks() {
   return JSON.parse(readFileSync(path.join(root, 'test/evaluation/libmoe-tasks.json'), 'utf8'));
+}
+
+/**
+ * Tasks whose files (or those that they include) say in a comment that a prompt or rule was read in lmms-eval, by folder and commits there.
+ * @param {string} folder of task files
+ * @returns {Map<string, string[]>} "mmvet at 161c7a1, …" (of lmms_eval/tasks) → tasks
+ */
+export function promptSources(folder) {
+  const sources = new Map();
+  for (const name of readdirSync(folder, { recursive: true }).sort()) {
+    const task = path.basename(name, '.yaml');
+    if (!name.endsWith('.yaml') || task.startsWith('_')) continue;
+    const said = commentsOf(path.join(folder, name));
+    const [folders, commits] = [new Set(), new Set()];
+    let repository = '';
+    for (const clause of said.split(/; |\. |\)/)) {
+      repository = /\b([\w.-]+\/[\w.-]+), /.exec(clause)?.[1] ?? repository;
+      if (!repository.endsWith('/lmms-eval')) continue;
+      for (const [, one] of clause.matchAll(/lmms_eval\/tasks\/(\{[^}]+\}|[^\s/]+)/g)) folders.add(one);
+      for (const [one] of clause.matchAll(/\b(?=[0-9a-f]*\d)[0-9a-f]{7,40}\b/g)) commits.add(one.slice(0, 7));
+    }
+    if (folders.size === 0) continue;
+    const source = `${[...folders].join(', ')} at ${[...commits].join(', ')}`;
+    sources.set(source, [...(sources.get(source) ?? []), task]);
+  }
+  return sources;
+}
+
+/** The comments of a task file and of what it includes, as one text. */
+function commentsOf(file) {
+  const text = readFileSync(file, 'utf8');
+  const { include = [] } = parse(text);
+  const own = text.split('\n').filter((line) => line.startsWith('#'));
+  const included = [include].flat().map((name) => commentsOf(path.join(path.dirname(file), name)));
+  return [...own.map((line) => line.replace(/^#\s*/, '')), ...included].join(' ');
 }
 
 /**
@@ -74,12 +110,28 @@ export async function coveragePage(evaluation) {
     '',
     'Captions have BLEU, ROUGE-L and CIDEr; METEOR needs WordNet.',
     '',
+    ...promptsSection(),
     '## Not here',
     '',
     ...[...absent].map(
       ([reason, list]) => `* ${reason} (${list.length}): ${list.map((name) => `\`${name}\``).join(', ')}`,
     ),
   ].join('\n')}\n`;
+}
+
+function promptsSection() {
+  const sources = [...promptSources(path.join(root, 'tasks'))];
+  if (sources.length === 0) return [];
+  return [
+    '## Prompts from another source',
+    '',
+    "Prompts come from this project's specification of LibMoE's evaluator, which does not give all of them. What it lacks (prompts, questions to judges, rules) was read in lmms-eval",
+    '(github.com/EvolvingLMMs-Lab/lmms-eval), from which the evaluator descends; not all at one commit, but file by file in the version that was at hand (folder of `lmms_eval/tasks` and commits below), which need',
+    "not be the one that LibMoE took. Numbers of these tasks may therefore differ from LibMoE's where a prompt or a rule was changed in between:",
+    '',
+    ...sources.map(([source, tasks]) => `* ${tasks.map((name) => `\`${name}\``).join(', ')}: ${source}`),
+    '',
+  ];
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

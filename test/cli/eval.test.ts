@@ -79,6 +79,21 @@ describe('eval', () => {
     expect(results['n-samples'].asked!.effective).toBe(2);
   }, 60_000);
 
+  it('warns of numbers that stand for the whole data set alone', async () => {
+    const keys =
+      'dataset_path: json\ndataset_kwargs: { data_files: rows.jsonl }\ntest_split: test\noutput_type: generate_until\ndoc_to_text: "{{q}}?"\n';
+    writeFileSync(
+      at('shown.yaml'),
+      `${keys}doc_to_target: a\nscore: { use: caption_ngram }\nreport: { CIDEr: { use: caption, part: cider } }\n`,
+    );
+    const settings = ['--gen-kwargs', 'max_new_tokens=3', '--limit', '2', '--json'];
+    const args = ['eval', '--model', 'model', '--tasks', 'shown.yaml', ...settings];
+    const { code, stdout, stderr } = await libmoe(args, { cwd: folder });
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(/^warning: shown: CIDEr is of 2 of 7 images/m);
+    expect((JSON.parse(stdout) as Results).libmoe.warnings!.shown).toHaveLength(1);
+  }, 60_000);
+
   it('lists tasks with what they ask and where their documents are', async () => {
     expect(await run('eval', '--tasks', 'list')).toMatch(/piqa +multiple_choice +baber\/piqa/);
   });

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { madeUpImages } from '../experiment/made-up-images.ts';
+import { tinyData, tinyParts } from '../experiment/tiny-vision-language.ts';
 import { libmoe, root } from './libmoe.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-launch-images-'));
@@ -30,35 +31,15 @@ beforeAll(async () => {
       kind: 'vision-language',
       name: 'colours',
       seed: 3,
-      tokenizer: {
-        train: {
-          vocabularySize: 290,
-          byteFallback: true,
-          userDefinedSymbols: ['<image>', '<|user|>', '<|assistant|>', '<|end|>'],
-        },
-      },
+      tokenizer: tinyParts.tokenizer,
       data: {
-        train: { conversations, images: folder },
-        template: 'phi35',
-        system: '',
-        context: 64,
         // One conversation for each of two ranks: in some steps one of them has a text alone.
-        batchSamples: 2,
-        workers: 0,
+        ...tinyData(folder, conversations, 2),
         cache: path.join(folder, 'cache'),
       },
       model: {
-        language: { dModel: 32, layers: 2, heads: 2, feedForward: { hidden: 64 }, maxPositions: 128 },
-        vision: {
-          kind: 'siglip',
-          imageSize: 16,
-          patchSize: 8,
-          dModel: 32,
-          layers: 2,
-          heads: 2,
-          hidden: 48,
-          moe,
-        },
+        language: tinyParts.model.language,
+        vision: { ...tinyParts.model.vision, moe },
         projector: { type: 'moe', moe },
       },
       training: {

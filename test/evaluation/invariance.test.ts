@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type KeyedRequest, piecesFor } from '../../ts/evaluation/asking.ts';
 import {
   type EvalModel,
@@ -13,25 +13,13 @@ import {
   type Results,
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
-import { LanguageModel } from '../../ts/models/language/model.ts';
+import type { LanguageModel } from '../../ts/models/language/model.ts';
 import { byteTokenizer } from './fake-model.ts';
+import { smallModel } from './small-models.ts';
 
 // Issue 6: predictions are the same for batch sizes 1, 2 and 8, any order of tasks, one and two processes. In fp32.
-const shape = {
-  vocabularySize: 258,
-  dModel: 32,
-  layers: 2,
-  heads: 4,
-  keyValueHeads: 2,
-  maxPositions: 160,
-  feedForward: { hidden: 48 },
-  init: { std: 0.3 },
-} as const;
-const dense = new LanguageModel(shape, { seed: 3 });
-const mixture = new LanguageModel(
-  { ...shape, moe: { experts: 4, topK: 2, layers: 'all', expert: { hidden: 24 } } },
-  { seed: 4 },
-);
+const dense = smallModel('dense', 160);
+const mixture = smallModel('mixture', 160);
 let folder = '';
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'libmoe-invariance-'));
@@ -43,6 +31,7 @@ afterAll(() => {
 });
 
 const random = new MersenneTwister(11);
+vi.setConfig({ testTimeout: 300_000 }); // on a busy machine
 const words = 'one two three four five six seven eight nine ten'.split(' ');
 const sentence = (least: number): string =>
   Array.from({ length: least + random.below(6) }, () => random.choice(words)).join(' ');

@@ -11,33 +11,22 @@ import {
   wordOrderTask,
 } from '../../ts/evaluation/index.ts';
 import { languageAdapter } from '../../ts/evaluation/language-adapter.ts';
-import { LanguageModel } from '../../ts/models/language/model.ts';
+import type { LanguageModel } from '../../ts/models/language/model.ts';
 import { packSequences } from '../../ts/models/language/packed-batch.ts';
 import { noGrad, scope } from '../../ts/tensor/index.ts';
 import { byteTokenizer } from './fake-model.ts';
+import { smallModel, smallVocabulary } from './small-models.ts';
 
-const shape = {
-  vocabularySize: 258,
-  dModel: 32,
-  layers: 2,
-  heads: 4,
-  keyValueHeads: 2,
-  maxPositions: 48,
-  feedForward: { hidden: 48 },
-  init: { std: 0.3 }, // far from uniform, so that mistakes show
-} as const;
-const model = new LanguageModel(shape, { seed: 3 });
-const mixture = new LanguageModel(
-  { ...shape, moe: { experts: 4, topK: 2, layers: 'all', expert: { hidden: 24 } } },
-  { seed: 4 },
-);
+const model = smallModel('dense', 48);
+const mixture = smallModel('mixture', 48);
 afterAll(() => {
   model.dispose();
   mixture.dispose();
 });
 
 const random = new MersenneTwister(9);
-const tokens = (count: number): number[] => Array.from({ length: count }, () => random.below(258));
+const tokens = (count: number): number[] =>
+  Array.from({ length: count }, () => random.below(smallVocabulary));
 function request(
   context: readonly number[],
   continuation: readonly number[],
@@ -146,7 +135,7 @@ describe('the language model adapter', () => {
   });
 
   it('has a fingerprint of its weights', () => {
-    const twin = new LanguageModel(shape, { seed: 3 });
+    const twin = smallModel('dense', 48);
     const of = (which: LanguageModel) => languageAdapter(which, { tokenizer: byteTokenizer }).fingerprint();
     expect(of(twin)).toBe(of(model));
     const value = twin.finalNorm.weight.toArray();

@@ -6,22 +6,10 @@ import { evaluate, languageAdapter, type ScoreOptions, type TaskInput } from '..
 import { RoutingLog } from '../../ts/evaluation/routing-log.ts';
 import type { RoutedRequest } from '../../ts/evaluation/routing-tap.ts';
 import { generate } from '../../ts/models/language/generate.ts';
-import { LanguageModel } from '../../ts/models/language/model.ts';
 import { byteTokenizer } from './fake-model.ts';
+import { smallModel } from './small-models.ts';
 
-const mixture = new LanguageModel(
-  {
-    vocabularySize: 258,
-    dModel: 32,
-    layers: 2,
-    heads: 4,
-    maxPositions: 48,
-    feedForward: { hidden: 48 },
-    init: { std: 0.3 },
-    moe: { experts: 4, topK: 2, layers: 'all', expert: { hidden: 24 } },
-  },
-  { seed: 4 },
-);
+const mixture = smallModel('mixture', 48);
 const folder = mkdtempSync(join(tmpdir(), 'libmoe-routing-'));
 afterAll(() => {
   mixture.dispose();

@@ -1,7 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { coveragePage, libmoeTasks } from '../../scripts/task-coverage.mjs';
+import { coveragePage, libmoeTasks, promptSources } from '../../scripts/task-coverage.mjs';
 import { checkExamples, resolveTask, taskNames } from '../../ts/evaluation/index.ts';
 import { packageRoot } from '../../ts/native/index.ts';
 
@@ -35,4 +36,20 @@ it.each([
   ['mme', 'mmmu_val', 'mmstar', 'pope', 'scienceqa', 'scienceqa_img'],
 ])('the twelve benchmarks of the paper are among them: %s …', (...names) => {
   for (const name of names) expect(page).toContain(`| \`${name}\` |`);
+});
+
+it('prompts that were read in another source are listed with its commits, as the task files name them', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'libmoe-prompts-'));
+  try {
+    writeFileSync(
+      join(folder, '_base.yaml'),
+      "# A benchmark (arXiv 2401.01234). The judge's question: some/lmms-eval, lmms_eval/tasks/shown/utils.py at 03b2f7cb; its\n# rules: other.yaml at 0ad7b14f; and more: other/repository, rules.json at 181a2f81.\noutput_type: generate_until\n",
+    );
+    writeFileSync(join(folder, 'one.yaml'), '# First of 1234567 rows.\ninclude: _base.yaml\n');
+    writeFileSync(join(folder, 'two.yaml'), 'include: _base.yaml\n');
+    writeFileSync(join(folder, 'own.yaml'), '# Nothing of lmms-eval.\noutput_type: generate_until\n');
+    expect([...promptSources(folder)]).toEqual([['shown at 03b2f7c, 0ad7b14', ['one', 'two']]]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -4,16 +4,16 @@ import { readTaskOrGroup, taskFolder, taskPaths } from '../../ts/evaluation/task
 
 const tasks = [...taskPaths(taskFolder).values()]
   .map((path) => readTaskOrGroup(path))
-  .filter((found) => 'output_type' in found)
-  .filter(({ examples = [] }) => examples.length > 0);
+  .filter((found) => 'output_type' in found);
 
 describe('the made-up records of task files', () => {
   it('are there to be checked', () => {
     expect(taskNames().length).toBeGreaterThan(10);
-    expect(tasks.length).toBeGreaterThan(0);
+    expect(tasks.length).toBeGreaterThan(200);
   });
   it.each(tasks.map((task) => [task.task, task] as const))('%s', async (_, task) => {
-    expect(task.examples!.length).toBeGreaterThanOrEqual(3);
+    // There is no task that cannot have any.
+    expect(task.examples?.length ?? 0).toBeGreaterThanOrEqual(3);
     expect(await checkExamples(task)).toEqual([]);
   });
 });

@@ -10,23 +10,11 @@ import {
 import { earliest } from '../../ts/evaluation/text-generation.ts';
 import { generate } from '../../ts/models/language/generate.ts';
 import { KvCache } from '../../ts/models/language/kv-cache.ts';
-import { LanguageModel } from '../../ts/models/language/model.ts';
+import type { LanguageModel } from '../../ts/models/language/model.ts';
+import { smallModel, smallVocabulary } from './small-models.ts';
 
-const shape = {
-  vocabularySize: 258,
-  dModel: 32,
-  layers: 2,
-  heads: 4,
-  keyValueHeads: 2,
-  maxPositions: 64,
-  feedForward: { hidden: 48 },
-  init: { std: 0.3 }, // far from uniform, so that mistakes show
-} as const;
-const dense = new LanguageModel(shape, { seed: 3 });
-const mixture = new LanguageModel(
-  { ...shape, moe: { experts: 4, topK: 2, layers: 'all', expert: { hidden: 24 } } },
-  { seed: 4 },
-);
+const dense = smallModel('dense', 64);
+const mixture = smallModel('mixture', 64);
 afterAll(() => {
   dense.dispose();
   mixture.dispose();
@@ -42,7 +30,8 @@ const letters: EvalTokenizer = {
 const textOf = (ids: readonly number[]): string => letters.decode!(ids);
 
 const random = new MersenneTwister(5);
-const tokens = (count: number): number[] => Array.from({ length: count }, () => random.below(258));
+const tokens = (count: number): number[] =>
+  Array.from({ length: count }, () => random.below(smallVocabulary));
 const greedy: Generation = { until: [], maxTokens: 12, temperature: 0, seed: 0, repeat: 0 };
 const asked = (context: readonly number[], more: Partial<Generation> = {}): GenerationRequest => ({
   kind: 'generate_until',

@@ -12,6 +12,7 @@ import { leaveToCollector } from '../collected.ts';
 import { temporaryFolder } from '../storage/temporary.ts';
 import { madeUpImages } from './made-up-images.ts';
 import { tinyCorpus, tinyRecipe } from './tiny.ts';
+import { tinyData, tinyParts } from './tiny-vision-language.ts';
 
 leaveToCollector();
 vi.setConfig({ testTimeout: 300_000 });
@@ -53,32 +54,10 @@ describe('a vision-language recipe with training.lora', () => {
     const common = {
       kind: 'vision-language',
       name: 'colours',
-      data: {
-        train: { conversations, images: temporary },
-        ...{ template: 'phi35', system: '', context: 64, batchSamples: 8, workers: 0 },
-      },
+      data: tinyData(temporary, conversations),
       training: { steps: 6, schedule: { name: 'constant', learningRate: 5e-3 } },
     };
-    const marks = ['<image>', '<|user|>', '<|assistant|>', '<|end|>'];
-    const first = await runRecipe(
-      merged(common, {
-        tokenizer: { train: { vocabularySize: 290, byteFallback: true, userDefinedSymbols: marks } },
-        model: {
-          language: { dModel: 32, layers: 2, heads: 2, feedForward: { hidden: 64 }, maxPositions: 128 },
-          vision: {
-            kind: 'siglip',
-            imageSize: 16,
-            patchSize: 8,
-            dModel: 32,
-            layers: 2,
-            heads: 2,
-            hidden: 48,
-          },
-        },
-      }) as AnyRecipeInput,
-      {},
-      { out: place('dense') },
-    );
+    const first = await runRecipe(merged(common, tinyParts) as AnyRecipeInput, {}, { out: place('dense') });
     start = first.checkpoint!;
     base = merged(common, {
       start: { checkpoint: start },

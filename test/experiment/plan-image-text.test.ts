@@ -1,12 +1,10 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { VisionLanguageBatch } from '../../ts/data/vision-batch.ts';
 import type { ImageTextRecipe } from '../../ts/experiment/image-text-recipe.ts';
 import { type AnyRecipeInput, loadAnyRecipe, merged, planRecipe } from '../../ts/experiment/index.ts';
 import { ImageTextModel, newVisionTower } from '../../ts/models/vision/index.ts';
-import { memory, resetPeakMemory } from '../../ts/tensor/index.ts';
-import { optimizer, schedule, train, visionLanguageBatches } from '../../ts/training/index.ts';
 import { leaveToCollector } from '../collected.ts';
+import { peakOfStep } from './measured-step.ts';
 
 leaveToCollector();
 
@@ -26,37 +24,11 @@ const small = {
 };
 
 /** Most bytes of tensors in a step, and parameters. */
-async function measured({ data, model: wanted, training, precision: dtype }: ImageTextRecipe) {
+async function measured(recipe: ImageTextRecipe) {
+  const { model: wanted, precision: dtype } = recipe;
   const tower = newVisionTower(wanted.vision, { seed: 1, dtype });
   using model = new ImageTextModel(tower, { vocabularySize: 512, width: wanted.width }, { seed: 1, dtype });
-  model.activationCheckpointing = training.activationCheckpointing;
-  const { context, batchSamples: count = 1 } = data;
-  const side = tower.imageSize;
-  const ids = Int32Array.from({ length: count * context }, (_, i) => (i * i * 7 + i * 11) % 512);
-  const batch: VisionLanguageBatch = {
-    ids,
-    targets: ids,
-    sequenceOffsets: Int32Array.from({ length: count + 1 }, (_, i) => i * context),
-    images: {
-      ...{
-        pixels: Float32Array.from({ length: count * 3 * side * side }, (_, i) => Math.sin(i)),
-        count,
-        side,
-      },
-      starts: Int32Array.from({ length: count }, (_, i) => i * context),
-    },
-  };
-  const adamw = optimizer(model.namedParameters(), training.optimizer);
-  resetPeakMemory();
-  for await (const _ of train(model, {
-    data: { next: () => batch, state: () => 0, restore() {} },
-    batches: visionLanguageBatches,
-    optimizer: adamw,
-    schedule: schedule(training.schedule, 1),
-    steps: 1,
-  }));
-  adamw.dispose();
-  return { bytes: memory().peakBytes, parameters: model.parameterCount() };
+  return { bytes: await peakOfStep(model, recipe), parameters: model.parameterCount() };
 }
 
 describe('a plan of an image-text recipe', () => {

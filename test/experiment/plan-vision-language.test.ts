@@ -1,7 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { VisionLanguageBatch } from '../../ts/data/vision-batch.ts';
 import {
   type AnyRecipeInput,
   loadAnyRecipe,
@@ -16,10 +15,9 @@ import { plannedVisionLanguageModel } from '../../ts/experiment/plan-vision-lang
 import { matchNames } from '../../ts/models/language/index.ts';
 import { readVisionTowerConfig, towerParameterReport } from '../../ts/models/vision/index.ts';
 import { newVisionLanguageModel } from '../../ts/models/vision-language/index.ts';
-import { memory, resetPeakMemory } from '../../ts/tensor/index.ts';
-import { optimizer, schedule, train, visionLanguageBatches } from '../../ts/training/index.ts';
 import { leaveToCollector } from '../collected.ts';
 import { temporaryFolder } from '../storage/temporary.ts';
+import { peakOfStep } from './measured-step.ts';
 
 leaveToCollector();
 const folder = temporaryFolder();
@@ -60,11 +58,10 @@ const small: AnyRecipeInput = {
 const recipeOf = (changes: object): VisionLanguageRecipe =>
   loadAnyRecipe(merged({ ...small }, { ...changes }) as AnyRecipeInput) as VisionLanguageRecipe;
 
-/** Most bytes of tensors while a step of a recipe is trained on made-up conversations of full length, and the largest loss chunk. */
+/** Most bytes of tensors while a step of a recipe is trained, and parameters: all, and those that are trained. */
 async function measured(recipe: VisionLanguageRecipe, config = plannedVisionLanguageModel(recipe)) {
-  const { data, training, precision: dtype } = recipe;
+  const { training, precision: dtype } = recipe;
   using model = newVisionLanguageModel(config, { seed: 1, dtype });
-  model.activationCheckpointing = training.activationCheckpointing;
   const parameters = model.namedParameters();
   for (const name of matchNames([...parameters.keys()], training.trained).rest)
     parameters.get(name)!.requiresGrad = false;
@@ -73,34 +70,10 @@ async function measured(recipe: VisionLanguageRecipe, config = plannedVisionLang
     parts: ['vision.', 'projector.', 'language.'],
     log: () => {},
   });
-  const { context, batchSamples: count = 1 } = data;
-  const { tokensPerImage, imageTokenId } = model;
-  const ids = Int32Array.from({ length: count * context }, (_, i) =>
-    i % context < tokensPerImage ? imageTokenId : (i * i * 7 + i * 11) % 512,
-  );
-  const side = model.vision.imageSize;
-  const pixels = Float32Array.from({ length: count * 3 * side * side }, (_, i) => Math.sin(i));
-  const starts = Int32Array.from({ length: count }, (_, i) => i * context);
-  const batch: VisionLanguageBatch = {
-    ids,
-    targets: ids.map((_, i) => (i % context < tokensPerImage ? -1 : ids[i]!)),
-    sequenceOffsets: Int32Array.from({ length: count + 1 }, (_, i) => i * context),
-    images: { pixels, count, side, starts },
-  };
-  const adamw = optimizer(model.namedParameters(), training.optimizer);
-  resetPeakMemory();
-  for await (const _ of train(model, {
-    data: { next: () => batch, state: () => 0, restore() {} },
-    batches: visionLanguageBatches,
-    optimizer: adamw,
-    schedule: schedule(training.schedule, 1),
-    steps: 1,
-    microBatches: training.microBatches,
-  }));
-  adamw.dispose();
+  const bytes = await peakOfStep(model, recipe, { id: model.imageTokenId, count: model.tokensPerImage });
   const trained = model.parameters().filter(({ requiresGrad }) => requiresGrad);
   return {
-    bytes: memory().peakBytes,
+    bytes,
     parameters: model.parameterCount(),
     trained: trained.reduce((sum, { size }) => sum + size, 0),
   };

@@ -22,6 +22,7 @@ import { openSafetensors, type Safetensors } from '../../ts/storage/safetensors.
 import { leaveToCollector } from '../collected.ts';
 import { temporaryFolder } from '../storage/temporary.ts';
 import { madeUpImages } from './made-up-images.ts';
+import { tinyData, tinyParts } from './tiny-vision-language.ts';
 
 leaveToCollector();
 // Whole trainings, on a machine that may be busy.
@@ -36,19 +37,12 @@ beforeAll(async () => {
   ({ conversations, captions, task } = await madeUpImages(temporary));
 });
 
-/** The parts of a small model, and what all stages have in common. */
+/** What all stages have in common. */
 const base = (): Record<string, unknown> => ({
   kind: 'vision-language',
   name: 'colours',
   seed: 3,
-  data: {
-    train: { conversations, images: temporary },
-    template: 'phi35',
-    system: '',
-    context: 64,
-    batchSamples: 8,
-    workers: 0,
-  },
+  data: tinyData(temporary, conversations),
   training: {
     steps: 12,
     optimizer: { name: 'adamw', weightDecay: 0 },
@@ -57,29 +51,8 @@ const base = (): Record<string, unknown> => ({
   evaluation: { tasks: [task], scorer: 'fixed' },
 });
 
-const parts = {
-  tokenizer: {
-    train: {
-      vocabularySize: 290,
-      byteFallback: true,
-      userDefinedSymbols: ['<image>', '<|user|>', '<|assistant|>', '<|end|>'],
-    },
-  },
-  model: {
-    language: {
-      dModel: 32,
-      layers: 2,
-      heads: 2,
-      feedForward: { hidden: 64, activation: 'silu', gated: true },
-      maxPositions: 128,
-    },
-    vision: { kind: 'siglip', imageSize: 16, patchSize: 8, dModel: 32, layers: 2, heads: 2, hidden: 48 },
-    projector: { type: 'mlp2x_gelu' },
-  },
-};
-
 const recipe = (changes: Record<string, unknown> = {}): AnyRecipeInput =>
-  merged(merged(base(), parts), changes) as AnyRecipeInput;
+  merged(merged(base(), tinyParts), changes) as AnyRecipeInput;
 
 const weights = (folder: string): Buffer => readFileSync(join(folder, 'model.safetensors'));
 
@@ -199,8 +172,10 @@ describe('training of a vision-language model', () => {
     expect(weights(resumed.checkpoint!).equals(weights(whole.checkpoint!))).toBe(true);
 
     const seeing = { vision: { checkpoint: place('tower'), selectLayer: -2, scales: [1, 2] } };
-    const model = { ...parts.model, ...seeing };
-    const joined = merged(merged(base(), { ...parts, model }), { training: { steps: 2 } }) as AnyRecipeInput;
+    const model = { ...tinyParts.model, ...seeing };
+    const joined = merged(merged(base(), { ...tinyParts, model }), {
+      training: { steps: 2 },
+    }) as AnyRecipeInput;
     const { checkpoint } = await runRecipe(joined, {}, { out: place('joined') });
     using vlm = await loadVisionLanguageModel(checkpoint!);
     expect(vlm.vision.config).toMatchObject({ selectLayer: -2, scales: [1, 2] });
@@ -215,7 +190,7 @@ describe('training of a vision-language model', () => {
     };
     const file = place('stages.yaml');
     const stages = [
-      stage('pretrain', { ...parts, training: { steps: 6, trained: ['projector.*'] } }),
+      stage('pretrain', { ...tinyParts, training: { steps: 6, trained: ['projector.*'] } }),
       stage('prefinetune', { start: { checkpoint: 'nowhere' }, training: { steps: 6 } }),
       stage('instruct', {
         start: { checkpoint: 'nowhere', upcycle: { experts: 3, topK: 2, router: 'smoe' } },
@@ -251,7 +226,7 @@ describe('training of a vision-language model', () => {
   });
 
   it('begins a pipeline with a tower that learns from captions', async () => {
-    const { model, tokenizer } = parts;
+    const { model, tokenizer } = tinyParts;
     const tower = {
       kind: 'image-text',
       name: 'tower',

@@ -6,7 +6,7 @@ import { fail } from '../native/index.ts';
 import { interruptible } from './interrupt.ts';
 import { checkJudge, judgeOptions, openJudge, reportJudge } from './judge.ts';
 import { deviceOption, number, oneOf, takeDevice, whole } from './options.ts';
-import { log, printJson, table } from './output.ts';
+import { log, logWarnings, printJson, table } from './output.ts';
 
 interface Options {
   device: string;
@@ -150,6 +150,7 @@ async function evaluateCheckpoint(o: Options, checkpointName: string): Promise<v
     }
   }).finally(close);
   if (rank > 0) return;
+  logWarnings(results.libmoe.warnings);
   if (o.json) printJson(results);
   else console.log(printTable(results));
 }

@@ -5,6 +5,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { codeOf, fail, packageRoot } from '../native/index.ts';
 import { benchCommand } from './bench.ts';
 import { buildCommand } from './build.ts';
+import { compareCommand } from './compare.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { evalCommand } from './eval.ts';
@@ -88,6 +89,7 @@ const commands = [
   evalCommand,
   scoreCommand,
   rescoreCommand,
+  compareCommand,
   generateCommand,
   logitsCommand,
   launchCommand,

@@ -9,6 +9,12 @@ export function log(line: string): void {
   process.stderr.write(`${process.stderr.isTTY ? '\r\x1b[K' : ''}${line}\n`);
 }
 
+/** What is to be known of an evaluation's numbers. */
+export function logWarnings(warnings: Readonly<Record<string, readonly string[]>> = {}): void {
+  for (const [task, lines] of Object.entries(warnings))
+    for (const line of lines) log(`warning: ${task}: ${line}`);
+}
+
 /** Rows under a header, columns padded; numbers to the right. */
 export function table(header: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
   const cells = [header, ...rows].map((row) => row.map(String));

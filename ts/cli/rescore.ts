@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
 import { interruptible } from './interrupt.ts';
 import { checkJudge, type JudgeChoice, judgeOptions, openJudge, reportJudge } from './judge.ts';
-import { log, printJson } from './output.ts';
+import { log, logWarnings, printJson } from './output.ts';
 
 interface Options extends JudgeChoice {
   scorer?: 'libmoe' | 'fixed';
@@ -43,6 +43,7 @@ export function rescoreCommand(): Command {
         log(
           `${task} is defined otherwise now than in the run: ${keys.join(', ')} (--recorded: as in the run)`,
         );
+      logWarnings(results.libmoe.warnings);
       if (o.json) printJson(results);
       else console.log(printTable(results));
     });

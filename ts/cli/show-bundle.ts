@@ -35,9 +35,7 @@ export async function showBundle(
   const record = Number(o.record ?? '1');
   if (!Number.isInteger(record) || record < 1 || record > chosen.rows)
     fail('ERR_LIBMOE_ARGUMENT', `--record must lie in 1…${chosen.rows}, got ${o.record}`);
-  const rows = bundle.rows(chosen.split, chosen.config);
-  const row = rows.at(record - 1);
-  rows.close();
+  const row = bundle.rows(chosen.split, chosen.config).at(record - 1);
   if (o.json)
     return printJson({
       folder,

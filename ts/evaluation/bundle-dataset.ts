@@ -76,11 +76,7 @@ function allConfigs(bundle: Bundle, split: string): LoadedRows {
     .flatMap(({ config }) => {
       const opened = bundle.rows(split, config);
       hash.update(opened.entry.sha256);
-      try {
-        return [...opened];
-      } finally {
-        opened.close();
-      }
+      return [...opened];
     });
   return { rows, sha256: hash.digest('hex') };
 }

@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import { type MetricValue, metricNamed } from './metrics.ts';
+import { type Metric, type MetricValue, metricNamed, type ScorerMode } from './metrics.ts';
 import { bootstrapInterval, type Interval, mean, meanStandardError } from './statistics.ts';
 
 /** What one run scored on one document; samples files and results carry it. */
@@ -103,13 +103,20 @@ function differenceOf(
   return (drawn) => aggregate(a, drawn) - aggregate(b, drawn);
 }
 
+/** Whether a metric of these values is their mean and nothing else, so that differences per document say all. */
+export function isPlainMean(metric: Metric, values: readonly MetricValue[], mode: ScorerMode): boolean {
+  const numbers = values.filter((value) => typeof value === 'number');
+  return numbers.length === values.length && metric.aggregate(values, mode) === mean(numbers);
+}
+
 /** Differences per document of a metric that is a plain mean. */
 function differencesOf(
   a: readonly MetricValue[],
   b: readonly MetricValue[],
   metricName: string,
 ): number[] | undefined {
-  if (metricName === 'perplexity' || typeof a[0] !== 'number') return undefined;
+  const metric = metricNamed(metricName);
+  if (!isPlainMean(metric, a, 'fixed') || !isPlainMean(metric, b, 'fixed')) return undefined;
   return a.map((x, i) => (x as number) - (b[i] as number));
 }
 

@@ -6,6 +6,8 @@ export {
   type DocumentValue,
   verdict,
 } from './compare.ts';
+export { type CompareOptions, compareResults, type ResultsComparison } from './compare-results.ts';
+export type { ComparedNumber } from './compared-numbers.ts';
 export {
   type Dataset,
   type DatasetContext,
@@ -98,7 +100,7 @@ export {
 } from './task.ts';
 export { type ChosenTasks, chooseTasks, listTasks, type TaskSummary } from './task-choice.ts';
 export { checkExamples } from './task-examples.ts';
-export { readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
+export { ReadTasks, readTaskFile, resolveTask, type TaskChoice, taskNames } from './task-files.ts';
 export type { GroupAggregate, TaskGroup } from './task-groups.ts';
 export { heldOutTextTask, type TextDocument, wordOrderTask } from './text-tasks.ts';
 export { type VisionLanguageAdapterOptions, visionLanguageAdapter } from './vision-language-adapter.ts';

@@ -19,7 +19,7 @@ import {
 import type { Judge, JudgeClient } from './scorers/index.ts';
 import { type AnsweredTask, scoreTask } from './scoring.ts';
 import { defineTask, type Task, type TaskInput } from './task.ts';
-import { resolveTask, taskNames } from './task-files.ts';
+import { ReadTasks, resolveTask, taskFolder, taskNames } from './task-files.ts';
 import { enterGroups } from './task-groups.ts';
 
 /** How {@link rescore} scores. */
@@ -51,9 +51,10 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
   const resamples = options.bootstrapResamples ?? before.config.bootstrap_iters;
   const { groups: _, ...old } = structuredClone(before);
   const results: Results = { ...old, results: {}, libmoe: { ...old.libmoe, scorer_mode: mode } };
-  for (const key of ['fixed_results', 'judge', 'redefined'] as const) delete results.libmoe[key];
+  for (const key of ['fixed_results', 'judge', 'redefined', 'warnings'] as const) delete results.libmoe[key];
   const { out = folder, judge, recorded = false } = options;
-  const tasks = new Map(Object.keys(before.configs).map((name) => [name, taskNow(name, before, recorded)]));
+  const now = recorded ? undefined : new ReadTasks();
+  const tasks = new Map(Object.keys(before.configs).map((name) => [name, taskNow(name, before, now)]));
   keepJudged([...tasks.values()], before, { folder, out, judge });
   const redefined: Record<string, string[]> = {};
   const written: [string, Sample[]][] = [];
@@ -82,10 +83,13 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
   return results;
 }
 
-/** The task as it is known now, else or when asked for as the results recorded it; without few-shot examples, which only prompts have. */
-function taskNow(name: string, before: Results, asRecorded: boolean): Task {
+/** The task as it is known now, else (or where no files are to be read) as the results recorded it; without few-shot examples, which only prompts have. */
+function taskNow(name: string, before: Results, now: ReadTasks | undefined): Task {
   const recorded = before.configs[name] as Partial<TaskInput>;
-  const known = !asRecorded && taskNames().includes(name) ? (resolveTask(name) as TaskInput) : recorded;
+  const known =
+    now && taskNames(taskFolder, now).includes(name)
+      ? (resolveTask(name, taskFolder, now) as TaskInput)
+      : recorded;
   const { documents: _, folder: __, ...keys } = { ...known, output_type: recorded.output_type };
   const repeats = recorded.repeats ?? 1;
   const inline = { dataset_path: 'inline', dataset_kwargs: {}, documents: [{}] };

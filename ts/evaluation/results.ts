@@ -40,6 +40,8 @@ export interface Results {
     /** Responses that no answer could be read out of. */
     unparsed: Record<string, number>;
     unparsed_rate: Record<string, number>;
+    /** What is to be known of a task's numbers before they are compared with others'; absent where there is nothing. */
+    warnings?: Record<string, string[]>;
     /** Documents without a score although they should have one (a judge that failed). */
     missing: Record<string, number>;
     /** Where one was asked: its model, questions, and those that it failed on. */

@@ -101,10 +101,25 @@ export async function scoreTask(
     task.output_type === 'generate_until'
       ? await scoreResponses(answered, mode, results, resamples, judge)
       : await scoreLikelihoods(answered, mode, results, resamples);
+  const warnings = warningsOf(task, questions.length, answered.original);
+  if (warnings.length > 0) libmoe.warnings = { ...libmoe.warnings, [name]: warnings };
   results.task_hashes[name] = sha256(
     samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(''),
   );
   return samples;
+}
+
+/** Numbers that stand for the whole data set alone, of a run over a part of it. */
+function warningsOf({ report = {} }: Task, count: number, all: number): string[] {
+  const weighed = Object.entries(report).filter(
+    ([, block]) => 'use' in block && block.use === 'caption' && block.part === 'cider',
+  );
+  return count >= all
+    ? []
+    : weighed.map(
+        ([metric]) =>
+          `${metric} is of ${count} of ${all} images: CIDEr weighs words by how many of the images have them, so it cannot be compared with that of the whole data set`,
+      );
 }
 
 /**

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import { registeredTask, registeredTaskNames, type Task } from './task.ts';
 import {
+  ReadTasks,
   readTaskOrGroup,
   resolveTask,
   type TaskChoice,
@@ -34,6 +35,7 @@ class Chooser {
   private readonly tasks = new Map<string, { task: Task; named: boolean }>();
   private readonly groups: TaskGroup[] = [];
   private files: Map<string, FileOrGroup> | undefined;
+  private readonly reading = new ReadTasks();
 
   constructor(private readonly folder: string) {}
 
@@ -43,17 +45,17 @@ class Chooser {
   }
 
   private choose(choice: TaskChoice): void {
-    if (typeof choice !== 'string') this.add(resolveTask(choice, this.folder), true);
-    else if (/\.ya?ml$/.test(choice)) this.file(readTaskOrGroup(choice));
+    if (typeof choice !== 'string') this.add(resolveTask(choice, this.folder, this.reading), true);
+    else if (/\.ya?ml$/.test(choice)) this.file(readTaskOrGroup(choice, this.reading));
     else if (/[*?[]/.test(choice)) this.wildcard(choice);
     else this.named(choice);
   }
 
   private named(name: string): void {
     const fromCode = registeredTask(name);
-    const path = fromCode === undefined ? taskPaths(this.folder).get(name) : undefined;
+    const path = fromCode === undefined ? taskPaths(this.folder, this.reading).get(name) : undefined;
     if (fromCode !== undefined) this.add(fromCode, true);
-    else if (path !== undefined) this.file(readTaskOrGroup(path));
+    else if (path !== undefined) this.file(readTaskOrGroup(path, this.reading));
     else if (!this.grouped(name) && !this.tagged(name)) unknownTask(name, this.names());
   }
 
@@ -127,22 +129,26 @@ class Chooser {
   private member(member: string | Record<string, unknown>, folder: string): string | TaskGroup {
     if (typeof member !== 'string') {
       if (Array.isArray(member.task)) return this.group({ ...defineGroup(member), folder });
-      const near = typeof member.task === 'string' && taskPaths(folder).has(member.task);
-      return this.add(resolveTask(member as { task: string }, near ? folder : this.folder), false);
+      const near = typeof member.task === 'string' && taskPaths(folder, this.reading).has(member.task);
+      return this.add(
+        resolveTask(member as { task: string }, near ? folder : this.folder, this.reading),
+        false,
+      );
     }
     const fromCode = registeredTask(member);
     if (fromCode !== undefined) return this.add(fromCode, false);
-    const path = taskPaths(folder).get(member) ?? taskPaths(this.folder).get(member);
+    const path =
+      taskPaths(folder, this.reading).get(member) ?? taskPaths(this.folder, this.reading).get(member);
     if (path === undefined) return unknownTask(member, this.names());
-    const found = readTaskOrGroup(path);
+    const found = readTaskOrGroup(path, this.reading);
     return 'output_type' in found ? this.add(found, false) : this.group(found);
   }
 
   private read(): Map<string, FileOrGroup> {
     if (this.files === undefined) {
       this.files = new Map();
-      for (const [name, path] of taskPaths(this.folder)) {
-        const found = readOrError(path);
+      for (const [name, path] of taskPaths(this.folder, this.reading)) {
+        const found = readOrError(path, this.reading);
         // A file that is wrong says so when it is named; it stands in the way of no other.
         if (!(found instanceof Error)) this.files.set(name, found);
       }
@@ -160,13 +166,13 @@ class Chooser {
 
   private names(): string[] {
     const labels = this.leaves().flatMap(({ group = [], tag = [] }) => [group, tag].flat());
-    return [...new Set([...taskNames(this.folder), ...labels])].sort();
+    return [...new Set([...taskNames(this.folder, this.reading), ...labels])].sort();
   }
 }
 
-function readOrError(path: string): FileOrGroup | Error {
+function readOrError(path: string, read: ReadTasks): FileOrGroup | Error {
   try {
-    return readTaskOrGroup(path);
+    return readTaskOrGroup(path, read);
   } catch (error) {
     return error as Error;
   }
@@ -184,7 +190,8 @@ export interface TaskSummary {
 
 /** All tasks and groups with their kinds and data sets. */
 export function listTasks(folder: string = taskFolder): TaskSummary[] {
-  const files = [...taskPaths(folder)].map(([name, path]) => [name, readOrError(path)] as const);
+  const read = new ReadTasks();
+  const files = [...taskPaths(folder, read)].map(([name, path]) => [name, readOrError(path, read)] as const);
   const codes = registeredTaskNames().map((name) => [name, registeredTask(name)!] as const);
   const summaries = [...files, ...codes].map(([file, found]): TaskSummary => {
     if (found instanceof Error) return { name: file, kind: 'invalid', data: found.message, tags: [] };

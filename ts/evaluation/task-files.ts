@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import { fail, packageRoot } from '../native/index.ts';
 import { explainIssues, nearestKey } from '../storage/schema-errors.ts';
 import {
+  checkedTask,
   defineTask,
   registeredTask,
   registeredTaskNames,
@@ -24,13 +25,24 @@ export const taskFolder: string = join(packageRoot, 'tasks');
  * Names of all tasks: those registered from code and the files of `tasks/` (files that only serve as a base, whose names
  * begin with `_`, are left out).
  */
-export function taskNames(folder: string = taskFolder): string[] {
-  return [...new Set([...registeredTaskNames(), ...taskPaths(folder).keys()])].sort();
+export function taskNames(folder: string = taskFolder, read = new ReadTasks()): string[] {
+  return [...new Set([...registeredTaskNames(), ...taskPaths(folder, read).keys()])].sort();
+}
+
+/** What has been read of task files: given to several calls, folders are listed once, and a base of many tasks is parsed once. */
+export class ReadTasks {
+  /** Files by name, by folder. */
+  readonly paths = new Map<string, Map<string, string>>();
+  /** @internal */
+  readonly files = new Map<string, LocatedYaml>();
 }
 
 /** Files of tasks and groups by name. */
-export function taskPaths(folder: string): Map<string, string> {
+export function taskPaths(folder: string, read = new ReadTasks()): Map<string, string> {
+  const known = read.paths.get(folder);
+  if (known !== undefined) return known;
   const paths = new Map<string, string>();
+  read.paths.set(folder, paths);
   if (!existsSync(folder)) return paths;
   for (const file of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
     if (!/\.ya?ml$/.test(file) || basename(file).startsWith('_')) continue;
@@ -50,21 +62,24 @@ interface FileContent {
  * the later ones. Maps of `dataset_kwargs`, `pair` and `metadata` are merged key by key.
  * @throws ERR_LIBMOE_FILE if it cannot be read, ERR_LIBMOE_CONFIG naming file, line and key if it is no valid task or includes itself
  */
-export function readTaskFile(path: string): Task {
-  const file = readTaskOrGroup(path);
+export function readTaskFile(path: string, read = new ReadTasks()): Task {
+  const file = readTaskOrGroup(path, read);
   if ('output_type' in file) return file;
   return fail('ERR_LIBMOE_CONFIG', `${path} is the group ${file.group} and no task`);
 }
 
 /** As {@link readTaskFile}, of a file that may also be a group. */
-export function readTaskOrGroup(path: string): Task | (z.output<typeof groupSchema> & { folder: string }) {
-  const { content, origins } = readWithBases(resolve(path), []);
+export function readTaskOrGroup(
+  path: string,
+  read = new ReadTasks(),
+): Task | (z.output<typeof groupSchema> & { folder: string }) {
+  const { content, origins } = readWithBases(resolve(path), [], read);
   const name = basename(path).replace(/\.ya?ml$/, '');
   const folder = dirname(resolve(path));
   if (Array.isArray(content.task)) return { ...defineGroup({ group: name, ...content }), folder };
   if (content.task === undefined) content.task = name;
   const parsed = taskSchema.safeParse(content);
-  if (parsed.success) return defineTask({ ...content, folder });
+  if (parsed.success) return checkedTask(parsed.data, content, folder);
   const [issue] = parsed.error.issues;
   const keys = issue!.code === 'unrecognized_keys' ? [...issue!.path, issue!.keys[0]!] : issue!.path;
   const origin = origins.get(String(keys[0]));
@@ -75,16 +90,11 @@ export function readTaskOrGroup(path: string): Task | (z.output<typeof groupSche
   );
 }
 
-function readWithBases(path: string, above: readonly string[]): FileContent {
+function readWithBases(path: string, above: readonly string[], read: ReadTasks): FileContent {
   if (above.includes(path))
     fail('ERR_LIBMOE_CONFIG', `task file ${path} includes itself: ${[...above, path].join(' → ')}`);
-  let source: string;
-  try {
-    source = readFileSync(path, 'utf8');
-  } catch (cause) {
-    return fail('ERR_LIBMOE_FILE', `cannot read task file ${path}`, cause);
-  }
-  const located = parseLocated(source, path);
+  const located = read.files.get(path) ?? parseLocated(sourceOf(path), path);
+  read.files.set(path, located);
   const { content } = located;
   if (typeof content !== 'object' || content === null || Array.isArray(content))
     fail(
@@ -98,12 +108,20 @@ function readWithBases(path: string, above: readonly string[]): FileContent {
   for (const base of bases.toReversed()) {
     if (typeof base !== 'string')
       fail('ERR_LIBMOE_CONFIG', `${path}: include takes file names, got ${JSON.stringify(base)}`);
-    const below = readWithBases(resolve(dirname(path), base), [...above, path]);
+    const below = readWithBases(resolve(dirname(path), base), [...above, path], read);
     merged = merge(merged, below.content);
     for (const [key, origin] of below.origins) origins.set(key, origin);
   }
   for (const key of Object.keys(own)) origins.set(key, located);
   return { content: merge(merged, own), origins };
+}
+
+function sourceOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    return fail('ERR_LIBMOE_FILE', `cannot read task file ${path}`, cause);
+  }
 }
 
 function merge(base: Record<string, unknown>, own: Record<string, unknown>): Record<string, unknown> {
@@ -123,15 +141,15 @@ function isMap(value: unknown): value is Record<string, unknown> {
  * The task that a caller means.
  * @throws ERR_LIBMOE_CONFIG for an unknown name (the nearest known one is suggested) or an invalid task
  */
-export function resolveTask(choice: TaskChoice, folder: string = taskFolder): Task {
+export function resolveTask(choice: TaskChoice, folder: string = taskFolder, read = new ReadTasks()): Task {
   if (typeof choice !== 'string') {
-    const known = findTask(choice.task, folder);
+    const known = findTask(choice.task, folder, read);
     return known === undefined || 'output_type' in choice
       ? defineTask(choice)
       : defineTask(merge(known as unknown as Record<string, unknown>, choice));
   }
-  if (/\.ya?ml$/.test(choice)) return readTaskFile(choice);
-  return findTask(choice, folder) ?? unknownTask(choice, taskNames(folder));
+  if (/\.ya?ml$/.test(choice)) return readTaskFile(choice, read);
+  return findTask(choice, folder, read) ?? unknownTask(choice, taskNames(folder, read));
 }
 
 /** Says that there is no such task, and which one was probably meant. */
@@ -143,9 +161,9 @@ export function unknownTask(name: string, names: readonly string[]): never {
   );
 }
 
-function findTask(name: string, folder: string): Task | undefined {
+function findTask(name: string, folder: string, read: ReadTasks): Task | undefined {
   const fromCode = registeredTask(name);
   if (fromCode !== undefined) return fromCode;
-  const path = taskPaths(folder).get(name);
-  return path === undefined ? undefined : readTaskFile(path);
+  const path = taskPaths(folder, read).get(name);
+  return path === undefined ? undefined : readTaskFile(path, read);
 }

@@ -44,7 +44,7 @@ const metricSchema = z.strictObject({
 
 const tokens = z.int().positive();
 const generationSchema = z.strictObject({
-  /** The text ends before the first of these. Default: the few-shot delimiter; none for `[]`. */
+  /** The text ends before the first of these. Default: the few-shot delimiter, of tasks with images nothing; none for `[]`. */
   until: z.union([z.string(), z.array(z.string())]).optional(),
   max_new_tokens: tokens.optional(),
   max_gen_toks: tokens.optional(),
@@ -75,7 +75,8 @@ const fewshotSchema = z.strictObject({
   fewshot_delimiter: z.string().optional(),
 });
 
-const scores = z.record(z.string(), z.number().nullable());
+/** By metric; of perplexities, bits per byte and the like the log-likelihood with its weight, of F1 and its kind both answers. */
+const scores = z.record(z.string(), z.union([z.number().nullable(), z.tuple([z.number(), z.number()])]));
 const askedJudge = z.array(
   z.strictObject({
     /** What a made-up judge replies; null: nothing, after every attempt. */
@@ -183,7 +184,16 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
   const parsed = taskSchema.safeParse(file);
   if (!parsed.success)
     fail('ERR_LIBMOE_CONFIG', `task ${name}: ${explainIssues(taskSchema, parsed.error.issues, file)}`);
-  const task = parsed.data;
+  return checkedTask(parsed.data, file, folder);
+}
+
+/** The rest of {@link defineTask}: what one key says about another, of keys that the schema has let through. */
+export function checkedTask(
+  task: z.output<typeof taskSchema>,
+  file: Readonly<Record<string, unknown>>,
+  folder?: string,
+): Task {
+  const name = task.task;
   if (task.documents !== undefined && task.dataset_path !== undefined && task.dataset_path !== 'inline')
     fail(
       'ERR_LIBMOE_CONFIG',
@@ -199,7 +209,7 @@ export function defineTask(input: TaskInput | Record<string, unknown>): Task {
 }
 
 /** Keys that belong to one kind of task. */
-function checkKind(task: Task, file: Record<string, unknown>): void {
+function checkKind(task: Task, file: Readonly<Record<string, unknown>>): void {
   const wrong = (message: string): never => fail('ERR_LIBMOE_CONFIG', `task ${task.task} ${message}`);
   const { output_type: kind } = task;
   if (kind === 'multiple_choice' && task.doc_to_choice === undefined)

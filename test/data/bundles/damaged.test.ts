@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { Table, tableToIPC, Utf8, vectorFromArray } from 'apache-arrow';
@@ -16,6 +16,15 @@ const imported = (files: Record<string, string | Uint8Array>, options: object = 
     out: join(folder, `out-${++made}`),
     ...options,
   });
+
+/** What a descriptor is of; empty for one that was closed meanwhile. */
+function linkOf(descriptor: string): string {
+  try {
+    return readlinkSync(descriptor);
+  } catch {
+    return '';
+  }
+}
 
 const texts = Array.from({ length: 40 }, (_, i) => `text ${i} `.repeat(5));
 const parquet = Buffer.from(
@@ -138,6 +147,17 @@ describe('archives that do harm', () => {
     const good = await imported({ 'outer.zip': zip({ 'deep/inner.zip': zip({ 'test.jsonl': row }) }) });
     expect(good.manifest.splits[0]!.rows).toBe(1);
   });
+
+  it('within archives within archives: three deep, and no deeper', async () => {
+    const nested = (depth: number): Buffer =>
+      depth === 1 ? zip({ 'test.jsonl': row }) : zip({ [`in-${depth - 1}.zip`]: nested(depth - 1) });
+    expect((await imported({ 'in-3.zip': nested(3) })).manifest.splits[0]!.rows).toBe(1);
+    await expect(imported({ 'in-4.zip': nested(4) })).rejects.toThrow(
+      /^ERR_LIBMOE_DATA: \/.*\/in-4\.zip\/in-3\.zip\/in-2\.zip\/in-1\.zip is an archive within 3 others: unpack/,
+    );
+    // Neither does a part of a bundle stay behind.
+    expect(existsSync(join(folder, `out-${made}`, 'made/up/main'))).toBe(false);
+  });
 });
 
 describe('a bundle that was changed', () => {
@@ -185,6 +205,24 @@ describe('a bundle that was changed', () => {
     expect(() => openBundle(at).rows('val')).toThrow(/has no split "val": it has test, train/);
     const rows = openBundle(at).rows('test');
     expect(() => rows.at(2)).toThrow('has the rows 0…1, got 2');
-    rows.close();
+    expect([...rows.allStored()]).toEqual([0, 1].map((i) => rows.stored(i)));
+    writeFileSync(join(at, 'test.jsonl'), '{}\n{}\n');
+    expect(() => rows.at(0)).toThrow(/test\.jsonl is not the file that was imported \(6 bytes/);
+    expect(() => [...rows]).toThrow('is not the file that was imported');
+  });
+
+  it('can be open by the hundred, since no file stays open between reads', async () => {
+    const { at } = await fresh();
+    const open = (): string[] =>
+      readdirSync('/proc/self/fd').filter((name) => linkOf(`/proc/self/fd/${name}`).startsWith(at));
+    const many = Array.from({ length: 300 }, () => openBundle(at).rows('test'));
+    expect(many.map((rows) => rows.at(1)).length).toBe(300);
+    expect(open()).toEqual([]);
+    // A file is open while its rows are gone through, and not after a caller left off.
+    for (const row of many[0]!) {
+      expect(open()).toHaveLength(1);
+      if (row !== undefined) break;
+    }
+    expect(open()).toEqual([]);
   });
 });

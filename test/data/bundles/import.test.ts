@@ -169,7 +169,6 @@ describe('images', () => {
       expect(readFileSync(join(at, named(two, 'png')))).toEqual(Buffer.from(two));
       const opened = openBundle(at).rows('test');
       expect([...opened].map((row) => row.image)).toEqual(expected.map((name) => name && join(at, name)));
-      opened.close();
       await verifyBundle(at);
     },
   );

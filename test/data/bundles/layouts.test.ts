@@ -18,10 +18,7 @@ const imported = async (layout: string, source: string, options: object = {}) =>
   importBundle([source], { id: 'made/up', out: join(folder, `out-${++made}`), layout, ...options });
 const place = (files: Record<string, string | Uint8Array>) => put(join(folder, `in-${++made}`), files);
 const rowsOf = ({ folder: at }: { folder: string }, split: string, config?: string) => {
-  const rows = openBundle(at).rows(split, config);
-  const all = [...rows];
-  rows.close();
-  return all.map((row) =>
+  return [...openBundle(at).rows(split, config)].map((row) =>
     row.image === undefined ? row : { ...row, image: readFileSync(String(row.image), 'latin1').slice(8) },
   );
 };

@@ -109,12 +109,13 @@ export async function importBundle(
   let manifest: BundleManifest | undefined;
   await writeFolderAtomically(folder, async (temporary) => {
     const scratch = join(temporary, '.unpacked');
-    const tree = await sourceTree(sources, scratch);
-    const license = options.license ?? readCard(tree).license ?? null;
+    const archives = new Map<string, string>();
     try {
+      const tree = await sourceTree(sources, scratch, archives);
+      const license = options.license ?? readCard(tree).license ?? null;
       manifest = await writeBundle(temporary, { ...origin, license }, splitsOf(tree, options), options);
     } catch (error) {
-      throw inArchives(error, tree);
+      throw inArchives(error, archives);
     }
     rmSync(scratch, { recursive: true, force: true });
   });
@@ -126,7 +127,7 @@ function sameOrigin(standing: BundleManifest, origin: Pick<BundleManifest, 'sour
 }
 
 /** An error that names a file within an archive, not where it was unpacked for the while. */
-function inArchives(error: unknown, { archives }: SourceTree): unknown {
+function inArchives(error: unknown, archives: SourceTree['archives']): unknown {
   const code = codeOf(error);
   if (code === undefined) return error;
   let { message } = error as Error;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../native/index.ts';
 import { readAt } from '../../storage/atomic.ts';
@@ -10,7 +10,10 @@ import { mediaName } from './media.ts';
 /** A row of a bundle; media are absolute paths of files. */
 export type BundleRow = Readonly<Record<string, unknown>>;
 
-/** The rows of one split, read when they are asked for. */
+/**
+ * The rows of one split, read when they are asked for. Between reads no file is open: an evaluation of many bundles would else run out of
+ * descriptors.
+ */
 export interface BundleRows extends Iterable<BundleRow> {
   readonly entry: BundleSplitEntry;
   readonly length: number;
@@ -18,8 +21,8 @@ export interface BundleRows extends Iterable<BundleRow> {
   at(index: number): BundleRow;
   /** The same as it is stored: media by their names in the bundle. */
   stored(index: number): BundleRow;
-  /** Closes the file; rows cannot be read any more. */
-  close(): void;
+  /** All rows as they are stored, in order; the file stays open from the first to the last. */
+  allStored(): Iterable<BundleRow>;
 }
 
 /** A bundle whose manifest has been read. */
@@ -62,43 +65,68 @@ function entryOf(
 function openRows(folder: string, entry: BundleSplitEntry): BundleRows {
   const file = join(folder, entry.file);
   if (!existsSync(file)) fail('ERR_LIBMOE_BUNDLE', `${file} is missing: import the data set again`);
-  const descriptor = openSync(file, 'r');
-  let starts: Float64Array;
-  try {
-    starts = checkedStarts(descriptor, file, entry);
-  } catch (error) {
-    closeSync(descriptor);
-    throw error;
-  }
-  const stored = (index: number): BundleRow => {
-    if (!Number.isInteger(index) || index < 0 || index >= entry.rows)
-      fail('ERR_LIBMOE_ARGUMENT', `${file} has the rows 0…${entry.rows - 1}, got ${index}`);
+  const starts = opened(file, (descriptor) => checkedStarts(descriptor, file, entry));
+  const read = (descriptor: number, index: number): BundleRow => {
     const line = Buffer.alloc(starts[index + 1]! - starts[index]!);
     readAt(descriptor, line, starts[index]!);
     const row: unknown = JSON.parse(line.toString());
     return isJsonObject(row) ? row : fail('ERR_LIBMOE_BUNDLE', `${file}:${index + 1} is no object`);
   };
-  const at = (index: number) => withPaths(stored(index), folder) as BundleRow;
+  const stored = (index: number): BundleRow => {
+    if (!Number.isInteger(index) || index < 0 || index >= entry.rows)
+      fail('ERR_LIBMOE_ARGUMENT', `${file} has the rows 0…${entry.rows - 1}, got ${index}`);
+    return opened(file, (descriptor) => {
+      checkSize(descriptor, file, entry);
+      return read(descriptor, index);
+    });
+  };
+  function* allStored(): Generator<BundleRow> {
+    const descriptor = openSync(file, 'r');
+    try {
+      checkSize(descriptor, file, entry);
+      for (let i = 0; i < entry.rows; ++i) yield read(descriptor, i);
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+  const shown = (row: BundleRow): BundleRow => withPaths(row, folder) as BundleRow;
   return {
     entry,
     length: entry.rows,
     stored,
-    at,
-    close: () => closeSync(descriptor),
+    at: (index) => shown(stored(index)),
+    allStored,
     *[Symbol.iterator]() {
-      for (let i = 0; i < entry.rows; ++i) yield at(i);
+      for (const row of allStored()) yield shown(row);
     },
   };
 }
 
+function opened<T>(file: string, read: (descriptor: number) => T): T {
+  const descriptor = openSync(file, 'r');
+  try {
+    return read(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function differs(file: string, what: string): never {
+  return fail(
+    'ERR_LIBMOE_BUNDLE',
+    `${file} is not the file that was imported (${what}): import the data set again, or take the file from where it is whole`,
+  );
+}
+
+/** The whole file is hashed when the split is opened; a file that was put in its place since then rarely has its size. */
+function checkSize(descriptor: number, file: string, entry: BundleSplitEntry): void {
+  const { size } = fstatSync(descriptor);
+  if (size !== entry.bytes) differs(file, `${size} bytes, expected ${entry.bytes}`);
+}
+
 /** Where each row begins, and the length of the file at the end. */
 function checkedStarts(descriptor: number, file: string, entry: BundleSplitEntry): Float64Array {
-  const differs = (what: string): never =>
-    fail(
-      'ERR_LIBMOE_BUNDLE',
-      `${file} is not the file that was imported (${what}): import the data set again, or take the file from where it is whole`,
-    );
-  if (statSync(file).size !== entry.bytes) differs(`${statSync(file).size} bytes, expected ${entry.bytes}`);
+  checkSize(descriptor, file, entry);
   const hash = createHash('sha256');
   const starts = new Float64Array(entry.rows + 1);
   const piece = Buffer.allocUnsafe(1 << 20);
@@ -114,8 +142,8 @@ function checkedStarts(descriptor: number, file: string, entry: BundleSplitEntry
     }
     place += count;
   }
-  if (hash.digest('hex') !== entry.sha256) differs('its SHA-256 is another');
-  if (row !== entry.rows) differs(`${row} rows, expected ${entry.rows}`);
+  if (hash.digest('hex') !== entry.sha256) differs(file, 'its SHA-256 is another');
+  if (row !== entry.rows) differs(file, `${row} rows, expected ${entry.rows}`);
   return starts;
 }
 

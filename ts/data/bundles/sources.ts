@@ -32,12 +32,16 @@ export interface SourceTree {
 /**
  * Files below the sources, sorted by name within each; zip archives among the given sources and in them are unpacked below `scratch`.
  * Hidden files and folders are passed over (`.git`, `.cache`, `.DS_Store`), and `__MACOSX`.
- * @throws ERR_LIBMOE_FILE for a source that is not there, ERR_LIBMOE_DATA for a damaged archive
+ * @param archives filled as archives are unpacked, so that a message of an error on the way can name them
+ * @throws ERR_LIBMOE_FILE for a source that is not there, ERR_LIBMOE_DATA for a damaged archive and one within three others
  */
-export async function sourceTree(sources: readonly string[], scratch: string): Promise<SourceTree> {
+export async function sourceTree(
+  sources: readonly string[],
+  scratch: string,
+  archives = new Map<string, string>(),
+): Promise<SourceTree> {
   const roots: string[] = [];
   const files: SourceFile[] = [];
-  const archives = new Map<string, string>();
   const add = async (file: SourceFile, depth = 1): Promise<void> => {
     if (!/\.zip$/i.test(file.name)) {
       files.push(file);

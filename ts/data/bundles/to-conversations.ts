@@ -74,27 +74,22 @@ function turnsByImage(
   const { question = 'question', answer = 'answer', image = 'image', where: wanted = {} } = options;
   const byImage = new Map<string, Turn[]>();
   const rows = bundle.rows(split, options.config);
-  try {
-    for (let i = 0; i < rows.length; ++i) {
-      const row = rows.stored(i);
-      const where = `${rows.entry.file}, row ${i + 1}`;
-      if (
-        !Object.entries(wanted).every(([column, values]) => values.includes(columnText(row, column, where)))
-      )
-        continue;
-      const picture = textOf(row, image, where);
-      if (!mediaName.test(picture))
-        fail(
-          'ERR_LIBMOE_DATA',
-          `${where}: "${image}" is no image of the bundle, got ${JSON.stringify(picture)}`,
-        );
-      const turn = { question: textOf(row, question, where), answer: textOf(row, answer, where) };
-      const known = byImage.get(picture);
-      if (known) known.push(turn);
-      else byImage.set(picture, [turn]);
-    }
-  } finally {
-    rows.close();
+  let number = 0;
+  for (const row of rows.allStored()) {
+    number += 1;
+    const where = `${rows.entry.file}, row ${number}`;
+    if (!Object.entries(wanted).every(([column, values]) => values.includes(columnText(row, column, where))))
+      continue;
+    const picture = textOf(row, image, where);
+    if (!mediaName.test(picture))
+      fail(
+        'ERR_LIBMOE_DATA',
+        `${where}: "${image}" is no image of the bundle, got ${JSON.stringify(picture)}`,
+      );
+    const turn = { question: textOf(row, question, where), answer: textOf(row, answer, where) };
+    const known = byImage.get(picture);
+    if (known) known.push(turn);
+    else byImage.set(picture, [turn]);
   }
   if (byImage.size === 0)
     fail(

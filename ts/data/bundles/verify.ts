@@ -31,14 +31,9 @@ export async function verifyBundle(
   const shown = new Set<string>();
   let bytes = 0;
   for (const entry of manifest.splits) {
-    const rows = bundle.rows(entry.split, entry.config);
-    try {
-      for (let i = 0; i < rows.length; ++i) {
-        collectMedia(rows.stored(i), shown);
-        await pause();
-      }
-    } finally {
-      rows.close();
+    for (const row of bundle.rows(entry.split, entry.config).allStored()) {
+      collectMedia(row, shown);
+      await pause();
     }
     bytes += entry.bytes;
   }

@@ -79,7 +79,7 @@ export async function reportNumbers(
 }
 
 /** The documents that count, every column that the block groups by read once, so that a missing one names its document. */
-function chosenDocuments(
+export function chosenDocuments(
   documents: readonly ReportedDocument[],
   block: ReportBlock,
   place: string,
@@ -122,7 +122,12 @@ function parts(rows: readonly ReportedDocument[], { by }: ReportBlock): [string,
   });
 }
 
-function statistic(rows: readonly ReportedDocument[], block: ReportBlock, mode: ScorerMode): Statistic {
+/** The number of a block, not yet scaled. */
+export function statistic(
+  rows: readonly ReportedDocument[],
+  block: ReportBlock,
+  mode: ScorerMode,
+): Statistic {
   if ('agg' in block) return aggregate(rows, block, mode === 'libmoe');
   switch (block.use) {
     case 'group_consistency':

@@ -1,0 +1,205 @@
+import { existsSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { fail } from '../native/index.ts';
+import { type ComparedNumber, comparedNumbers } from './compared-numbers.ts';
+import type { ScorerMode } from './metrics.ts';
+import { type PairedError, pairedP } from './paired-difference.ts';
+import { pairSamples } from './paired-samples.ts';
+import { type Results, readResults, readSamples } from './results.ts';
+import { groupStandardError } from './statistics.ts';
+
+/** Which tasks are compared, and how strictly. */
+export interface CompareOptions {
+  /** Default: all that every folder has. */
+  tasks?: readonly string[];
+  /** Compare also documents that were asked with other prompts (another chat template, other examples). */
+  otherPrompts?: boolean;
+}
+
+/** Runs against the first of them, number by number. */
+export interface ResultsComparison {
+  scorer: ScorerMode;
+  /** The folder that the others are compared with. */
+  baseline: string;
+  /** Per task the documents that are compared, by number: `0-99,120`. */
+  documents: Record<string, string>;
+  /** Tasks that not every folder has. */
+  leftOut: string[];
+  runs: { run: string; numbers: ComparedNumber[] }[];
+}
+
+interface Opened {
+  name: string;
+  folder: string;
+  results: Results;
+}
+
+/**
+ * Compares evaluations of the same documents with the first one, by paired tests: what is hard in a document is hard for both runs and cancels.
+ * Means are tested over the differences per document (by clusters where rows share an image), all other numbers by a jackknife over both runs.
+ * @param paths folders that evaluations wrote, or their results.json
+ * @throws ERR_LIBMOE_DATA when documents, prompts or the tasks' scoring differ, ERR_LIBMOE_FILE for a folder without results or samples
+ */
+export function compareResults(paths: readonly string[], options: CompareOptions = {}): ResultsComparison {
+  const [baseline, ...others] = paths.map(openResults);
+  if (baseline === undefined || others.length === 0)
+    fail('ERR_LIBMOE_ARGUMENT', `compare expects two or more result folders, got ${paths.length}`);
+  for (const other of others) checkScorers(baseline, other);
+  const all = [baseline, ...others];
+  const { tasks, leftOut } = commonTasks(all, options.tasks);
+  const comparison: ResultsComparison = {
+    scorer: baseline.results.libmoe.scorer_mode,
+    baseline: baseline.name,
+    documents: {},
+    leftOut,
+    runs: others.map(({ name }) => ({ run: name, numbers: [] })),
+  };
+  for (const task of tasks) {
+    const before = readSamples(baseline.folder, task);
+    comparison.documents[task] = ranges([...new Set(before.map(({ doc_id: id }) => id))]);
+    for (const [i, other] of others.entries()) {
+      checkScoring(task, baseline, other);
+      const names = [baseline.name, other.name] as const;
+      const after = pairSamples(task, before, readSamples(other.folder, task), names, options.otherPrompts);
+      const pair = [
+        { results: baseline.results, samples: before },
+        { results: other.results, samples: after },
+      ] as const;
+      comparison.runs[i]!.numbers.push(...comparedNumbers(task, pair));
+    }
+  }
+  for (const [i, other] of others.entries())
+    comparison.runs[i]!.numbers.push(
+      ...groupNumbers([baseline.results, other.results], comparison.runs[i]!.numbers),
+    );
+  return comparison;
+}
+
+function openResults(path: string): Opened {
+  const folder = basename(path) === 'results.json' ? dirname(path) : path;
+  if (!existsSync(join(folder, 'results.json')))
+    fail(
+      'ERR_LIBMOE_FILE',
+      `${path} has no results.json: expected a folder that eval --out wrote and finished (of a training run: eval/final in its folder)`,
+    );
+  return { name: folder, folder, results: readResults(folder) };
+}
+
+function checkScorers(a: Opened, b: Opened): void {
+  const [one, other] = [a, b].map(({ results }) => results.libmoe?.scorer_mode);
+  if (one === undefined || other === undefined)
+    fail('ERR_LIBMOE_FILE', `${one === undefined ? a.name : b.name}: these are no results of libmoe eval`);
+  if (one !== other)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `${a.name} has ${one} scores, ${b.name} has ${other} scores: "libmoe rescore ${b.name} --scorer ${one} --out FOLDER" makes them comparable`,
+    );
+}
+
+function commonTasks(
+  all: readonly Opened[],
+  wanted: readonly string[] | undefined,
+): { tasks: string[]; leftOut: string[] } {
+  const every = [...new Set(all.flatMap(({ results }) => Object.keys(results.results)))];
+  const lacking = (task: string): Opened | undefined => all.find(({ results }) => !(task in results.results));
+  for (const task of wanted ?? []) {
+    const without = lacking(task);
+    if (without !== undefined)
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `${without.name} has no results of task "${task}", it has ${Object.keys(without.results.results).join(', ')}`,
+      );
+  }
+  const common = every.filter((task) => lacking(task) === undefined);
+  if (common.length === 0)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `no task that all have: ${all.map(({ name, results }) => `${name} has ${Object.keys(results.results).join(', ')}`).join('; ')}`,
+    );
+  return {
+    tasks: wanted === undefined ? common : [...wanted],
+    leftOut: every.filter((task) => lacking(task) !== undefined),
+  };
+}
+
+function checkScoring(task: string, a: Opened, b: Opened): void {
+  const keys = ['output_type', 'score', 'report', 'metric_list', 'filter_list'];
+  const differing = keys.filter(
+    (key) => !isDeepStrictEqual(a.results.configs[task]?.[key], b.results.configs[task]?.[key]),
+  );
+  if (differing.length > 0)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `task ${task} is scored otherwise in ${a.name} than in ${b.name} (${differing.join(', ')}): "libmoe rescore" scores both as the task is defined now`,
+    );
+}
+
+/** Numbers of groups that both runs asked for; their error is that of their tasks' differences together. */
+function groupNumbers(
+  [a, b]: readonly [Results, Results],
+  numbers: readonly ComparedNumber[],
+): ComparedNumber[] {
+  return (a.libmoe.groups ?? []).flatMap(({ group }) => {
+    const [rowA = {}, rowB = {}] = [a.groups?.[group], b.groups?.[group]];
+    const tasks = leaves(group, a);
+    return Object.keys(rowA).flatMap((key): ComparedNumber[] => {
+      const [metric = '', filter] = key.split(',');
+      const [x, y] = [rowA[key], rowB[key]];
+      if (filter === undefined || metric.endsWith('_stderr')) return [];
+      if (typeof x !== 'number' || typeof y !== 'number') return [];
+      const members = tasks.map((task) =>
+        numbers.find((one) => one.task === task && one.metric === metric && one.filter === filter),
+      );
+      if (!members.every((one) => one !== undefined)) return [];
+      const sizes = members.map(({ documents }) => documents);
+      const total = sizes.reduce((sum, n) => sum + n, 0);
+      const errors = members.map(({ standardError }) => standardError ?? Number.NaN);
+      const weighted = weighsBySize(a, group, metric);
+      const together = groupStandardError(errors, sizes, weighted);
+      const error: PairedError = {
+        degrees: total - members.length,
+        ...(Number.isFinite(together) && { standardError: together }),
+      };
+      const p = pairedP(y - x, error);
+      return [
+        {
+          task: group,
+          metric,
+          filter,
+          higherIsBetter: a.higher_is_better[group]?.[metric] ?? true,
+          documents: total,
+          differing: members.reduce((sum, { differing }) => sum + differing, 0),
+          baseline: x,
+          value: y,
+          difference: y - x,
+          ...(error.standardError !== undefined && { standardError: error.standardError }),
+          ...(p !== undefined && { p }),
+        },
+      ];
+    });
+  });
+}
+
+function leaves(name: string, results: Results): string[] {
+  const members = results.group_subtasks[name] ?? [];
+  return members.length === 0 ? [name] : members.flatMap((member) => leaves(member, results));
+}
+
+function weighsBySize({ libmoe }: Results, group: string, metric: string): boolean {
+  const aggregates = libmoe.groups?.find((one) => one.group === group)?.aggregates;
+  if (aggregates === undefined || aggregates === 'every') return true;
+  return aggregates.find((one) => one.metric === metric)?.weight_by_size ?? true;
+}
+
+/** Numbers in order as text: `0-99,120`. */
+function ranges(numbers: readonly number[]): string {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const parts: [first: number, last: number][] = [];
+  for (const n of sorted) {
+    const part = parts.at(-1);
+    if (part?.[1] === n - 1) part[1] = n;
+    else parts.push([n, n]);
+  }
+  return parts.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(',');
+}
