@@ -15,4 +15,4 @@ export function coveragePage(evaluation: {
   resolveTask: typeof resolveTask;
   taskNames: typeof taskNames;
   checkExamples: typeof checkExamples;
-}): string;
+}): Promise<string>;

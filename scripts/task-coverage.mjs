@@ -14,23 +14,22 @@ export function libmoeTasks() {
 
 /**
  * The page as text.
- * @param {{ resolveTask(name: string): object, taskNames(): string[], checkExamples(task: object): string[] }} evaluation
+ * @param {{ resolveTask(name: string): object, taskNames(): string[], checkExamples(task: object): Promise<string[]> }} evaluation
  */
-export function coveragePage(evaluation) {
+export async function coveragePage(evaluation) {
   const { tasks, reasons } = libmoeTasks();
   const names = new Set(evaluation.taskNames());
   const why = ({ task, class: kind, video }) => {
     const reason = reasons.find((one) =>
       one.matches ? new RegExp(one.matches).test(task) : one.class === kind,
     );
-    if (video) return `video: frames are not implemented${reason === undefined ? '' : `; ${reason.why}`}`;
-    return reason?.why ?? 'not written yet';
+    return `${video ? 'video: ' : ''}${reason?.why ?? 'not written yet'}`;
   };
   const here = [];
   const absent = new Map();
   for (const entry of tasks) {
     const found = names.has(entry.task) ? evaluation.resolveTask(entry.task) : undefined;
-    const wrong = found === undefined ? [] : evaluation.checkExamples(found);
+    const wrong = found === undefined ? [] : await evaluation.checkExamples(found);
     const count = found?.examples?.length ?? 0;
     if (found === undefined || wrong.length > 0 || count === 0) {
       const reason =
@@ -84,7 +83,7 @@ export function coveragePage(evaluation) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const text = coveragePage(await import('../dist/evaluation/index.js'));
+  const text = await coveragePage(await import('../dist/evaluation/index.js'));
   if (process.argv.includes('--check')) {
     if (readFileSync(page, 'utf8') !== text) {
       console.error('docs/tasks.md is not up to date: node scripts/task-coverage.mjs');

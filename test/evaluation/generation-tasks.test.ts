@@ -296,7 +296,7 @@ describe('a task that asks for texts', () => {
   it('asks a judge where one is at hand; one that fails leaves the answer without a score', async () => {
     const judged: TaskInput = {
       ...sums,
-      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score_0_1' },
+      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score', range: [0, 1] },
     };
     delete judged.report;
     const asked: string[] = [];
@@ -316,7 +316,7 @@ describe('a task that asks for texts', () => {
   it("keeps a judge's scores unless a judge gives new ones", async () => {
     const judged: TaskInput = {
       ...sums,
-      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score_0_1' },
+      score: { use: 'llm_judge', prompt: 'Is {{prediction}} {{sum}}?', verdict: 'score', range: [0, 1] },
     };
     delete judged.report;
     const says = (reply: string) => ({ model: 'toy', ask: async () => reply });
@@ -339,7 +339,7 @@ describe('a task that asks for texts', () => {
   it('of several processes has one ask the judge and write, and a stop is heeded between tasks', async () => {
     const judged: TaskInput = {
       ...sums,
-      score: { use: 'llm_judge', prompt: '{{prediction}}', verdict: 'score_0_1' },
+      score: { use: 'llm_judge', prompt: '{{prediction}}', verdict: 'score', range: [0, 1] },
     };
     delete judged.report;
     let asked = 0;

@@ -11,6 +11,7 @@ import {
   type EvalModel,
   evaluate,
   type Generation,
+  type Judge,
   type Results,
   visionLanguageAdapter,
 } from '../../ts/evaluation/index.ts';
@@ -182,6 +183,31 @@ describe('answers about images', () => {
       await run(adapter(batchSize), out);
       expect(responses(out)).toEqual(texts);
     }
+  });
+
+  it('are shown to a judge with their images', async () => {
+    const seen: (readonly string[])[] = [];
+    const judge: Judge = {
+      model: 'judge',
+      ask: async ({ images }) => {
+        seen.push(images ?? ['none']);
+        return 'Final Score: 40';
+      },
+    };
+    writeFileSync(
+      at('judged.yaml'),
+      'include: seen.yaml\nscore: { use: llm_judge, prompt: Rate, verdict: score, range: [0, 100], pattern: "Score: (\\\\d+)", images: true }\n',
+    );
+    const steps = evaluate(adapter(), {
+      tasks: [at('judged.yaml')],
+      bootstrapResamples: 100,
+      judge,
+      limit: 4,
+    });
+    let step = await steps.next();
+    while (!step.done) step = await steps.next();
+    expect(step.value.results.judged).toMatchObject({ 'score,none': 40, 'normalised,none': 0.4 });
+    expect(seen).toEqual([[at('0.png')], [at('1.png')], [at('2.png'), at('3.png')], []]);
   });
 
   it('are kept under the hash of the image, and come from a checkpoint as from a model', async () => {

@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { parseRecords, scoreRecords, type TaskInput } from '../../ts/evaluation/index.ts';
+import { type JudgeRequest, parseRecords, scoreRecords, type TaskInput } from '../../ts/evaluation/index.ts';
 
 const chart: TaskInput = {
   task: 'chart',
@@ -69,6 +72,29 @@ describe('scores of answers made elsewhere', () => {
     // Without one the numbers are missing, not zero.
     const without = await scoreRecords(task as TaskInput, records);
     expect(without).toMatchObject({ missing: 20, numbers: { acc: { value: Number.NaN } } });
+  });
+  it('show a judge the images that lie beside the records', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'libmoe-records-'));
+    writeFileSync(join(folder, 'a.png'), 'a');
+    const seen: (readonly string[] | undefined)[] = [];
+    const judge = {
+      model: 'm',
+      ask: async ({ images }: JudgeRequest) => {
+        seen.push(images);
+        return '80';
+      },
+    };
+    const score = { use: 'llm_judge', prompt: '', verdict: 'score', range: [0, 100], images: true };
+    const { report: _, ...task } = { ...chart, score };
+    const records = ['a.png', 'b.png', undefined].map((image) => ({
+      doc: { answer: '', ...(image && { image }) },
+      response: 'x',
+    }));
+    const { documents } = await scoreRecords(task as TaskInput, records, { judge, imageFolder: folder });
+    rmSync(folder, { recursive: true });
+    expect(documents.map(({ score: { values } }) => values.score)).toEqual([80, null, null]);
+    expect(documents[1]!.score.missing).toContain('images, and they are not at hand');
+    expect(seen).toEqual([[join(folder, 'a.png')]]);
   });
   it('name task, record and column of what does not fit', async () => {
     const records = [record('1', '1'), { doc: { type: 'human_test' }, response: '1' }];

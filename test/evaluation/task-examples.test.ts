@@ -12,9 +12,9 @@ describe('the made-up records of task files', () => {
     expect(taskNames().length).toBeGreaterThan(10);
     expect(tasks.length).toBeGreaterThan(0);
   });
-  it.each(tasks.map((task) => [task.task, task] as const))('%s', (_, task) => {
+  it.each(tasks.map((task) => [task.task, task] as const))('%s', async (_, task) => {
     expect(task.examples!.length).toBeGreaterThanOrEqual(3);
-    expect(checkExamples(task)).toEqual([]);
+    expect(await checkExamples(task)).toEqual([]);
   });
 });
 
@@ -39,13 +39,42 @@ describe('a record that does not pass', () => {
       { doc, prompt: 'Is it?', response: 'yes', parsed: 'no' },
       'what is read out (libmoe) should be "no", is "yes"',
     ],
-  ])('is named: %s', (_, example, message) => {
-    const found = checkExamples(defineTask({ ...written, examples: [example] }));
+  ])('is named: %s', async (_, example, message) => {
+    const found = await checkExamples(defineTask({ ...written, examples: [example] }));
     expect(found.join('\n')).toContain(message);
     expect(found[0]).toMatch(/^task written, example 0: /);
   });
 
-  it('or by its scores, choices and golds', () => {
+  it('or by what a judge is asked, how often, and what becomes of its replies', async () => {
+    const judged: TaskInput = {
+      ...written,
+      score: { use: 'llm_judge', prompt: 'Q: {{q}} A: {{prediction}}', verdict: 'correctness' },
+    };
+    const check = (judge: object[], more: object = {}): Promise<string[]> =>
+      checkExamples(
+        defineTask({
+          ...judged,
+          examples: [{ doc, prompt: 'Is it?', response: 'yes', judge, scores: { acc: 1 }, ...more }] as never,
+        }),
+      );
+    expect(await check([{ reply: 'correct', asked: 'it A: yes' }])).toEqual([]);
+    expect(await check([{ reply: 'correct', asked: 'A: no' }])).toEqual(
+      ['libmoe', 'fixed'].map(
+        (mode) => `task written, example 0: what the judge is asked (${mode}) should be "A: no", is ": yes"`,
+      ),
+    );
+    expect((await check([{ reply: 'incorrect' }]))[0]).toContain('the scores (libmoe) should be {"acc":1}');
+    expect((await check([{ reply: 'correct' }, { reply: 'correct' }]))[0]).toContain(
+      'the number of questions to the judge (libmoe) should be 2, is 1',
+    );
+    // Other replies with the other scorer.
+    expect(
+      await check([{ reply: 'correct' }], { fixed: { judge: [{ reply: 'hm' }], scores: { acc: null } } }),
+    ).toEqual([]);
+    expect(await check([{ reply: null }], { scores: { acc: null }, parsed: null })).toEqual([]);
+  });
+
+  it('or by its scores, choices and golds', async () => {
     const choice: TaskInput = {
       task: 'choice',
       documents: [{}],
@@ -55,15 +84,15 @@ describe('a record that does not pass', () => {
       doc_to_target: 'g',
     };
     const example = { doc: { q: 'Q', c: ['a', 'bb'], g: 1 }, prompt: 'Q', choices: [' a', ' bb'], gold: 1 };
-    const check = (more: object): string[] =>
+    const check = (more: object): Promise<string[]> =>
       checkExamples(defineTask({ ...choice, examples: [{ ...example, ...more }] }));
-    expect(check({ sums: [-1, -2], scores: { acc: 0, acc_norm: 1 } })).toEqual([
+    expect(await check({ sums: [-1, -2], scores: { acc: 0, acc_norm: 1 } })).toEqual([
       'task choice, example 0: the scores should be {"acc":0,"acc_norm":1}, is {"acc":0,"acc_norm":0}',
     ]);
-    expect(check({ sums: [-3, -2], scores: { acc: 1, acc_norm: 1 } })).toEqual([]);
-    expect(check({ choices: ['a', 'bb'] })[0]).toContain('what is scored should be ["a","bb"]');
-    expect(check({ gold: 0 })[0]).toContain('the right choice should be [0], is [1]');
-    expect(check({ sums: [1] })).toEqual([]);
-    expect(check({ sums: [1], scores: { acc: 1 } })[0]).toContain('the number of sums');
+    expect(await check({ sums: [-3, -2], scores: { acc: 1, acc_norm: 1 } })).toEqual([]);
+    expect((await check({ choices: ['a', 'bb'] }))[0]).toContain('what is scored should be ["a","bb"]');
+    expect((await check({ gold: 0 }))[0]).toContain('the right choice should be [0], is [1]');
+    expect(await check({ sums: [1] })).toEqual([]);
+    expect((await check({ sums: [1], scores: { acc: 1 } }))[0]).toContain('the number of sums');
   });
 });

@@ -74,6 +74,25 @@ describe('steps of benchmarks', () => {
     expect(rowsOf('lm.hellaswag', [row])[0]).toMatchObject({ query: 'A: [step] bc', choices: ['x y'] });
     expect(rowsOf('hellaswag', [row])[0]).toMatchObject({ query: 'A: b\\.c', choices: ['x y'] });
   });
+  it('order the captions of VITATECS as Python does for each of its 100 seeds', () => {
+    // ''.join('A' if (random.seed(i), random.random())[1] > 0.5 else 'B' for i in range(100))
+    const golds =
+      'ABABBAABBBABBBBABABAABAAABAABAABBAAABAABBBABBBABABBBAAABABABBBABBBBBAAABBBABBAABBABBABABBBBBBAAABBBB';
+    const seeds = Array.from({ length: 100 }, (_, i) => i);
+    // The code points of "é " + the last character sum up to the seed modulo 100.
+    const captions = seeds.map((seed) => `\u00e9 ${String.fromCodePoint(300 + ((seed + 35) % 100))}`);
+    const made = rowsOf(
+      'vitatecs_type',
+      captions.map((caption) => ({ caption, counterfactual: '' })),
+    );
+    expect(made.map(({ gold }) => gold).join('')).toBe(golds);
+    const row = { caption: 'a DOG runs', counterfactual: 'a dog sits.' };
+    expect(rowsOf('vitatecs_type', [row])[0]).toMatchObject({
+      option_a: 'A dog sits.',
+      option_b: 'A dog runs.',
+      gold: 'B',
+    });
+  });
   it.each<[string, string, Record<string, unknown>, string]>([
     ['a missing column', 'hellaswag', { activity_label: 'a' }, '"ctx_a" must hold a text'],
     [

@@ -1,3 +1,4 @@
+import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { fail } from '../native/index.ts';
 import { log, printJson, table } from './output.ts';
@@ -58,7 +59,11 @@ async function scoreFile(o: Options): Promise<void> {
           model: o.judgeModel!,
           ...(o.judgeCache && { cache: o.judgeCache }),
         });
-  const scores = await scoreRecords(o.task, records, { scorer: o.scorer, ...(judge && { judge }) });
+  const scores = await scoreRecords(o.task, records, {
+    scorer: o.scorer,
+    imageFolder: dirname(resolve(o.records)),
+    ...(judge && { judge }),
+  });
   if (judge && judge.failed > 0)
     log(`the judge failed on ${judge.failed} questions, the last time with: ${judge.lastError}`);
   if (o.submission !== undefined) writeFileAtomically(o.submission, submissionText(scores.documents));

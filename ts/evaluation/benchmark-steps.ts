@@ -7,7 +7,8 @@ import type { Row } from './task.ts';
 
 // Steps of benchmarks whose columns no template turns into questions. Each adds columns and keeps those there are.
 
-const textOf = (row: Row, column: string): string => {
+/** A column that must hold a text. */
+export const textOf = (row: Row, column: string): string => {
   const value = row[column];
   return typeof value === 'string' ? value : missing(row, column, 'a text');
 };
@@ -19,7 +20,8 @@ const textsOf = (row: Row, column: string): string[] => {
     : missing(row, column, 'a list of texts');
 };
 
-function missing(row: Row, column: string, kind: string): never {
+/** Says what a column must hold. @throws ERR_LIBMOE_DATA */
+export function missing(row: Row, column: string, kind: string): never {
   return fail(
     'ERR_LIBMOE_DATA',
     `process_docs: the column "${column}" must hold ${kind}, got ${JSON.stringify(row[column])}; the row has ${Object.keys(row).join(', ')}`,

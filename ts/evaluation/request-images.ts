@@ -79,6 +79,18 @@ async function hashOf(file: string, task: Task, name: string): Promise<string> {
   }
 }
 
+/** The files (or data: URLs) of images by their names, or undefined when one of them is no file that is there. */
+export function imagesAtHand(names: readonly unknown[], folder?: string): string[] | undefined {
+  const files: string[] = [];
+  for (const name of names) {
+    if (typeof name !== 'string') return undefined;
+    const file = folder === undefined || name.startsWith('data:') ? name : resolve(folder, name);
+    if (!file.startsWith('data:') && !(isAbsolute(file) && existsSync(file))) return undefined;
+    files.push(file);
+  }
+  return files;
+}
+
 /**
  * A prompt in which every image has its placeholder: where it names none, they go in front, a line each.
  * @throws ERR_LIBMOE_DATA when it names another number of images than there are

@@ -4,6 +4,7 @@ import { writeFileAtomically } from '../storage/index.ts';
 import { generationsOf } from './generation-settings.ts';
 import type { ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
+import { imagesAtHand } from './request-images.ts';
 import { type ResponseFilter, responseFilters } from './response-filters.ts';
 import { type ResponseFacts, type Results, type Sample, sha256 } from './results.ts';
 import {
@@ -45,7 +46,7 @@ interface Scored extends ReportedDocument {
 
 /** Scores the texts of a task, enters its numbers into `results` and gives a line per document and pipeline. */
 export async function scoreResponses(
-  { task, questions, answers }: AnsweredTask,
+  { task, questions, answers, imageFiles }: AnsweredTask,
   mode: ScorerMode,
   results: Results,
   resamples: number,
@@ -66,7 +67,7 @@ export async function scoreResponses(
     const filtered = questions.map(({ docId, choices }, i) =>
       applied(filter, texts[i]!, choices, name, docId),
     );
-    const scores = await scoresOf(scorer, questions, filtered, judge);
+    const scores = await scoresOf(scorer, { questions, imageFiles }, filtered, judge);
     const scored = questions.map(({ doc, docId, target }, i): Scored => {
       return { doc, docId, target, response: filtered[i]![0]!, score: scores[i]!, filtered: filtered[i]! };
     });
@@ -104,12 +105,17 @@ export async function scoreResponses(
 /** A judge is asked about all documents at once and knows how many questions it may have under way. */
 async function scoresOf(
   scorer: TaskScorer,
-  questions: AnsweredTask['questions'],
+  { questions, imageFiles }: { questions: AnsweredTask['questions']; imageFiles: AnsweredTask['imageFiles'] },
   filtered: readonly (readonly string[])[],
   judge: Judge | undefined,
 ): Promise<ResponseScore[]> {
-  const one = ({ doc, docId, target, choices }: AnsweredTask['questions'][number], i: number) =>
-    [filtered[i]![0]!, { doc, target, choices }, docId] as const;
+  const one = (
+    { doc, docId, target, choices, images: names }: AnsweredTask['questions'][number],
+    i: number,
+  ) => {
+    const images = judge && (imageFiles?.[i] ?? imagesAtHand(names));
+    return [filtered[i]![0]!, { doc, target, choices, ...(images && { images }) }, docId] as const;
+  };
   if (judge && scorer.judge)
     return Promise.all(questions.map((question, i) => scorer.judge!(...one(question, i), judge)));
   const scores: ResponseScore[] = [];

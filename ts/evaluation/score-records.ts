@@ -2,6 +2,7 @@ import { fail } from '../native/index.ts';
 import { processRows } from './document-steps.ts';
 import type { ScorerMode } from './metrics.ts';
 import { QuestionMaker } from './question.ts';
+import { imagesAtHand } from './request-images.ts';
 import { responseFilters } from './response-filters.ts';
 import { scoreBlockOf } from './response-scoring.ts';
 import {
@@ -26,6 +27,8 @@ export interface ScoreRecordsOptions {
   /** Default: `libmoe`. */
   scorer?: ScorerMode;
   judge?: Judge;
+  /** Folder that image names are relative to, for judges that look at images. */
+  imageFolder?: string;
   /** Bootstrap resamples for standard errors without a formula (default 1000). */
   bootstrapResamples?: number;
 }
@@ -61,7 +64,7 @@ export async function scoreRecords(
   records: readonly PredictionRecord[],
   options: ScoreRecordsOptions = {},
 ): Promise<RecordScores> {
-  const { scorer: mode = 'libmoe', judge, bootstrapResamples = 1000 } = options;
+  const { scorer: mode = 'libmoe', judge, imageFolder, bootstrapResamples = 1000 } = options;
   const task = resolveTask(choice);
   const name = task.task;
   if (task.output_type !== 'generate_until')
@@ -89,6 +92,7 @@ export async function scoreRecords(
     responses: typeof response === 'string' ? [response] : (response as readonly string[]),
   }));
   const scorer = taskScorer(name, scoreBlockOf(task), mode);
+  const imagesOf = judge && scorer.judge ? imageFinder(task, imageFolder) : () => undefined;
   const numbers: RecordScores['numbers'] = {};
   let first: ReportedDocument[] | undefined;
   for (const filter of responseFilters(task.filter_list, name)) {
@@ -101,7 +105,8 @@ export async function scoreRecords(
             'ERR_LIBMOE_CONFIG',
             `task ${name}, document ${docId}: filter "${filter.name}" leaves no response`,
           );
-        const question = { doc, target, choices };
+        const images = imagesOf(doc, docId);
+        const question = { doc, target, choices, ...(images && { images }) };
         const score =
           judge && scorer.judge
             ? await scorer.judge(response, question, docId, judge)
@@ -131,6 +136,24 @@ export async function scoreRecords(
 function withoutPrompt(task: Task): Task {
   const { doc_to_visual: _, gen_prefix: __, group_by: ___, ...rest } = task;
   return { ...rest, doc_to_text: '', description: '', num_fewshot: 0 };
+}
+
+/** Finds the image files of a record, as far as it names some that are there. */
+function imageFinder(
+  task: Task,
+  folder: string | undefined,
+): (doc: Row, docId: number) => string[] | undefined {
+  const { doc_to_visual: source } = task;
+  if (source === undefined) return () => undefined;
+  const maker = new QuestionMaker({ ...withoutPrompt(task), doc_to_visual: source, doc_to_target: '' });
+  return (doc, docId) => {
+    try {
+      return imagesAtHand(maker.make(doc, docId).images, folder);
+    } catch {
+      // Records may leave the column out.
+      return undefined;
+    }
+  };
 }
 
 /**

@@ -6,6 +6,7 @@ import { documentStepsSchema } from './document-steps.ts';
 import './image-steps.ts';
 import { filterListSchema } from './response-filters.ts';
 import { reportSchema, scoreSchema } from './scorers/index.ts';
+import './video-steps.ts';
 
 /** The quantities a model is asked for. */
 export const outputTypes = [
@@ -75,6 +76,14 @@ const fewshotSchema = z.strictObject({
 });
 
 const scores = z.record(z.string(), z.number().nullable());
+const askedJudge = z.array(
+  z.strictObject({
+    /** What a made-up judge replies; null: nothing, after every attempt. */
+    reply: z.string().nullable(),
+    /** What the question put to it ends with. */
+    asked: z.string().optional(),
+  }),
+);
 const exampleSchema = z.strictObject({
   doc: row,
   /** The whole text before what is scored or generated; of tasks with several contexts a list. */
@@ -90,10 +99,14 @@ const exampleSchema = z.strictObject({
   images: z.array(z.union([z.string(), z.record(z.string(), z.unknown())])).optional(),
   /** A made-up response that `scores` and `parsed` are for. */
   response: z.string().optional(),
+  /** The questions that a judge is asked about it, in order; without this key there is no judge. */
+  judge: askedJudge.optional(),
   scores: scores.optional(),
   parsed: z.string().nullish(),
   /** What is different with `--scorer fixed`. */
-  fixed: z.strictObject({ scores: scores.optional(), parsed: z.string().nullish() }).optional(),
+  fixed: z
+    .strictObject({ judge: askedJudge.optional(), scores: scores.optional(), parsed: z.string().nullish() })
+    .optional(),
 });
 /** A made-up record of a task with what must become of it. */
 export type TaskExample = z.output<typeof exampleSchema>;

@@ -66,6 +66,8 @@ export const FILTERS: Record<string, (self: unknown) => unknown> = {
   length: (self) => (Array.isArray(self) ? self.length : codePoints(asText(self))),
   int: (self) => Math.trunc(Number(self)),
   string: (self) => String(self),
+  /** A list of texts a line each; a text as it is. */
+  lines: (self) => (Array.isArray(self) ? self.map(asText).join('\n') : asText(self)),
   /** Options a line each: `A. first`; what is null is left out and the letters of the others stay. */
   lettered: (self) => optionLines(self, (letter, option) => `${letter}. ${option}`),
   /** The same as `(A) first`. */

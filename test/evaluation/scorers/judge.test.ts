@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import {
   type ScorerQuestion,
   taskScorer,
 } from '../../../ts/evaluation/scorers/index.ts';
-import { type Verdict, verdicts } from '../../../ts/evaluation/scorers/verdicts.ts';
+import { type Verdict, type VerdictReading, verdicts } from '../../../ts/evaluation/scorers/verdicts.ts';
 import { scored } from './scoring.ts';
 
 interface Asked {
@@ -280,32 +280,106 @@ describe('llm_judge', () => {
 });
 
 describe('verdicts', () => {
+  const score = (range: [number, number]) => ({ range });
   it.each([
-    ['score_pair', '8 9\nBoth are good', { reference_score: 8, model_score: 9 }],
-    ['score_pair', '8, 7.5', { reference_score: 8, model_score: 7.5 }],
-    ['score_pair', 'Good', undefined],
-    ['score_0_1', '0.7', { score: 0.7 }],
-    ['score_0_1', '7', undefined],
-    ['score_1_5', 'Rating: 4', { score: 4 }],
-    ['yes_no_score', "{'pred': 'yes', 'score': 4}", { acc: 1, score: 4 }],
-    ['yes_no_score', '{"pred": "no", "score": "0"}', { acc: 0, score: 0 }],
-    ['yes_no_score', 'yes', undefined],
-    ['correctness', 'Correct', { acc: 1 }],
-    ['one_or_zero', 'Judgement: 0', { acc: 0 }],
-    ['one_or_zero', '10', undefined],
-    ['pairwise', 'I say [[B>A]]', { win: 1 }],
-    ['pairwise', 'My final verdict is tie: [[A=B]]', { win: 0.5 }],
-    ['pairwise', '[[A>>B]]', { win: 0 }],
-    ['pairwise', 'A', undefined],
-  ] as [keyof typeof verdicts, string, Record<string, number> | undefined][])(
+    ['score_pair', '8 9\nBoth are good', {}, { reference_score: 8, model_score: 9 }],
+    ['score_pair', '8, 7.5', {}, { reference_score: 8, model_score: 7.5 }],
+    ['score_pair', 'Good', {}, undefined],
+    // Which of the numbers are the scores is not said.
+    ['score_pair', 'Assistant 1: 8, Assistant 2: 9', {}, undefined],
+    ['score_pair', '8 9 10', {}, undefined],
+    ['score', '0.7', score([0, 1]), { score: 0.7, normalised: 0.7, full_marks: 0 }],
+    ['score', '7', score([0, 1]), undefined],
+    ['score', 'Rating: 4', score([1, 5]), { score: 4, normalised: 0.75, full_marks: 0 }],
+    ['score', '5', score([1, 5]), { score: 5, normalised: 1, full_marks: 1 }],
+    ['score', 'none', score([1, 5]), undefined],
+    ['yes_no_score', "{'pred': 'yes', 'score': 4}", {}, { acc: 1, score: 4 }],
+    ['yes_no_score', '{"pred": "no", "score": "0"}', {}, { acc: 0, score: 0 }],
+    ['yes_no_score', '{"pred": "incorrect", "score": 1, "reason": "no"}', {}, { acc: 0, score: 1 }],
+    ['yes_no_score', '{"pred": "correct", "score": 4.8}', {}, { acc: 1, score: 4.8 }],
+    ['yes_no_score', 'yes', {}, undefined],
+    ['correctness', 'Correct', {}, { acc: 1 }],
+    ['answer', 'b', { gold: 'B' }, { acc: 1 }],
+    ['answer', 'Answer: C. no', { gold: 'C', pattern: /Answer: ([A-D])/u }, { acc: 1 }],
+    ['answer', 'None of the choices', { gold: 'C', pattern: /Answer: ([A-D])/u }, { acc: 0 }],
+    ['one_or_zero', 'Judgement: 0', {}, { acc: 0 }],
+    ['one_or_zero', '10', {}, undefined],
+    ['pairwise', 'A', {}, undefined],
+  ] as [keyof typeof verdicts, string, VerdictReading, Record<string, number> | undefined][])(
     '%s reads %j',
-    (kind, reply, values) => {
+    (kind, reply, by, values) => {
       const read: Verdict = verdicts[kind];
-      expect(read(reply, undefined)).toEqual(values);
+      expect(read(reply, by)).toEqual(values);
     },
   );
+  it.each([
+    ['I say [[B>A]]', 1, 1, 'better'],
+    ['[[B>>A]]', 1, 2, 'much_better'],
+    ['My final verdict is tie: [[A=B]]', 0.5, 0, 'tie'],
+    ['[[A>B]]', 0, -1, 'worse'],
+    ['[[A>>B]]', 0, -2, 'much_worse'],
+  ])('pairwise reads %j', (reply, win, preference, kind) => {
+    const none = { much_better: 0, better: 0, tie: 0, worse: 0, much_worse: 0 };
+    expect(verdicts.pairwise(reply)).toEqual({
+      ...none,
+      win,
+      preference,
+      wins: Number(preference > 0),
+      [kind]: 1,
+    });
+  });
   it('takes a score from where a pattern says', () => {
-    expect(verdicts.score_1_5('Of 10 points. Rating: 4', /Rating: (\d)/u)).toEqual({ score: 4 });
-    expect(verdicts.score_1_5('no rating', /Rating: (\d)/u)).toBeUndefined();
+    const by = { range: [1, 5] as const, pattern: /Rating: (\d)/u };
+    expect(verdicts.score('Of 10 points. Rating: 4', by)?.score).toBe(4);
+    expect(verdicts.score('no rating', by)).toBeUndefined();
+  });
+  it.each([
+    [{ verdict: 'score' }, /range: \[lowest, highest\] goes with verdict: score/],
+    [{ verdict: 'correctness', range: [0, 1] }, /range: \[lowest, highest\] goes with verdict: score/],
+    [{ verdict: 'score', range: [5, 1] }, /the lowest score first/],
+  ])('a range belongs to a score: %j', (options, message) => {
+    expect(() => taskScorer('t', { use: 'llm_judge', prompt: '', ...options }, 'libmoe')).toThrow(message);
+  });
+});
+
+describe('several', () => {
+  const ask = (prompt: string) => ({ use: 'llm_judge', prompt, verdict: 'score', range: [0, 5] });
+  const block = { use: 'several', scorers: { detail: ask('Detail?'), context: ask('Context?') } };
+  it('asks one judge several questions', async () => {
+    react = ({ body: { messages } }) => (messages[0]!.content === 'Detail?' ? '4' : '2');
+    expect(await judged(block, 'x', {}, client())).toMatchObject({
+      values: { detail: 4, context: 2 },
+      parsed: 'x',
+      detail: { detail: { reply: '4' }, context: { reply: '2' } },
+    });
+  });
+  it('misses its score when one of them does', async () => {
+    react = ({ body: { messages } }) => (messages[0]!.content === 'Detail?' ? '4' : 'hm');
+    expect(await judged(block, 'x', {}, client())).toMatchObject({
+      values: { detail: 4, context: null },
+      missing: 'the judge gave no verdict',
+    });
+    expect(scored(block, 'x', {}).values).toEqual({ detail: null, context: null });
+  });
+});
+
+describe('a judge that looks at images', () => {
+  const block = { use: 'llm_judge', prompt: 'Rate', verdict: 'score', range: [0, 100], images: true };
+  it('gets them as data behind the prompt', async () => {
+    react = () => '85';
+    const file = path.join(folder, 'dot.jpg');
+    writeFileSync(file, 'dot');
+    expect((await judged(block, 'a dot', { images: [file] }, client())).values.score).toBe(85);
+    expect(asked[0]!.body.messages[0]!.content).toEqual([
+      { type: 'text', text: 'Rate' },
+      { type: 'image_url', image_url: { url: 'data:image/jpeg;base64,ZG90' } },
+    ]);
+  });
+  it('is not asked without them', async () => {
+    expect(await judged(block, 'a dot', {}, client())).toMatchObject({
+      values: { score: null },
+      missing: 'the judge is to see the images, and they are not at hand',
+    });
+    expect(asked).toHaveLength(0);
   });
 });

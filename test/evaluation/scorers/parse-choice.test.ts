@@ -144,6 +144,22 @@ describe('profiles of parse_choice', () => {
     expect(acc('tempcompass', 'cooking', target)).toEqual([0, null]);
     expect(acc('tempcompass', 'A', target)).toEqual([0, 'A']);
   });
+  it('caption_matching knows an option by its line, its text, its name and its letter', () => {
+    const doc = { question: 'Which?\nOption 1: A man runs.\nOption 2: A man walks.' };
+    const question = { doc, target: 'Option 2: A man walks.' };
+    for (const [response, read] of [
+      ['Option 2: A man walks.', 'Option 2: A man walks.'],
+      ['A man walks.', 'A man walks.'],
+      ['(2) A man walks.', 'A man walks.'],
+      ['Option 2.', 'Option 2'],
+      ['2', '2'],
+    ] as const)
+      expect(acc('caption_matching', response, question)).toEqual([1, read]);
+    expect(acc('caption_matching', '1.', question)).toEqual([0, '1']);
+    expect(acc('caption_matching', 'A man runs.', question)).toEqual([0, 'A man runs.']);
+    expect(acc('caption_matching', 'He walks', question)).toEqual([0, null]);
+    expect(scored(profile('caption_matching'), '2', question, 'fixed').values.acc).toBe(1);
+  });
   it('vitatecs can never grant (A); fixed scores can', () => {
     const question = { choices: ['A man runs.', 'A man walks.'], target: '(A) A man runs.' };
     expect(acc('vitatecs', 'I see: a man runs', question)).toEqual([1, 'A']);

@@ -324,6 +324,15 @@ describe('numbers of their own kind', () => {
     expect(made.cider!.value).toBeCloseTo(3.205249134, 8);
     expect(made.rouge_l!.value).toBeCloseTo((0.894428152 + 0.628865979) / 2, 8);
     expect(made.bleu_4!.standardError).toBeGreaterThan(0);
+    // YouCook2: every video is a corpus of its own, and each counts the same.
+    const videos = documents.map((document, i) => ({ ...document, doc: { video: ['x', 'y'][i] } }));
+    const block = { use: 'caption', part: 'bleu_4' };
+    const alone = async (from: typeof videos) => (await numbers({ b: block }, from)).b!.value;
+    const within = { ...block, within: 'video' };
+    const { b } = await numbers({ b: within }, [...videos, videos[0]!, videos[0]!]);
+    expect(b!.value).toBeCloseTo(((await alone([videos[0]!])) + (await alone([videos[1]!]))) / 2, 6);
+    expect(b).toMatchObject({ count: 2 });
+    expect(b!.value).not.toBeCloseTo(await alone([...videos, videos[0]!, videos[0]!]), 3);
     // One image alone has no document frequencies.
     expect((await numbers({ c: { use: 'caption', part: 'cider' } }, documents.slice(0, 1))).c!.value).toBe(0);
   });

@@ -193,6 +193,20 @@ describe('letter_list', () => {
 });
 
 describe('submission', () => {
+  it('gives the index of an option where a scorer reads letters', () => {
+    const block = {
+      use: 'submission',
+      fields: { video: 'video', answer: 'index' },
+      format: 'map',
+      parse: { use: 'parse_choice', profile: 'letter_exact' },
+    };
+    const said = (response: string, video: string) => ({
+      score: scored(block, response, { doc: { video }, choices: ['x', 'y', 'z'] }),
+    });
+    const documents = [said('C', 'v1'), said('A', 'v2'), said('none', 'v3')];
+    expect(JSON.parse(submissionText(documents))).toEqual({ v1: 2, v2: 0, v3: -1 });
+    expect(documents.map(({ score }) => score.parsed)).toEqual(['C', 'A', null]);
+  });
   const lines = (format: string) =>
     [1, 2].map((id) => ({
       score: scored({ use: 'submission', format }, `said, "${id}"`, { doc: { question_id: id } }),
@@ -289,7 +303,7 @@ describe('the registry', () => {
     expect(scorerNames()).toEqual(
       (
         'anls box_iou by_column caption_ngram contains edit_similarity exact_match letter_list llm_judge math_equal ngram_align ' +
-        'open_answer parse_choice relaxed_accuracy rouge_l_f submission token_f1 typed_answer unsolvable_choice vqa_accuracy yes_no'
+        'open_answer parse_choice relaxed_accuracy rouge_l_f several submission token_f1 typed_answer unsolvable_choice vqa_accuracy yes_no'
       ).split(' '),
     );
   });

@@ -1,13 +1,8 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
 import { textColumn } from './columns.ts';
-import {
-  type ResponseScore,
-  type ResponseScorer,
-  registerScorer,
-  scorerNamed,
-  scoreSchema,
-} from './scorer.ts';
+import { firstValue, judgeWith, scoreWith } from './inner-scorer.ts';
+import { type ResponseScore, registerScorer, type ScoreBlock, scoreSchema } from './scorer.ts';
 
 const options = z.strictObject({
   column: z.string(),
@@ -23,49 +18,28 @@ const options = z.strictObject({
 });
 type Options = z.output<typeof options>;
 
-interface Chosen {
-  scorer: ResponseScorer;
-  options: unknown;
-}
-/** Blocks are checked once; the parsed options of a block live as long as the block. */
-const checked = new WeakMap<object, Chosen>();
-
-function chosen(doc: Parameters<typeof textColumn>[0], { column, cases, otherwise }: Options): Chosen {
+function chosen(doc: Parameters<typeof textColumn>[0], { column, cases, otherwise }: Options): ScoreBlock {
   const value = textColumn(doc, column);
-  const block = (Object.hasOwn(cases, value) ? cases[value] : undefined) ?? otherwise;
-  if (block === undefined)
-    return fail(
+  return (
+    (Object.hasOwn(cases, value) ? cases[value] : undefined) ??
+    otherwise ??
+    fail(
       'ERR_LIBMOE_DATA',
       `column "${column}" is "${value}", the task knows ${Object.keys(cases).join(', ')}`,
-    );
-  let made = checked.get(block);
-  if (made === undefined) {
-    const { use, ...given } = block;
-    const scorer = scorerNamed(use);
-    made = { scorer, options: scorer.options.parse(given) };
-    checked.set(block, made);
-  }
-  return made;
+    )
+  );
 }
 
 function named(score: ResponseScore, metric: string | undefined): ResponseScore {
   if (metric === undefined) return score;
-  return { ...score, values: { [metric]: Object.values(score.values)[0] ?? null } };
+  return { ...score, values: { [metric]: firstValue(score) } };
 }
 
 /** A benchmark with questions of several kinds: a column says which scorer a document gets. */
 registerScorer('by_column', {
   options,
-  score: (response, question, given, mode) => {
-    const { scorer, options: inner } = chosen(question.doc, given);
-    return named(scorer.score(response, question, inner, mode), given.metric);
-  },
-  judge: async (response, question, given, mode, judge) => {
-    const { scorer, options: inner } = chosen(question.doc, given);
-    const score =
-      scorer.judge === undefined
-        ? scorer.score(response, question, inner, mode)
-        : await scorer.judge(response, question, inner, mode, judge);
-    return named(score, given.metric);
-  },
+  score: (response, question, given, mode) =>
+    named(scoreWith(chosen(question.doc, given), response, question, mode), given.metric),
+  judge: async (response, question, given, mode, judge) =>
+    named(await judgeWith(chosen(question.doc, given), response, question, mode, judge), given.metric),
 });

@@ -165,14 +165,21 @@ export const cider = (corpus: readonly CaptionPair[]): number => mean(ciderD(cor
 const options = z.strictObject({
   /** The column with the reference captions; default: the target. */
   references: z.string().optional(),
+  /** Characters beyond ASCII become spaces in caption and references (YouCook2). */
+  ascii: z.boolean().default(false),
 });
 
 /** Captions. Metric `rouge_l` per document; `use: caption` of a report makes BLEU and CIDEr of the whole corpus. */
 registerScorer('caption_ngram', {
   options,
-  score: (response, { doc, target }, { references }) => {
+  score: (response, { doc, target }, { references, ascii }) => {
+    const tokens = (text: string): string[] =>
+      captionTokens(ascii ? text.replace(/[^\0-\x7f]/gu, ' ') : text);
     const texts = references === undefined ? targetTexts(target) : textsColumn(doc, references);
-    const pair: CaptionPair = { candidate: captionTokens(response), references: texts.map(captionTokens) };
+    const pair: CaptionPair = {
+      candidate: tokens(response),
+      references: texts.map(tokens),
+    };
     return {
       values: { rouge_l: captionRougeL(pair) },
       parsed: pair.candidate.length === 0 ? null : pair.candidate.join(' '),

@@ -155,6 +155,32 @@ export const tempCompass: ChoiceRule = (response, { target }) => {
   return { parsed: letter, right: letter !== null && letter === wanted };
 };
 
+/**
+ * TempCompass's caption matching: options are the question's later lines, `Sentence A: text` or `Option 1: text`. The whole line, its text
+ * (also behind `) `), its name or the name's last word, with or without periods.
+ */
+export const captionMatching: ChoiceRule = (response, { doc, target }) => {
+  const lines = typeof doc.question === 'string' ? doc.question.split('\n').slice(1) : [];
+  const options = lines.map((line) => {
+    const [name = '', text = ''] = line.split(': ');
+    return { line, text, name, bare: name.replace(/Sentence |Option |Caption /g, '') };
+  });
+  const behind = response.split(') ')[1];
+  const plain = response.replaceAll('.', '');
+  const ways = [
+    ...options.map(({ line }) => [line, line === response] as const),
+    ...options.map(({ text }) => [text, text === response || text === behind] as const),
+    ...[...options.map(({ name }) => name), ...options.map(({ bare }) => bare)].map(
+      (name) => [name, name === response || name === plain] as const,
+    ),
+  ];
+  // A later way of naming an option counts before an earlier one, as in the original.
+  const parsed = ways.findLast(([, fits]) => fits)?.[0] ?? null;
+  const [name = '', text = ''] = target.split(': ');
+  const right = [target, target.split(':')[0], text, splitWords(name)[1]];
+  return { parsed, right: parsed !== null && right.includes(parsed) };
+};
+
 /** VITATECS: one of the two texts is contained; else a letter in its usual dress. `(A)` can never be right in the original. */
 export const vitatecs: ChoiceRule = (response, { letters, texts, gold }) => {
   const contained = texts.filter((text) =>

@@ -27,6 +27,7 @@ import './vqa-accuracy.ts';
 import './yes-no.ts';
 import './llm-judge.ts';
 import './ngram-align.ts';
+import './several.ts';
 import './submission.ts';
 
 export { type JudgeClient, type JudgeOptions, openAiJudge } from './judge-client.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fail } from '../../native/index.ts';
 import type { Judge, JudgeRequest } from './scorer.ts';
@@ -81,22 +81,13 @@ class Client implements JudgeClient {
   }
 
   async ask(request: JudgeRequest): Promise<string | null> {
-    const body = JSON.stringify({
-      model: this.model,
-      messages: [
-        ...(request.system === undefined ? [] : [{ role: 'system', content: request.system }]),
-        { role: 'user', content: request.prompt },
-      ],
-      max_tokens: request.maxTokens,
-      temperature: request.temperature,
-    });
-    const key = createHash('sha256').update(body).digest('hex');
+    const key = digest(this.bodyOf(request, (file) => digest(readImage(file))));
     const before = this.known.get(key);
     if (before !== undefined) {
       this.cached += 1;
       return before;
     }
-    const asked = this.inTurn(() => this.attempt(body));
+    const asked = this.inTurn(() => this.attempt(this.bodyOf(request, dataUrl)));
     this.known.set(key, asked);
     const reply = await asked.catch((cause: unknown) => {
       this.known.delete(key);
@@ -107,6 +98,19 @@ class Client implements JudgeClient {
       this.failed += 1;
     } else if (this.file !== undefined) appendFileSync(this.file, `${JSON.stringify({ key, reply })}\n`);
     return reply;
+  }
+
+  /** Images are written out when it is their turn only: all at once they would fill the memory. */
+  private bodyOf(request: JudgeRequest, imageUrl: (file: string) => string): string {
+    return JSON.stringify({
+      model: this.model,
+      messages: [
+        ...(request.system === undefined ? [] : [{ role: 'system', content: request.system }]),
+        { role: 'user', content: contentFor(request, imageUrl) },
+      ],
+      max_tokens: request.maxTokens,
+      temperature: request.temperature,
+    });
   }
 
   private async inTurn(work: () => Promise<string | null>): Promise<string | null> {
@@ -156,6 +160,34 @@ class Client implements JudgeClient {
       await sleep(wait, undefined, signal && { signal }).catch(() => signal?.throwIfAborted());
     }
   }
+}
+
+const IMAGE_TYPES: Readonly<Record<string, string>> = {
+  '.jpg': 'jpeg',
+  '.jpeg': 'jpeg',
+  '.webp': 'webp',
+  '.gif': 'gif',
+};
+
+const digest = (content: string | Uint8Array): string => createHash('sha256').update(content).digest('hex');
+
+function readImage(file: string): string | Uint8Array {
+  return file.startsWith('data:') ? file : readFileSync(file);
+}
+
+function dataUrl(file: string): string {
+  if (file.startsWith('data:')) return file;
+  const type = IMAGE_TYPES[extname(file).toLowerCase()] ?? 'png';
+  return `data:image/${type};base64,${readFileSync(file).toString('base64')}`;
+}
+
+/** A prompt, with its images behind it where there are any. */
+function contentFor({ prompt, images = [] }: JudgeRequest, imageUrl: (file: string) => string): unknown {
+  if (images.length === 0) return prompt;
+  return [
+    { type: 'text', text: prompt },
+    ...images.map((file) => ({ type: 'image_url', image_url: { url: imageUrl(file) } })),
+  ];
 }
 
 function contentOf(answer: unknown): string | undefined {

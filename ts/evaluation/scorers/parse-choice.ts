@@ -26,6 +26,7 @@ const rules = {
   ii_bench: iiBench,
   option_or_letter: letters.optionOrLetter,
   tempcompass: letters.tempCompass,
+  caption_matching: letters.captionMatching,
   vitatecs: letters.vitatecs,
   realworldqa: letters.realWorldQa,
   robust,
@@ -139,7 +140,9 @@ function asked(question: ScorerQuestion, given: Options): AskedChoice {
 }
 
 function ruleFor(profile: Options['profile'], mode: ScorerMode): ChoiceRule {
-  return mode === 'fixed' && profile !== 'cmmmu' ? rules.robust : rules[profile];
+  // Several right letters, and options that the question alone names: what `robust` cannot read.
+  const own = profile === 'cmmmu' || profile === 'caption_matching';
+  return mode === 'fixed' && !own ? rules.robust : rules[profile];
 }
 
 /** Multiple choice answered in words: reads the letter as the benchmark named by `profile` does. Metric `acc`. */

@@ -73,6 +73,8 @@ const confusionSchema = z.strictObject({
 const captionSchema = z.strictObject({
   use: z.literal('caption'),
   part: z.enum(['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider']),
+  /** Each value's documents are a corpus of their own, and the number is the plain mean over those (YouCook2's videos). */
+  within: groupKeySchema.optional(),
   ...common,
 });
 

@@ -7,7 +7,6 @@ import {
   mean,
   meanStandardError,
 } from '../statistics.ts';
-import { bleu, bleuCounts, type CaptionPair, ciderD } from './caption-ngram.ts';
 import { type GroupKey, keyReader } from './columns.ts';
 import type { ReportedDocument } from './report.ts';
 import type { ReportBlock } from './report-schema.ts';
@@ -20,7 +19,8 @@ export interface Statistic {
 }
 
 type Aggregate = Extract<ReportBlock, { agg: string }>;
-type Special<Use extends string> = Extract<ReportBlock, { use: Use }>;
+/** A block of a report that names what makes its number. */
+export type Special<Use extends string> = Extract<ReportBlock, { use: Use }>;
 
 const list = <T>(one: T | readonly T[]): readonly T[] => (Array.isArray(one) ? one : [one as T]);
 
@@ -54,7 +54,8 @@ function total(values: readonly number[], drawn: Int32Array): number {
   return sum;
 }
 
-function meanError(
+/** The standard error of a mean, by clusters where there are some. */
+export function meanError(
   values: readonly number[],
   documents: readonly ReportedDocument[],
   clusters: GroupKey | undefined,
@@ -263,35 +264,5 @@ export function confusionScore(
     value: of((i) => i),
     count,
     error: (resamples) => bootstrapStandardError(count, (drawn) => of((i) => drawn[i]!), resamples),
-  };
-}
-
-/** Numbers of a whole corpus of captions. */
-export function captionScore(documents: readonly ReportedDocument[], block: Special<'caption'>): Statistic {
-  const corpus = documents.map(({ score }): CaptionPair => {
-    const pair = score.detail?.caption as CaptionPair | undefined;
-    return (
-      pair ??
-      fail('ERR_LIBMOE_CONFIG', 'use: caption needs a scorer of captions: score: { use: caption_ngram }')
-    );
-  });
-  const count = corpus.length;
-  if (block.part === 'cider') {
-    const values = ciderD(corpus);
-    return { value: mean(values), count, error: meanError(values, documents, block.clusters) };
-  }
-  const order = Number(block.part.slice(-1)) - 1;
-  const counts = corpus.map(bleuCounts);
-  const of = (chosen: Iterable<(typeof counts)[number]>): number => bleu(chosen)[order]!;
-  return {
-    value: count === 0 ? Number.NaN : of(counts),
-    count,
-    // As many as lm-eval takes for BLEU.
-    error: (resamples) =>
-      bootstrapStandardError(
-        count,
-        (drawn) => of(Array.from(drawn, (i) => counts[i]!)),
-        Math.min(100, resamples),
-      ),
   };
 }

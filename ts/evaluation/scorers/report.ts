@@ -5,10 +5,10 @@ import type { Question } from '../question.ts';
 import type { Row } from '../task.ts';
 import { keyReader } from './columns.ts';
 import { meets } from './conditions.ts';
+import { captionScore } from './report-captions.ts';
 import { blockIn, type Report, type ReportBlock } from './report-schema.ts';
 import {
   aggregate,
-  captionScore,
   confusionScore,
   groupsOf,
   mmeScore,

@@ -19,7 +19,10 @@ export interface ResponseScore {
 }
 
 /** What a scorer may look at beside the response. */
-export type ScorerQuestion = { doc: Row } & Pick<Question, 'target' | 'choices'>;
+export type ScorerQuestion = { doc: Row } & Pick<Question, 'target' | 'choices'> & {
+    /** Files (or data: URLs) of the document's images, for judges that look at them; absent where they are not at hand. */
+    images?: readonly string[];
+  };
 
 /** The target as texts: one, or each of a list. */
 export function targetTexts(target: ScorerQuestion['target']): string[] {
@@ -38,6 +41,8 @@ export interface Judge {
 export interface JudgeRequest {
   system?: string;
   prompt: string;
+  /** Image files (or data: URLs) that the judge is to see beside the prompt. */
+  images?: readonly string[];
   maxTokens: number;
   temperature: number;
 }

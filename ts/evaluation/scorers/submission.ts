@@ -1,16 +1,19 @@
 import { z } from 'zod';
 import { fail } from '../../native/index.ts';
-import type { ScorerMode } from '../metrics.ts';
 import { column } from './columns.ts';
+import { scoreWith } from './inner-scorer.ts';
 import type { ReportedDocument } from './report.ts';
-import { registerScorer, type ScoreBlock, type ScorerQuestion, scorerNamed, scoreSchema } from './scorer.ts';
+import { registerScorer, scoreSchema } from './scorer.ts';
 
 const options = z.strictObject({
-  /** Field of the file → column of the record; `response` is the model's answer, `parsed` what `parse` reads out of it. */
+  /**
+   * Field of the file → column of the record; `response` is the model's answer, `parsed` what `parse` reads out of it, `index` the place of the
+   * letter that it reads, -1 for none.
+   */
   fields: z.record(z.string(), z.string()).default({ question_id: 'question_id', answer: 'response' }),
   /** `map`: one object, the first field → the second. */
   format: z.enum(['json', 'jsonl', 'csv', 'map']).default('json'),
-  /** A scorer that reads the field `parsed`. */
+  /** A scorer that reads the fields `parsed` and `index`. */
   parse: z.lazy(() => scoreSchema).optional(),
 });
 
@@ -21,13 +24,13 @@ export type SubmissionFormat = z.output<typeof options>['format'];
 registerScorer('submission', {
   options,
   score: (response, question, { fields, format, parse }, mode) => {
-    const read = parse === undefined ? response || null : parsedBy(parse, response, question, mode);
-    const value = (name: string): unknown =>
-      name === 'response'
-        ? response
-        : name === 'parsed' && parse !== undefined
-          ? read
-          : column(question.doc, name);
+    const read = parse === undefined ? response || null : scoreWith(parse, response, question, mode).parsed;
+    const value = (name: string): unknown => {
+      if (name === 'response') return response;
+      if (parse !== undefined && name === 'parsed') return read;
+      if (parse !== undefined && name === 'index') return LETTERS.indexOf(read ?? '-');
+      return column(question.doc, name);
+    };
     const submission = Object.fromEntries(
       Object.entries(fields).map(([field, name]) => [field, value(name)]),
     );
@@ -35,15 +38,7 @@ registerScorer('submission', {
   },
 });
 
-function parsedBy(
-  { use, ...given }: ScoreBlock,
-  response: string,
-  question: ScorerQuestion,
-  mode: ScorerMode,
-): string | null {
-  const scorer = scorerNamed(use);
-  return scorer.score(response, question, scorer.options.parse(given), mode).parsed;
-}
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 
 const quoted = (value: unknown): string => {
   const text = typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value ?? '');
