@@ -25,8 +25,8 @@ import type { Task } from './task.ts';
 export interface AnsweredTask {
   task: Task;
   questions: readonly Question[];
-  /** Files of the images that each question shows, for judges that look at them too. */
-  imageFiles?: readonly (readonly string[])[];
+  /** Files of the images that each question shows, for judges that look at them too; undefined where an image is more than its file. */
+  imageFiles?: readonly (readonly string[] | undefined)[];
   /** Per question, per request. */
   answers: readonly (readonly Answer[])[];
   /** Scored tokens, per question and pair; of generation nothing. */
@@ -50,7 +50,10 @@ export function answeredTask(
   return {
     task,
     questions,
-    imageFiles: encoded.map(([first]) => (first?.request.images ?? []).map(({ file }) => file)),
+    imageFiles: encoded.map(([first]) => {
+      const images = first?.request.images ?? [];
+      return images.some(({ recipe }) => recipe) ? undefined : images.map(({ file }) => file);
+    }),
     answers,
     tokens: encoded.map((requests) =>
       requests.map(({ request }) => ('continuation' in request ? request.continuation.length : 0)),

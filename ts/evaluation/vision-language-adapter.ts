@@ -36,7 +36,10 @@ export interface VisionLanguageAdapterOptions extends Omit<LanguageAdapterOption
   /** How the model knows conversations: every question is asked as the first turn of one. */
   template: ConversationTemplate;
   /** Reads images as the model takes them, one tile each. An image pool does; it also makes those that are drawn into or put together. */
-  images: Omit<ImageSource, 'load'> & { load(images: readonly ImageReference[]): Promise<LoadedImage[]> };
+  images: Omit<ImageSource, 'load'> & {
+    /** The images in their order; one that is missing or cannot be read is a value, not an exception. */
+    load(images: readonly ImageReference[]): Promise<LoadedImage[]>;
+  };
   /** What the images' preparation depends on, for cache keys: the processor's settings. */
   preparation: unknown;
 }
