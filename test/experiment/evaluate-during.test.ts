@@ -64,8 +64,8 @@ registerTask(write);
 /** A rate that first helps and then does harm, so that the best is in between. */
 const harmful = {
   optimizer: { name: 'sgd' },
-  schedule: { name: 'step', learningRate: 0.3, at: [3], factor: 100 },
-  clipNorm: null,
+  schedule: { name: 'step', learningRate: 0.3, at: [3], factor: 10 },
+  clipNorm: 1,
 };
 const stopping = {
   training: { ...harmful, steps: 8, evaluateEvery: 1, checkpointEvery: 3, keepCheckpoints: 1 },
