@@ -110,9 +110,11 @@ export function isFragile(sums: readonly number[]): boolean {
   return best - second < fragileMargin;
 }
 
-const number = (value: MetricValue): number =>
+/** A value that is a number. */
+export const number = (value: MetricValue): number =>
   typeof value === 'number' ? value : fail('ERR_LIBMOE_STATE', 'this metric takes one number per document');
-const pair = (value: MetricValue): readonly [number, number] =>
+/** A value that is a pair. */
+export const pair = (value: MetricValue): readonly [number, number] =>
   typeof value === 'number'
     ? fail('ERR_LIBMOE_STATE', 'this metric takes a log-likelihood with its weight')
     : value;
@@ -281,35 +283,3 @@ registerMetric(
     (mean) => -mean / Math.LN2,
   ),
 );
-
-const lastWord = ({ lastWord }: ScoredQuestion): LastWord =>
-  lastWord ?? fail('ERR_LIBMOE_STATE', 'this metric needs what the model gave for the last word');
-const ofMode = (values: readonly MetricValue[], mode: ScorerMode): number[] =>
-  values.map((value) => pair(value)[mode === 'libmoe' ? 0 : 1]);
-registerMetric('last_word', {
-  higherIsBetter: true,
-  appliesTo: ['loglikelihood_rolling'],
-  asks: 'last_word',
-  item: (scored) => lastWord(scored).right,
-  aggregate: (values, mode) => mean(ofMode(values, mode)),
-  standardError: (values, mode) => meanStandardError(ofMode(values, mode)),
-});
-registerMetric('last_token', {
-  ...meanMetric((scored) => lastWord(scored).lastToken, ['loglikelihood_rolling']),
-  asks: 'last_word',
-});
-registerMetric('last_word_perplexity', {
-  higherIsBetter: false,
-  appliesTo: ['loglikelihood_rolling'],
-  asks: 'last_word',
-  item: (scored) => lastWord(scored).loss,
-  aggregate: (values) => Math.exp(mean(values.map(number))),
-  standardError: (values, _mode, resamples) => {
-    const losses = values.map(number);
-    return bootstrapStandardError(
-      losses.length,
-      (drawn) => Math.exp(total(losses, drawn) / drawn.length),
-      resamples,
-    );
-  },
-});

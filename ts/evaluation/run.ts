@@ -23,6 +23,7 @@ import { defineTask, type Task, type TaskInput } from './task.ts';
 import { chooseTasks } from './task-choice.ts';
 import type { TaskChoice } from './task-files.ts';
 import { enterGroups } from './task-groups.ts';
+import './last-word-metrics.ts';
 import './yes-no-metrics.ts';
 
 /** What {@link evaluate} evaluates, and where results go. */
