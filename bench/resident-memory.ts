@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-function status(key: 'VmRSS' | 'VmHWM'): number {
+function status(key: 'RssAnon' | 'RssFile' | 'VmHWM'): number {
   const line = readFileSync('/proc/self/status', 'utf8').match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'));
   return Number(line?.[1] ?? Number.NaN) * 1024;
 }
@@ -24,11 +24,12 @@ export function residentPeak(): ((run: () => void) => number) | undefined {
   if (measured) return undefined;
   measured = true;
   collectGarbage();
-  const before = status('VmRSS');
+  const before = status('RssAnon');
   return (run) => {
     collectGarbage();
     writeFileSync('/proc/self/clear_refs', '5');
     run();
-    return status('VmHWM') - before;
+    // Pages of files, such as Node's own code, come and go as the system likes.
+    return status('VmHWM') - status('RssFile') - before;
   };
 }

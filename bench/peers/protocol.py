@@ -46,7 +46,7 @@ def _resident(run, before):
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
     run()
-    return _status("VmHWM") - before
+    return _status("VmHWM") - _status("RssFile") - before
 
 
 class Work:
@@ -103,7 +103,7 @@ def serve(make):
                     torch.cuda.empty_cache()
                 answer = {}
             elif "setup" in message:
-                before = _status("VmRSS")
+                before = _status("RssAnon")
                 made = make(message["setup"])
                 work = made if isinstance(made, Work) else Work(made)
                 answer = {"ready": True, "torch": torch.__version__, "capability": torch.cuda.get_device_name() if ON_GPU else torch.backends.cpu.get_cpu_capability()}
