@@ -168,7 +168,8 @@ describe('trainTokenizer', () => {
     const timer = setInterval(() => (turns += 1), 1);
     await trainTokenizer([text], options);
     clearInterval(timer);
-    expect(turns).toBeGreaterThan(2);
+    // None without a pause; how many there are depends on the machine.
+    expect(turns).toBeGreaterThan(0);
     const stop = new AbortController();
     setTimeout(() => stop.abort(), 1);
     expect(await codeFrom(() => trainTokenizer([text], { ...options, signal: stop.signal }))).toBe(

@@ -107,6 +107,9 @@ describe('a model that is asked for last words', () => {
       .map((line) => JSON.parse(line));
     expect(samples[0].last_word_perplexity).toBeCloseTo(-sum / 6, 5);
     expect(samples[0].last_token).toBe(Number(greedy));
+    // The second takes two windows; the last one sees 48 tokens before each of its own.
+    const second = await ask(texts[1]!.slice(0, -5), ' came');
+    expect(samples[1].last_word_perplexity).toBeCloseTo(-second.sum / 5, 5);
     expect(row['last_word_perplexity,none']).toBeCloseTo(
       Math.exp((samples[0].last_word_perplexity + samples[1].last_word_perplexity) / 2),
       9,

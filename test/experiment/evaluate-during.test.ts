@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { registerTask, type TaskInput } from '../../ts/evaluation/index.ts';
+import { registerTask, resolveTask, type TaskInput } from '../../ts/evaluation/index.ts';
 import {
   loadAnyRecipe,
   loadRecipe,
@@ -117,6 +117,19 @@ describe('a recipe that evaluates during training', () => {
     expect(lines('other')[0]).toMatchObject({ higherIsBetter: true, best: true });
     expect(json('other', 'eval/3/results.json')['n-samples']['during-choose'].effective).toBe(3);
     expect(Object.keys(json('other', 'eval/final/results.json').results)).toEqual(['same', 'during-choose']);
+  });
+
+  it('takes last words, which are more than likelihoods', async () => {
+    const task = { ...resolveTask('lm.lambada'), task: 'during-last-word' };
+    registerTask({ ...task, dataset_path: 'inline', documents: [{ text: 'one two three' }] });
+    await go('last-word', {
+      training: { steps: 1, evaluateEvery: 1 },
+      evaluation: {
+        during: { tasks: ['during-last-word'] },
+        best: { metric: 'during-last-word/last_word_perplexity' },
+      },
+    });
+    expect(lines('last-word')[0]).toMatchObject({ higherIsBetter: false, best: true });
   });
 
   it('knows the metrics of written answers before any is written', async () => {

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readJournal } from '../../ts/storage/index.ts';
@@ -91,6 +91,7 @@ describe('evaluation during training', () => {
   it.each([
     [{ every: 5 }, [5, 10, 12]],
     [{ every: 0.25 }, [3, 6, 9, 12]],
+    [{ every: 0.3 }, [4, 7, 11, 12]],
     [{ every: undefined, at: [0.3, 0.5] }, [4, 6, 12]],
     [{ every: 10, at: [0.01] }, [1, 10, 12]],
   ])('comes when it is asked for: %j', async (during, when) => {
@@ -177,6 +178,33 @@ describe('early stopping', () => {
     expect(file(out)).toBe(file(straight));
   });
 
+  it('heeds the last evaluation, not a standstill of long ago', async () => {
+    const out = newRun();
+    const evaluate = ({ step }: { step: number }) => ({ 'held/bits': step < 7 ? 5 : 12 - step });
+    await session(out, { until: 10, during: { evaluate, best: lower } });
+    const { summary } = await session(out, {
+      resume: true,
+      during: { evaluate, best: lower, earlyStopping },
+    });
+    expect([summary!.step, summary!.endedEarly]).toEqual([12, undefined]);
+  });
+
+  it.each([
+    ['another number', { best: { metric: 'acc', higherIsBetter: true } }],
+    ['other documents', { best: lower, asked: 'ten documents' }],
+  ])('does not count evaluations of %s', async (_, changed) => {
+    const out = newRun();
+    const evaluate = () => ({ 'held/bits': 1 });
+    await session(out, { until: 10, during: { evaluate, best: lower, asked: 'all' } });
+    const { summary, lines } = await session(out, {
+      resume: true,
+      during: { evaluate: () => ({ 'held/bits': 2, acc: 1 }), ...changed, earlyStopping },
+    });
+    expect([summary!.step, summary!.endedEarly]).toEqual([12, undefined]);
+    expect(lines).toContainEqual(expect.stringMatching(/earlier evaluations asked something else/));
+    expect(named(out)).toBe(12);
+  });
+
   it('is decided by gains above minDelta and by numbers alone', () => {
     const follow = new BestSoFar({ metric: 'acc', higherIsBetter: true }, { patience: 2, minDelta: 0.1 });
     const values = [0.5, 0.55, 0.62, Number.NaN, 0.7];
@@ -220,13 +248,13 @@ describe('a run that was killed', () => {
     }
   });
 
-  it('between a checkpoint and its name gets the name back; a best without checkpoint has none', async () => {
+  it('between a checkpoint and its name gets the name back; the best by another metric is one whose checkpoint is there', async () => {
     const out = newRun();
     await session(out, { during: { best: lower }, until: 6 });
     writeFileSync(join(out, 'checkpoints/best'), 'step-000004\n');
     await session(out, { during: { best: lower }, resume: true, until: 7 });
     expect(named(out)).toBe(6);
-    // Another metric, whose best evaluation was not kept.
+    // By the other metric step 2 was better, but is gone.
     const other = { evaluate: ({ step }: { step: number }) => ({ 'held/bits': step, other: -step }) };
     const changed = newRun();
     await session(changed, {
@@ -234,7 +262,15 @@ describe('a run that was killed', () => {
       until: 6,
     });
     const { lines } = await session(changed, { during: { ...other, best: lower }, resume: true });
-    expect(lines.join('\n')).toMatch(/the best evaluation was at step 2, whose checkpoint is not there/);
-    expect(existsSync(join(changed, 'checkpoints/best'))).toBe(false);
+    expect(lines.at(-1)).toMatch(/the best is 6\.0000 of step 6$/);
+    expect(named(changed)).toBe(6);
+    // Somebody has removed the best.
+    await session(out, { during: { best: lower }, resume: true, until: 10 });
+    rmSync(join(out, 'checkpoints/step-000006'), { recursive: true });
+    const without = await session(out, { during: { best: lower }, resume: true });
+    expect(without.lines.join('\n')).toMatch(
+      /the best evaluation was at step 6, whose checkpoint is not there/,
+    );
+    expect(existsSync(join(out, 'checkpoints/best'))).toBe(false);
   });
 });

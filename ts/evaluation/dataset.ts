@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
-import { base64Image } from '../data/bundles/base64-image.ts';
+import { base64Image, pictureType } from '../data/bundles/base64-image.ts';
 import { fail } from '../native/index.ts';
 import { explainIssues } from '../storage/schema-errors.ts';
 import type { Row, Task } from './task.ts';
@@ -213,7 +213,7 @@ function withPictures(row: Row, columns: readonly string[], where: string): Row 
     const bytes = typeof value === 'string' ? base64Image(value) : undefined;
     return bytes === undefined
       ? fail('ERR_LIBMOE_DATA', `${where}: column "${column}" should hold an image as base64 text`)
-      : `data:image/*;base64,${bytes.toString('base64')}`;
+      : `data:image/${pictureType(bytes)};base64,${bytes.toString('base64')}`;
   };
   return {
     ...row,

@@ -12,12 +12,14 @@ export interface LastWord {
 }
 
 const lastWordOf = (text: string): string => text.slice(text.lastIndexOf(' ') + 1);
+const lastOf = (list: readonly number[], count: number): readonly number[] =>
+  list.slice(Math.max(0, list.length - count));
 const tokensOf = (word: string, tokenizer: EvalTokenizer): readonly number[] => tokenizer.encode(` ${word}`);
 
 /** How many of the last tokens of a text {@link lastWordFrom} has to know of: one per character of the word, or all tokens of the word. */
 export function lastWordTokens(text: string, tokenizer: EvalTokenizer): number {
   const word = lastWordOf(text);
-  return Math.max(codePoints(word), tokensOf(word, tokenizer).length);
+  return Math.max(1, codePoints(word), tokensOf(word, tokenizer).length);
 }
 
 /**
@@ -34,9 +36,9 @@ export function lastWordFrom(
   const word = lastWordOf(text);
   const characters = codePoints(word);
   const own = tokensOf(word, tokenizer);
-  const predicted = tokenizer.decode?.(firstChoices.slice(-characters)) ?? '';
+  const predicted = tokenizer.decode?.(lastOf(firstChoices, characters)) ?? '';
   const found = Number(lastWordOf(predicted) === word);
-  const losses = logProbabilities.slice(-own.length);
+  const losses = lastOf(logProbabilities, own.length);
   return {
     right: [characters > continuation.length ? 0 : found, found],
     lastToken: Number(firstChoices.at(-1) === own.at(-1)),

@@ -13,7 +13,13 @@ export async function rehearse(
 ): Promise<Results> {
   const { name, tokenizer, maxLength, imagePlaceholder, endTokens } = model;
   const scored: EvalModel['loglikelihood'] = async (requests, emit) => {
-    for (const i of requests.keys()) emit(i, { sum: -1, greedy: false });
+    for (const [i, { continuation, last }] of requests.entries())
+      emit(i, {
+        ...{ sum: -1, greedy: false },
+        ...(last !== undefined && {
+          last: { logProbabilities: Array(last).fill(-1), firstChoices: continuation.slice(-last) },
+        }),
+      });
   };
   const actor: EvalModel = {
     name,

@@ -71,6 +71,7 @@ function spokenIn(row: Row): Spoken[] {
  * in the order of the middles, the lines that a frame falls into; a line shorter than a second counts as one.
  */
 registerDocumentStep('longvideobench', {
+  onlyAsked: true,
   options: z.strictObject({ frames: z.int().positive().default(16) }),
   apply: (rows, { frames }) =>
     rows.map((row) => {

@@ -15,7 +15,10 @@ type Evaluated = Exclude<AnyRecipe, { kind: 'image-text' }>;
 /** What is asked during training: the tasks that are asked at the end, or those that `evaluation.during` names; a name means the recipe's own first. */
 export function askedDuring({ evaluation }: Evaluated, tasks: readonly TaskChoice[]): readonly TaskChoice[] {
   const named = (name: TaskChoice): TaskChoice =>
-    tasks.find((own) => typeof own === 'object' && own.task === name) ?? name;
+    tasks.find((own) => own === name || (typeof own === 'object' && own.task === name)) ??
+    // A file's or a group's task by its own name.
+    (tasks.length > 0 ? chooseTasks(tasks).tasks.find(({ task }) => task === name) : undefined) ??
+    name;
   return evaluation.during?.tasks?.map(named) ?? tasks;
 }
 

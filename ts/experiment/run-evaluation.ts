@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import type { Results } from '../evaluation/index.ts';
+import { chooseTasks, type Results } from '../evaluation/index.ts';
 import { rehearse } from '../evaluation/rehearsal.ts';
+import { sha256, taskRecord } from '../evaluation/results.ts';
 import { readJournal, writeFileAtomically } from '../storage/index.ts';
 import {
   type BestMetric,
@@ -66,6 +67,7 @@ export async function runEvaluations<Batch>(run: EvaluatedRun<Batch>): Promise<R
           log,
           ...(best && { best }),
           ...(earlyStopping && { earlyStopping }),
+          asked: markOf(asked),
           evaluate: async ({ step }) =>
             numbersOf(
               await evaluateInto(
@@ -94,6 +96,12 @@ export async function runEvaluations<Batch>(run: EvaluatedRun<Batch>): Promise<R
       return evaluateInto(job.evaluated(facts), { tasks, scorer, limit }, place('final'), signal);
     },
   };
+}
+
+/** Stands for what the evaluations of a run ask: tasks, documents, scorer. */
+function markOf({ tasks, scorer, limit }: AskedHow): string {
+  const records = chooseTasks(tasks).tasks.map(taskRecord);
+  return sha256(JSON.stringify([records, scorer ?? null, limit ?? null])).slice(0, 12);
 }
 
 /** What was asked of the same weights is not asked again: answers are kept by weights and question. */

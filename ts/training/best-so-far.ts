@@ -21,6 +21,8 @@ export interface EvaluationLine {
   /** Steps done; 0 is before the first. */
   step: number;
   tokens: number;
+  /** What was asked, as the caller marks it: numbers of lines with another mark are not compared. */
+  asked?: string;
   /** What the evaluation gave; null where there is no finite number. */
   values: Record<string, number | null>;
   /** The metric of the best, where one is looked for. */

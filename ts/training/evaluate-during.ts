@@ -20,6 +20,8 @@ export interface EvaluateDuringOptions {
    * It must leave the parameters as they are.
    */
   evaluate: (run: Run) => Record<string, number> | Promise<Record<string, number>>;
+  /** Marks what is asked, such as a hash: evaluations of an earlier start with another mark count neither as the best nor for stopping. */
+  asked?: string;
   /** After every so many steps; below 1: after every such share of all steps. */
   every?: number;
   /** After these shares of all steps: `[0.25, 0.5]`. The end of the training is evaluated in any case. */
@@ -41,7 +43,7 @@ export interface EvaluateDuringOptions {
  */
 export function evaluateDuring(options: EvaluateDuringOptions): Callback {
   checkOptions(options);
-  const { evaluate, first = false, best, log = () => {} } = options;
+  const { evaluate, asked, first = false, best, log = () => {} } = options;
   let due: (step: number) => boolean = () => false;
   let follow: BestSoFar | undefined;
   let journal: Journal | undefined;
@@ -54,8 +56,12 @@ export function evaluateDuring(options: EvaluateDuringOptions): Callback {
       Number.isFinite(value) ? value : null,
     ]);
     const line = judged(
-      { step: run.step, tokens: run.tokens, values: Object.fromEntries(values) },
-      follow,
+      {
+        ...{ step: run.step, tokens: run.tokens },
+        ...(asked !== undefined && { asked }),
+        values: Object.fromEntries(values),
+      },
+      run.step > 0 ? follow : undefined,
       best,
       run.totalSteps,
     );
@@ -77,11 +83,24 @@ export function evaluateDuring(options: EvaluateDuringOptions): Callback {
       follow = best && new BestSoFar(best, options.earlyStopping);
       if (run.out !== undefined) {
         const file = join(run.out, evaluationsFile);
-        const lines = linesBefore(file, run.step).map((line) => judged(line, follow, best, run.totalSteps));
+        const kept = new Set(listCheckpoints(join(run.out, 'checkpoints')).map(({ step }) => step));
+        // A number that this run does not ask for cannot be compared; of another metric than before the best may have no checkpoint.
+        const counts = (line: EvaluationLine): boolean =>
+          line.step > 0 &&
+          best !== undefined &&
+          line.asked === asked &&
+          Object.hasOwn(line.values, best.metric) &&
+          (line.metric === best.metric || kept.has(line.step));
+        const lines = linesBefore(file, run.step).map((line) =>
+          judged(line, counts(line) ? follow : undefined, best, run.totalSteps),
+        );
+        const others = follow ? lines.filter((line) => line.step > 0 && !counts(line)).length : 0;
+        if (others > 0)
+          log(`${others} earlier evaluations asked something else: they are not compared with those to come`);
         writeFileAtomically(file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
         journal = new Journal(file);
         if (run.step > 0 && best) restoreName(run, follow?.best?.step, log);
-        const stop = lines.find((line) => line.stop !== undefined)?.stop;
+        const stop = lines.at(-1)?.stop;
         if (stop !== undefined && run.step < run.totalSteps) end(stop, run);
       }
       if (!first || run.step > 0) return;
@@ -101,9 +120,13 @@ export function evaluateDuring(options: EvaluateDuringOptions): Callback {
 
 /** Whether to evaluate after a step. */
 function dueSteps({ every, at = [] }: EvaluateDuringOptions, total: number): (step: number) => boolean {
-  const period = every === undefined ? undefined : every < 1 ? Math.max(1, Math.ceil(every * total)) : every;
-  const steps = new Set(at.map((share) => Math.max(1, Math.round(share * total))));
-  if (period === undefined && steps.size === 0) return () => false;
+  if (every === undefined && at.length === 0) return () => false;
+  const shares =
+    every !== undefined && every < 1
+      ? Array.from({ length: Math.round(1 / every) }, (_, i) => (i + 1) * every)
+      : [];
+  const steps = new Set([...at, ...shares].map((share) => Math.max(1, Math.round(share * total))));
+  const period = every !== undefined && every >= 1 ? every : undefined;
   return (step) => step === total || steps.has(step) || (period !== undefined && step % period === 0);
 }
 
@@ -115,20 +138,22 @@ function linesBefore(file: string, step: number): EvaluationLine[] {
   return lines.filter((line) => line.step <= step);
 }
 
-/** A line with what it means for best and stop, by the options at hand: those of an earlier start may have been others. */
+/**
+ * A line with what it means for best and stop, by the options at hand: those of an earlier start may have been others.
+ * @param follow absent for a line that does not count, such as the one before the first step, which has no checkpoint to keep
+ */
 function judged(
-  { step, tokens, values }: EvaluationLine,
+  line: EvaluationLine,
   follow: BestSoFar | undefined,
   metric: BestMetric | undefined,
   totalSteps: number,
 ): EvaluationLine {
-  if (!follow || !metric) return { step, tokens, values };
-  // Before the first step there is no checkpoint to keep.
-  const { best, stop } = step === 0 ? { best: false } : follow.add(step, values[metric.metric]);
+  const { step, tokens, asked, values } = line;
+  const told = { step, tokens, ...(asked !== undefined && { asked }), values };
+  if (!metric) return told;
+  const { best, stop } = follow?.add(step, values[metric.metric]) ?? { best: false };
   return {
-    step,
-    tokens,
-    values,
+    ...told,
     ...metric,
     ...(best && { best }),
     ...(stop !== undefined && step < totalSteps && { stop }),

@@ -292,10 +292,9 @@ function checkOptions<Batch>(options: TrainOptions<Batch>): void {
   if (!(Number.isSafeInteger(seed) && seed >= 0)) refuse('seed', 'a non-negative integer', seed);
   const names = (options.callbacks ?? []).map(({ name }) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) {
+  if (twice !== undefined)
     fail(
       'ERR_LIBMOE_ARGUMENT',
       `train: two callbacks are named "${twice}"; names must differ, states are kept by them`,
     );
-  }
 }

@@ -8,10 +8,16 @@ const pictures: readonly (string | undefined)[] = ['jpg', 'png', 'gif', 'webp', 
  * base64 of what does not begin like an image.
  */
 export function base64Image(text: string): Buffer | undefined {
-  const written = text.replace(/^data:[\w/+.-]*;base64,/, '').replace(/\s+/g, '');
+  const written = text.replace(/^data:[\w/*+.-]*;base64,/, '').replace(/\s+/g, '');
   // Looks at the beginning first: most texts are no base64, and a picture's may have megabytes.
   if (!pictures.includes(mediaExtension(Buffer.from(written.slice(0, 44), 'base64')))) return undefined;
   return alphabet.test(written) && written.replace(/=+$/, '').length % 4 !== 1
     ? Buffer.from(written, 'base64')
     : undefined;
+}
+
+/** The part of a media type behind `image/`: `png`, `jpeg`. */
+export function pictureType(bytes: Uint8Array): string {
+  const ending = mediaExtension(bytes) ?? '*';
+  return { jpg: 'jpeg', tif: 'tiff' }[ending] ?? ending;
 }
