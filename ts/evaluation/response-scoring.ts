@@ -84,8 +84,14 @@ export async function scoreResponses(
       libmoe.unparsed_rate[name] = unparsed / questions.length;
       libmoe.missing[name] = scored.filter(({ score }) => score.missing !== undefined).length;
     }
-    for (const [i, item] of scored.entries())
-      samples.push(sampleOf(task, questions[i]!, texts[i]!, item, filter.name));
+    for (const [i, item] of scored.entries()) {
+      const sample = sampleOf(task, questions[i]!, texts[i]!, item, filter.name);
+      const files = scorer.judge && imageFiles?.[i];
+      // Another judge may be asked later, when nobody knows the folder that the names are relative to.
+      if (files && imagesAtHand(questions[i]!.images) === undefined)
+        (sample.libmoe as ResponseFacts).images = [...files];
+      samples.push(sample);
+    }
   }
   better.unparsed_rate = false;
   results.results[name] = row;

@@ -90,6 +90,8 @@ export interface ResponseFacts {
   missing?: string;
   choices?: string[];
   group?: string;
+  /** Of tasks that take a judge, where the files of the document's images were when its names alone do not say it. */
+  images?: string[];
 }
 
 /** A line of `samples_<task>.jsonl`, lm-eval's keys and a `libmoe` block. */
