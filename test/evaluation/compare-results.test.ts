@@ -217,6 +217,38 @@ describe('evaluations compared in pairs', () => {
   });
 });
 
+describe('what is not the same in both runs', () => {
+  it('judges: two of them are two measures', async () => {
+    const judged: TaskInput = {
+      ...asked,
+      task: 'judged',
+      score: { use: 'llm_judge', prompt: '{{prediction}}', verdict: 'score', range: [0, 1] },
+    };
+    delete judged.report;
+    const judge = (model: string) => ({
+      model,
+      ask: async ({ prompt }: { prompt: string }) => `${prompt.length / 10}`,
+    });
+    const tasks = [judged, chosen];
+    for (const [name, by] of [
+      ['j1', judge('one')],
+      ['j2', judge('two')],
+      ['j3', judge('one')],
+      ['j4'],
+    ] as const)
+      await run(name, answering(name, [2]), { tasks, ...(by && { judge: by }) });
+    expect(() => compareResults([at('j1'), at('j2')])).toThrow(
+      `ERR_LIBMOE_DATA: task judged is scored by the judge one in ${at('j1')} and by the judge two in ${at('j2')}: "libmoe rescore ${at('j2')} --judge URL --judge-model one --out FOLDER" makes them comparable`,
+    );
+    expect(() => compareResults([at('j4'), at('j1')])).toThrow(
+      /scored without a judge in .*"libmoe rescore .*j4 --judge URL --judge-model one/,
+    );
+    expect(numberOf('judged', 'score', [at('j1'), at('j3')]).p).toBe(1);
+    // A task that no judge has a part in is the same under any.
+    expect(compareResults([at('j1'), at('j2')], { tasks: ['chosen'] }).runs[0]!.numbers).not.toEqual([]);
+  });
+});
+
 function registerGroupMembers(): void {
   for (const i of [1, 2]) registerTask({ ...asked, task: `asked-${i}` });
 }

@@ -3,11 +3,13 @@ import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import { type ComparedNumber, comparedNumbers } from './compared-numbers.ts';
+import { takesJudge } from './judging.ts';
 import type { ScorerMode } from './metrics.ts';
 import { type PairedError, pairedP } from './paired-difference.ts';
 import { pairSamples } from './paired-samples.ts';
 import { type Results, readResults, readSamples } from './results.ts';
 import { groupStandardError } from './statistics.ts';
+import type { Task } from './task.ts';
 
 /** Which tasks are compared, and how strictly. */
 export interface CompareOptions {
@@ -60,6 +62,7 @@ export function compareResults(paths: readonly string[], options: CompareOptions
     comparison.documents[task] = ranges([...new Set(before.map(({ doc_id: id }) => id))]);
     for (const [i, other] of others.entries()) {
       checkScoring(task, baseline, other);
+      checkJudges(task, baseline, other);
       const names = [baseline.name, other.name] as const;
       const after = pairSamples(task, before, readSamples(other.folder, task), names, options.otherPrompts);
       const pair = [
@@ -133,6 +136,21 @@ function checkScoring(task: string, a: Opened, b: Opened): void {
       'ERR_LIBMOE_DATA',
       `task ${task} is scored otherwise in ${a.name} than in ${b.name} (${differing.join(', ')}): "libmoe rescore" scores both as the task is defined now`,
     );
+}
+
+/** Two judges are two measures; a run without one has the scores of what stands in for it. */
+function checkJudges(task: string, a: Opened, b: Opened): void {
+  const { libmoe, configs } = a.results;
+  if (!takesJudge({ ...configs[task], task } as unknown as Task, libmoe.scorer_mode)) return;
+  const [one, other] = [a, b].map(({ results }) => results.libmoe.judge?.model);
+  if (one === other) return;
+  const named = (model: string | undefined): string =>
+    model === undefined ? 'without a judge' : `by the judge ${model}`;
+  const [folder, model] = one === undefined ? [a.name, other] : [b.name, one];
+  fail(
+    'ERR_LIBMOE_DATA',
+    `task ${task} is scored ${named(one)} in ${a.name} and ${named(other)} in ${b.name}: "libmoe rescore ${folder} --judge URL --judge-model ${model} --out FOLDER" makes them comparable`,
+  );
 }
 
 /** Numbers of groups that both runs asked for; their error is that of their tasks' differences together. */
