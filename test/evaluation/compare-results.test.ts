@@ -247,6 +247,29 @@ describe('what is not the same in both runs', () => {
     // A task that no judge has a part in is the same under any.
     expect(compareResults([at('j1'), at('j2')], { tasks: ['chosen'] }).runs[0]!.numbers).not.toEqual([]);
   });
+
+  it('groups of one name: those of other tasks or other means are left out', async () => {
+    registerGroupMembers();
+    const groups = {
+      usual: 'task: [asked-1, asked-2]\naggregate_metric_list: [{ metric: loose }]\n',
+      turned: 'task: [asked-2, asked-1]\naggregate_metric_list: [{ metric: loose }]\n',
+      smaller: 'task: [asked-1]\naggregate_metric_list: [{ metric: loose }]\n',
+      otherwise:
+        'task: [asked-1, asked-2]\naggregate_metric_list: [{ metric: loose, weight_by_size: false }]\n',
+    };
+    for (const [name, text] of Object.entries(groups)) {
+      const file = join(folder, `${name}.yaml`);
+      writeFileSync(file, `group: both\n${text}`);
+      await run(`group-${name}`, answering(name, [2]), { tasks: [file] });
+    }
+    const compared = (name: string) => {
+      const { leftOut, runs } = compareResults([at('group-usual'), at(`group-${name}`)]);
+      return [leftOut, runs[0]!.numbers.some(({ task }) => task === 'both')];
+    };
+    expect(compared('turned')).toEqual([[], true]);
+    expect(compared('smaller')).toEqual([['asked-2', 'both'], false]);
+    expect(compared('otherwise')).toEqual([['both'], false]);
+  });
 });
 
 function registerGroupMembers(): void {

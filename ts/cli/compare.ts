@@ -42,7 +42,9 @@ export function compareCommand(): Command {
         ...(o.otherPrompts && { otherPrompts: true }),
       });
       if (comparison.leftOut.length > 0)
-        log(`left out, since not every folder has them: ${comparison.leftOut.join(', ')}`);
+        log(
+          `left out, since not every folder has them, or not made of the same: ${comparison.leftOut.join(', ')}`,
+        );
       if (o.json) printJson(comparison);
       else printComparison(comparison, o.format);
     });

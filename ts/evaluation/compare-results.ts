@@ -26,7 +26,7 @@ export interface ResultsComparison {
   baseline: string;
   /** Per task the documents that are compared, by number: `0-99,120`. */
   documents: Record<string, string>;
-  /** Tasks that not every folder has. */
+  /** Tasks that not every folder has, and groups that are made of other tasks or in another way. */
   leftOut: string[];
   runs: { run: string; numbers: ComparedNumber[] }[];
 }
@@ -54,7 +54,7 @@ export function compareResults(paths: readonly string[], options: CompareOptions
     scorer: baseline.results.libmoe.scorer_mode,
     baseline: baseline.name,
     documents: {},
-    leftOut,
+    leftOut: [...new Set([...leftOut, ...others.flatMap((other) => otherGroups(baseline, other))])],
     runs: others.map(({ name }) => ({ run: name, numbers: [] })),
   };
   for (const task of tasks) {
@@ -153,6 +153,22 @@ function checkJudges(task: string, a: Opened, b: Opened): void {
   );
 }
 
+/** Whether a group is made of the same tasks in the same way in both runs. */
+function sameGroup(name: string, a: Results, b: Results): boolean {
+  const [one, other] = [a, b].map((results) => ({
+    tasks: leaves(name, results).toSorted(),
+    aggregates: results.libmoe.groups?.find(({ group }) => group === name)?.aggregates,
+  }));
+  return isDeepStrictEqual(one, other);
+}
+
+/** Groups that both runs have under one name, made of other tasks or in another way: their numbers say nothing of each other. */
+function otherGroups({ results: a }: Opened, { results: b }: Opened): string[] {
+  return Object.keys(a.groups ?? {}).filter(
+    (name) => b.groups?.[name] !== undefined && !sameGroup(name, a, b),
+  );
+}
+
 /** Numbers of groups that both runs asked for; their error is that of their tasks' differences together. */
 function groupNumbers(
   [a, b]: readonly [Results, Results],
@@ -160,6 +176,7 @@ function groupNumbers(
 ): ComparedNumber[] {
   return (a.libmoe.groups ?? []).flatMap(({ group }) => {
     const [rowA = {}, rowB = {}] = [a.groups?.[group], b.groups?.[group]];
+    if (!sameGroup(group, a, b)) return [];
     const tasks = leaves(group, a);
     return Object.keys(rowA).flatMap((key): ComparedNumber[] => {
       const [metric = '', filter] = key.split(',');
