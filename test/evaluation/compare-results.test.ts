@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -16,6 +16,7 @@ import {
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
 import { jackknifeError } from '../../ts/evaluation/paired-difference.ts';
+import { readSamples } from '../../ts/evaluation/results.ts';
 import { bigram, FakeModel } from './fake-model.ts';
 
 const COUNT = 40;
@@ -269,6 +270,30 @@ describe('what is not the same in both runs', () => {
     expect(compared('turned')).toEqual([[], true]);
     expect(compared('smaller')).toEqual([['asked-2', 'both'], false]);
     expect(compared('otherwise')).toEqual([['both'], false]);
+  });
+
+  it('the folder of a bundle, which is no content: media are what their names say', async () => {
+    const shown = (place: string, last = 'a'): TaskInput => ({
+      ...asked,
+      task: 'shown',
+      documents: asked.documents!.map((row, i) => ({
+        ...row,
+        image: `${place}/media/${(i === 7 ? last : 'a').repeat(64)}.png`,
+      })),
+    });
+    await run('here', answering('here', [1, 2]), { tasks: [shown('/data/here')] });
+    await run('there', answering('there', [2]), { tasks: [shown('/else/where')] });
+    await run('changed-image', answering('there', [2]), { tasks: [shown('/else/where', 'b')] });
+    expect(numberOf('shown', 'loose', [at('here'), at('there')]).differing).toBe(4);
+    const hashes = (name: string) => readSamples(at(name), 'shown').map(({ doc_hash: hash }) => hash);
+    expect(hashes('here')).toEqual(hashes('there'));
+    expect(() => compareResults([at('here'), at('changed-image')])).toThrow(
+      /documents 1 \(7\) have other contents/,
+    );
+    // Results from before hashed the paths too.
+    const file = join(at('there'), 'samples_shown.jsonl');
+    writeFileSync(file, readFileSync(file, 'utf8').replaceAll(/"doc_hash":"./g, '"doc_hash":"x'));
+    expect(numberOf('shown', 'loose', [at('here'), at('there')]).differing).toBe(4);
   });
 });
 

@@ -6,7 +6,7 @@ import type { ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { imagesAtHand } from './request-images.ts';
 import { type ResponseFilter, responseFilters } from './response-filters.ts';
-import { type ResponseFacts, type Results, type Sample, sha256 } from './results.ts';
+import { type ResponseFacts, type Results, rowHash, type Sample, sha256 } from './results.ts';
 import {
   type Judge,
   type ReportedDocument,
@@ -172,7 +172,7 @@ function sampleOf(
     filtered_resps: filtered,
     filter,
     metrics: Object.keys(score.values),
-    doc_hash: sha256(JSON.stringify(doc)),
+    doc_hash: rowHash(doc),
     prompt_hash: sha256(prompt),
     target_hash: sha256(String(target)),
     libmoe: {

@@ -117,6 +117,16 @@ export function sha256(text: string): string {
   return createHash('sha256').update(text, 'utf8').digest('hex');
 }
 
+/** What identifies a document: its row, media of bundles by their content's names, wherever the bundle lies. */
+export function rowHash(doc: Sample['doc']): string {
+  const row = JSON.stringify(doc, (_, value: unknown) =>
+    typeof value === 'string'
+      ? (/^\/.*\/(media\/[0-9a-f]{64}\.[a-z0-9]+)$/.exec(value)?.[1] ?? value)
+      : value,
+  );
+  return sha256(row);
+}
+
 /** The task as results files show it: inline documents give way to their count and hash. */
 export function taskRecord(task: Task): Record<string, unknown> {
   const { documents, folder: _, examples: __, ...rest } = task;
