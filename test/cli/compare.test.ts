@@ -52,6 +52,10 @@ describe('libmoe compare', () => {
     expect(documents).toBe('  is_it: 0-19');
   });
 
+  it('says in its help what the rate of unread answers is by', async () => {
+    expect((await compare('--help')).stdout).toMatch(/"unparsed_rate" is by document/);
+  });
+
   it('of several runs too, as JSON and in other formats', async () => {
     const { code, stdout } = await compare('dense', 'moe', 'other/results.json', '--json');
     expect(code).toBe(0);

@@ -12,7 +12,8 @@ import {
   rescore,
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
-import { ciderD } from '../../ts/evaluation/scorers/caption-ngram.ts';
+import { bleu, bleuCounts, ciderD } from '../../ts/evaluation/scorers/caption-ngram.ts';
+import { mean } from '../../ts/evaluation/statistics.ts';
 import { FakeModel } from './fake-model.ts';
 
 const things = [
@@ -101,4 +102,40 @@ it('captions are compared: CIDEr by its values per caption, BLEU by leaving capt
   expect(of('bleu')).toMatchObject({ documents: 6, differing: 2 });
   expect(of('bleu').standardError).toBeGreaterThan(0);
   expect(of('rouge').p).toBeLessThan(1);
+});
+
+it('captions within groups are compared group by group: each is a corpus, as in the number itself', async () => {
+  const grouped: TaskInput = {
+    ...captions,
+    documents: captions.documents!.map((row, i) => ({ ...row, video: `video ${i % 3}` })),
+    report: {
+      cider: { use: 'caption', part: 'cider', within: 'video', scale: 100 },
+      bleu: { use: 'caption', part: 'bleu_2', within: 'video', scale: 100 },
+    },
+  };
+  const [few, many] = [
+    await run('few-groups', seeing(1), { tasks: [grouped] }),
+    await run('many-groups', seeing(3), { tasks: [grouped] }),
+  ];
+  const { numbers } = compareResults([join(folder, 'few-groups'), join(folder, 'many-groups')]).runs[0]!;
+  const words = (text: string) => text.split(' ');
+  const pair = (i: number, blind: number) => ({
+    candidate: words(i < blind ? 'a picture of nothing at all' : `a picture of ${things[i]}`),
+    references: [words(`${things[i]} on the left`), words(`a picture of ${things[i]}`)],
+  });
+  const wanted = {
+    cider: (blind: number, video: number) =>
+      100 * mean(ciderD([video, video + 3].map((i) => pair(i, blind)))),
+    bleu: (blind: number, video: number) =>
+      100 * bleu([video, video + 3].map((i) => bleuCounts(pair(i, blind))))[1]!,
+  };
+  for (const [metric, of] of Object.entries(wanted)) {
+    const number = numbers.find((one) => one.metric === metric)!;
+    const gains = [0, 1, 2].map((video) => of(3, video) - of(1, video));
+    expect(number).toMatchObject({ documents: 3, differing: 2 });
+    expect(number.baseline).toBe(few.results.captions![`${metric},none`]);
+    expect(number.value).toBe(many.results.captions![`${metric},none`]);
+    expect(number.difference).toBeCloseTo(mean(gains), 8);
+    expect(number.standardError).toBeCloseTo(meanStandardError(gains), 8);
+  }
 });

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -16,6 +16,7 @@ import {
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
 import { jackknifeError } from '../../ts/evaluation/paired-difference.ts';
+import { readSamples } from '../../ts/evaluation/results.ts';
 import { bigram, FakeModel } from './fake-model.ts';
 
 const COUNT = 40;
@@ -214,6 +215,85 @@ describe('evaluations compared in pairs', () => {
     );
     expect(() => compareResults([at('a'), at('none')])).toThrow(/^ERR_LIBMOE_FILE: .*results\.json/);
     expect(() => compareResults([at('a')])).toThrow('ERR_LIBMOE_ARGUMENT');
+  });
+});
+
+describe('what is not the same in both runs', () => {
+  it('judges: two of them are two measures', async () => {
+    const judged: TaskInput = {
+      ...asked,
+      task: 'judged',
+      score: { use: 'llm_judge', prompt: '{{prediction}}', verdict: 'score', range: [0, 1] },
+    };
+    delete judged.report;
+    const judge = (model: string) => ({
+      model,
+      ask: async ({ prompt }: { prompt: string }) => `${prompt.length / 10}`,
+    });
+    const tasks = [judged, chosen];
+    for (const [name, by] of [
+      ['j1', judge('one')],
+      ['j2', judge('two')],
+      ['j3', judge('one')],
+      ['j4'],
+    ] as const)
+      await run(name, answering(name, [2]), { tasks, ...(by && { judge: by }) });
+    expect(() => compareResults([at('j1'), at('j2')])).toThrow(
+      `ERR_LIBMOE_DATA: task judged is scored by the judge one in ${at('j1')} and by the judge two in ${at('j2')}: "libmoe rescore ${at('j2')} --judge URL --judge-model one --out FOLDER" makes them comparable`,
+    );
+    expect(() => compareResults([at('j4'), at('j1')])).toThrow(
+      /scored without a judge in .*"libmoe rescore .*j4 --judge URL --judge-model one/,
+    );
+    expect(numberOf('judged', 'score', [at('j1'), at('j3')]).p).toBe(1);
+    // A task that no judge has a part in is the same under any.
+    expect(compareResults([at('j1'), at('j2')], { tasks: ['chosen'] }).runs[0]!.numbers).not.toEqual([]);
+  });
+
+  it('groups of one name: those of other tasks or other means are left out', async () => {
+    registerGroupMembers();
+    const groups = {
+      usual: 'task: [asked-1, asked-2]\naggregate_metric_list: [{ metric: loose }]\n',
+      turned: 'task: [asked-2, asked-1]\naggregate_metric_list: [{ metric: loose }]\n',
+      smaller: 'task: [asked-1]\naggregate_metric_list: [{ metric: loose }]\n',
+      otherwise:
+        'task: [asked-1, asked-2]\naggregate_metric_list: [{ metric: loose, weight_by_size: false }]\n',
+    };
+    for (const [name, text] of Object.entries(groups)) {
+      const file = join(folder, `${name}.yaml`);
+      writeFileSync(file, `group: both\n${text}`);
+      await run(`group-${name}`, answering(name, [2]), { tasks: [file] });
+    }
+    const compared = (name: string) => {
+      const { leftOut, runs } = compareResults([at('group-usual'), at(`group-${name}`)]);
+      return [leftOut, runs[0]!.numbers.some(({ task }) => task === 'both')];
+    };
+    expect(compared('turned')).toEqual([[], true]);
+    expect(compared('smaller')).toEqual([['asked-2', 'both'], false]);
+    expect(compared('otherwise')).toEqual([['both'], false]);
+  });
+
+  it('the folder of a bundle, which is no content: media are what their names say', async () => {
+    const shown = (place: string, last = 'a'): TaskInput => ({
+      ...asked,
+      task: 'shown',
+      documents: asked.documents!.map((row, i) => ({
+        ...row,
+        image: `${place}/media/${(i === 7 ? last : 'a').repeat(64)}.png`,
+      })),
+    });
+    await run('here', answering('here', [1, 2]), { tasks: [shown('/data/here')] });
+    await run('there', answering('there', [2]), { tasks: [shown('/else/where')] });
+    await run('changed-image', answering('there', [2]), { tasks: [shown('/else/where', 'b')] });
+    expect(numberOf('shown', 'loose', [at('here'), at('there')]).differing).toBe(4);
+    const hashes = (name: string) => readSamples(at(name), 'shown').map(({ doc_hash: hash }) => hash);
+    expect(hashes('here')).toEqual(hashes('there'));
+    expect(() => compareResults([at('here'), at('changed-image')])).toThrow(
+      /documents 1 \(7\) have other contents/,
+    );
+    // Results from before hashed the paths too.
+    const file = join(at('there'), 'samples_shown.jsonl');
+    writeFileSync(file, readFileSync(file, 'utf8').replaceAll(/"doc_hash":"./g, '"doc_hash":"x'));
+    expect(numberOf('shown', 'loose', [at('here'), at('there')]).differing).toBe(4);
   });
 });
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -334,6 +334,43 @@ describe('a task that asks for texts', () => {
     const again = await rescore(out, { judge: says('1.0') });
     expect(again.results.sums?.['score,none']).toBe(1);
     expect(again.libmoe.judge).toEqual({ model: 'toy' });
+  });
+
+  it('a judge that looks at images finds them again when it is asked later, or nothing is replaced', async () => {
+    const pictures = join(out, 'pictures');
+    mkdirSync(pictures);
+    for (let i = 0; i < 10; i++) writeFileSync(join(pictures, `${i}.png`), `picture ${i}`);
+    const judged: TaskInput = {
+      ...sums,
+      doc_to_visual: '{{a}}.png',
+      score: { use: 'llm_judge', prompt: 'Rate', verdict: 'score', range: [0, 1], images: true },
+    };
+    delete judged.report;
+    const seen: string[][] = [];
+    const says = (reply: string) => ({
+      model: 'toy',
+      ask: async ({ images = [] }: { images?: readonly string[] }) => {
+        seen.push(images.map((file) => readFileSync(file, 'utf8')));
+        return reply;
+      },
+    });
+    const model = Object.assign(new FakeModel(adder), { imagePlaceholder: '<image>' });
+    const results = await finish(model, { tasks: [judged], out, dataFolder: pictures, judge: says('0.5') });
+    expect(results.results.sums?.['score,none']).toBe(0.5);
+    const again = await rescore(out, { judge: says('1.0') });
+    expect(again.libmoe.missing.sums).toBe(0);
+    expect(again.results.sums?.['score,none']).toBe(1);
+    // Also of results that were scored again.
+    await rescore(out, { judge: says('0.25') });
+    const all = Array.from({ length: 10 }, (_, i) => [`picture ${i}`]);
+    expect(seen).toEqual([...all, ...all, ...all]);
+    const before = readFileSync(join(out, 'samples_sums.jsonl'), 'utf8');
+    for (const i of [2, 7]) rmSync(join(pictures, `${i}.png`));
+    await expect(rescore(out, { judge: says('0') })).rejects.toThrow(
+      /^ERR_LIBMOE_UNSUPPORTED: task sums: the judge is to see the images of 2 documents \(2, 7\)/,
+    );
+    expect(readFileSync(join(out, 'samples_sums.jsonl'), 'utf8')).toBe(before);
+    expect(seen).toHaveLength(30);
   });
 
   it('of several processes has one ask the judge and write, and a stop is heeded between tasks', async () => {

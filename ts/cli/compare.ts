@@ -15,6 +15,7 @@ Every number is compared on the documents that made it, pair by pair: what is ha
 test sees differences that two separate standard errors hide. "difference" is a run's number less that of the first folder, ± its standard error:
 of means over the differences per document (by clusters where rows share an image), of all other numbers (perplexity, F1, BLEU) by a
 jackknife over both runs. "p" is two-sided, by Student's t; "differ" says how many of the documents are worth something else in the two runs.
+"unparsed_rate" is by document: rows that share an image count as if they did not, so its ± may be too small.
 
 Refused: other documents or right answers (other data, --limit), other prompts (--other-prompts takes them), other scoring (libmoe or fixed).
 
@@ -42,7 +43,9 @@ export function compareCommand(): Command {
         ...(o.otherPrompts && { otherPrompts: true }),
       });
       if (comparison.leftOut.length > 0)
-        log(`left out, since not every folder has them: ${comparison.leftOut.join(', ')}`);
+        log(
+          `left out, since not every folder has them, or not made of the same: ${comparison.leftOut.join(', ')}`,
+        );
       if (o.json) printJson(comparison);
       else printComparison(comparison, o.format);
     });

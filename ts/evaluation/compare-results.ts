@@ -3,11 +3,13 @@ import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import { type ComparedNumber, comparedNumbers } from './compared-numbers.ts';
+import { takesJudge } from './judging.ts';
 import type { ScorerMode } from './metrics.ts';
 import { type PairedError, pairedP } from './paired-difference.ts';
 import { pairSamples } from './paired-samples.ts';
 import { type Results, readResults, readSamples } from './results.ts';
 import { groupStandardError } from './statistics.ts';
+import type { Task } from './task.ts';
 
 /** Which tasks are compared, and how strictly. */
 export interface CompareOptions {
@@ -24,7 +26,7 @@ export interface ResultsComparison {
   baseline: string;
   /** Per task the documents that are compared, by number: `0-99,120`. */
   documents: Record<string, string>;
-  /** Tasks that not every folder has. */
+  /** Tasks that not every folder has, and groups that are made of other tasks or in another way. */
   leftOut: string[];
   runs: { run: string; numbers: ComparedNumber[] }[];
 }
@@ -52,7 +54,7 @@ export function compareResults(paths: readonly string[], options: CompareOptions
     scorer: baseline.results.libmoe.scorer_mode,
     baseline: baseline.name,
     documents: {},
-    leftOut,
+    leftOut: [...new Set([...leftOut, ...others.flatMap((other) => otherGroups(baseline, other))])],
     runs: others.map(({ name }) => ({ run: name, numbers: [] })),
   };
   for (const task of tasks) {
@@ -60,6 +62,7 @@ export function compareResults(paths: readonly string[], options: CompareOptions
     comparison.documents[task] = ranges([...new Set(before.map(({ doc_id: id }) => id))]);
     for (const [i, other] of others.entries()) {
       checkScoring(task, baseline, other);
+      checkJudges(task, baseline, other);
       const names = [baseline.name, other.name] as const;
       const after = pairSamples(task, before, readSamples(other.folder, task), names, options.otherPrompts);
       const pair = [
@@ -135,6 +138,37 @@ function checkScoring(task: string, a: Opened, b: Opened): void {
     );
 }
 
+/** Two judges are two measures; a run without one has the scores of what stands in for it. */
+function checkJudges(task: string, a: Opened, b: Opened): void {
+  const { libmoe, configs } = a.results;
+  if (!takesJudge({ ...configs[task], task } as unknown as Task, libmoe.scorer_mode)) return;
+  const [one, other] = [a, b].map(({ results }) => results.libmoe.judge?.model);
+  if (one === other) return;
+  const named = (model: string | undefined): string =>
+    model === undefined ? 'without a judge' : `by the judge ${model}`;
+  const [folder, model] = one === undefined ? [a.name, other] : [b.name, one];
+  fail(
+    'ERR_LIBMOE_DATA',
+    `task ${task} is scored ${named(one)} in ${a.name} and ${named(other)} in ${b.name}: "libmoe rescore ${folder} --judge URL --judge-model ${model} --out FOLDER" makes them comparable`,
+  );
+}
+
+/** Whether a group is made of the same tasks in the same way in both runs. */
+function sameGroup(name: string, a: Results, b: Results): boolean {
+  const [one, other] = [a, b].map((results) => ({
+    tasks: leaves(name, results).toSorted(),
+    aggregates: results.libmoe.groups?.find(({ group }) => group === name)?.aggregates,
+  }));
+  return isDeepStrictEqual(one, other);
+}
+
+/** Groups that both runs have under one name, made of other tasks or in another way: their numbers say nothing of each other. */
+function otherGroups({ results: a }: Opened, { results: b }: Opened): string[] {
+  return Object.keys(a.groups ?? {}).filter(
+    (name) => b.groups?.[name] !== undefined && !sameGroup(name, a, b),
+  );
+}
+
 /** Numbers of groups that both runs asked for; their error is that of their tasks' differences together. */
 function groupNumbers(
   [a, b]: readonly [Results, Results],
@@ -142,6 +176,7 @@ function groupNumbers(
 ): ComparedNumber[] {
   return (a.libmoe.groups ?? []).flatMap(({ group }) => {
     const [rowA = {}, rowB = {}] = [a.groups?.[group], b.groups?.[group]];
+    if (!sameGroup(group, a, b)) return [];
     const tasks = leaves(group, a);
     return Object.keys(rowA).flatMap((key): ComparedNumber[] => {
       const [metric = '', filter] = key.split(',');

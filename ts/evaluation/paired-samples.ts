@@ -1,5 +1,5 @@
 import { fail } from '../native/index.ts';
-import type { Sample } from './results.ts';
+import { rowHash, type Sample } from './results.ts';
 
 const shown = 5;
 
@@ -29,7 +29,10 @@ export function pairSamples(
   });
   const onlyA = a.filter((sample) => !others.has(key(sample)));
   const onlyB = b.filter((sample) => !own.has(key(sample)));
-  const changed = paired.filter(([x, y]) => x.doc_hash !== y.doc_hash || x.target_hash !== y.target_hash);
+  // Hashes of older results are over the paths of media too.
+  const same = (x: Sample, y: Sample): boolean =>
+    x.doc_hash === y.doc_hash || rowHash(x.doc) === rowHash(y.doc);
+  const changed = paired.filter(([x, y]) => !same(x, y) || x.target_hash !== y.target_hash);
   const found = [
     ...(onlyA.length > 0 ? [`only ${names[0]} has documents ${numbered(onlyA)}`] : []),
     ...(onlyB.length > 0 ? [`only ${names[1]} has documents ${numbered(onlyB)}`] : []),

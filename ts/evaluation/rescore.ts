@@ -1,11 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
 import type { Answer } from './journal.ts';
-import { judgeRecord, keepJudged } from './judging.ts';
+import { checkJudgedImages, judgeRecord, keepJudged } from './judging.ts';
 import type { LastWord } from './last-word.ts';
 import { type ScorerMode, scorerModes } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { QuestionMaker } from './question.ts';
+import { imagesAtHand } from './request-images.ts';
 import {
   type LikelihoodFacts,
   type ResponseFacts,
@@ -62,6 +63,7 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
     options.signal?.throwIfAborted();
     const samples = readSamples(folder, name);
     const answered = answeredBefore(task, samples, before);
+    if (judge) checkJudgedImages(answered);
     const asked = new Map(samples.map((sample) => [sample.doc_id, sample]));
     const again = (await scoreTask(answered, mode, results, resamples, judge)).map((sample) => {
       const { arguments: given, prompt_hash: hash } = asked.get(sample.doc_id)!;
@@ -118,6 +120,7 @@ function answeredBefore(task: Task, samples: readonly Sample[], before: Results)
   const answers: Answer[][] = [];
   const tokens: number[][] = [];
   const lastWords: LastWord[] = [];
+  const imageFiles: (string[] | undefined)[] = [];
   const first = samples[0]?.filter;
   for (const sample of samples) {
     if (sample.filter !== first) continue;
@@ -125,11 +128,13 @@ function answeredBefore(task: Task, samples: readonly Sample[], before: Results)
     tokens.push(sample.libmoe.tokens);
     if ('lastWord' in sample.libmoe && sample.libmoe.lastWord) lastWords.push(sample.libmoe.lastWord);
     answers.push(answersOf(sample));
+    imageFiles.push(imagesAtHand((sample.libmoe as ResponseFacts).images ?? questions.at(-1)!.images));
   }
   const { libmoe } = before;
   return {
     task,
     questions,
+    imageFiles,
     answers,
     tokens,
     ...(lastWords.length > 0 && { lastWords }),

@@ -6,7 +6,7 @@ import type { ScorerMode } from './metrics.ts';
 import type { GeneratedText } from './model.ts';
 import { imagesAtHand } from './request-images.ts';
 import { type ResponseFilter, responseFilters } from './response-filters.ts';
-import { type ResponseFacts, type Results, type Sample, sha256 } from './results.ts';
+import { type ResponseFacts, type Results, rowHash, type Sample, sha256 } from './results.ts';
 import {
   type Judge,
   type ReportedDocument,
@@ -84,8 +84,14 @@ export async function scoreResponses(
       libmoe.unparsed_rate[name] = unparsed / questions.length;
       libmoe.missing[name] = scored.filter(({ score }) => score.missing !== undefined).length;
     }
-    for (const [i, item] of scored.entries())
-      samples.push(sampleOf(task, questions[i]!, texts[i]!, item, filter.name));
+    for (const [i, item] of scored.entries()) {
+      const sample = sampleOf(task, questions[i]!, texts[i]!, item, filter.name);
+      const files = scorer.judge && imageFiles?.[i];
+      // Another judge may be asked later, when nobody knows the folder that the names are relative to.
+      if (files && imagesAtHand(questions[i]!.images) === undefined)
+        (sample.libmoe as ResponseFacts).images = [...files];
+      samples.push(sample);
+    }
   }
   better.unparsed_rate = false;
   results.results[name] = row;
@@ -166,7 +172,7 @@ function sampleOf(
     filtered_resps: filtered,
     filter,
     metrics: Object.keys(score.values),
-    doc_hash: sha256(JSON.stringify(doc)),
+    doc_hash: rowHash(doc),
     prompt_hash: sha256(prompt),
     target_hash: sha256(String(target)),
     libmoe: {

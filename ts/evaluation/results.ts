@@ -90,6 +90,8 @@ export interface ResponseFacts {
   missing?: string;
   choices?: string[];
   group?: string;
+  /** Of tasks that take a judge, where the files of the document's images were when its names alone do not say it. */
+  images?: string[];
 }
 
 /** A line of `samples_<task>.jsonl`, lm-eval's keys and a `libmoe` block. */
@@ -113,6 +115,16 @@ export interface Sample {
 
 export function sha256(text: string): string {
   return createHash('sha256').update(text, 'utf8').digest('hex');
+}
+
+/** What identifies a document: its row, media of bundles by their content's names, wherever the bundle lies. */
+export function rowHash(doc: Sample['doc']): string {
+  const row = JSON.stringify(doc, (_, value: unknown) =>
+    typeof value === 'string'
+      ? (/^\/.*\/(media\/[0-9a-f]{64}\.[a-z0-9]+)$/.exec(value)?.[1] ?? value)
+      : value,
+  );
+  return sha256(row);
 }
 
 /** The task as results files show it: inline documents give way to their count and hash. */

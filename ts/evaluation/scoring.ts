@@ -16,7 +16,7 @@ import type { PreparedTask } from './prepare.ts';
 import { codePoints, utf8Bytes } from './python-text.ts';
 import type { Question } from './question.ts';
 import { scoreResponses } from './response-scoring.ts';
-import { type Results, type Sample, sha256, taskRecord } from './results.ts';
+import { type Results, rowHash, type Sample, sha256, taskRecord } from './results.ts';
 import type { Judge } from './scorers/index.ts';
 import { mean } from './statistics.ts';
 import type { Task } from './task.ts';
@@ -269,7 +269,7 @@ function sampleOf(
     filtered_resps: responses,
     filter: 'none',
     metrics,
-    doc_hash: sha256(JSON.stringify(question.doc)),
+    doc_hash: rowHash(question.doc),
     prompt_hash: sha256(
       question.pairs.map(({ context, continuation }) => `${context}\u0000${continuation}`).join('\u0001'),
     ),

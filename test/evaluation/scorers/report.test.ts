@@ -18,6 +18,26 @@ describe('reports', () => {
     expect(made.iou).toEqual({ value: 0.5, count: 1, higherIsBetter: true, missing: 0 });
   });
 
+  it('a value that is there counts, whatever else of its document is missing', async () => {
+    const documents = Array.from({ length: 10 }, (_, i) =>
+      i === 0
+        ? reported({ image: i }, { detail: 1, context: null }, { missing: 'the judge gave no verdict' })
+        : reported({ image: i }, { detail: i % 2, context: 1 }),
+    );
+    const made = await numbers(undefined, documents);
+    expect(made.detail).toMatchObject({ value: 0.6, count: 10, missing: 0 });
+    expect(made.context).toMatchObject({ value: Number.NaN, count: 9, missing: 1 });
+    const units = await numbers(
+      {
+        detail: { use: 'group_consistency', of: 'detail', unit: 'image' },
+        context: { use: 'group_consistency', of: 'context', unit: 'image' },
+      },
+      documents,
+    );
+    expect(units.detail).toMatchObject({ value: 0.6, missing: 0 });
+    expect(units.context).toMatchObject({ value: Number.NaN, missing: 1 });
+  });
+
   it('where, by, scale and round', async () => {
     const documents = rows([1, 0, 1, 1], (i) => ({ type: i < 2 ? 'human' : 'machine', n: { k: i % 2 } }));
     const made = await numbers(

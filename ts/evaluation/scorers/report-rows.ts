@@ -1,9 +1,11 @@
 import type { ScorerMode } from '../metrics.ts';
+import { mean } from '../statistics.ts';
 import { bleu, bleuCounts, type CaptionPair, ciderD } from './caption-ngram.ts';
 import { keyReader } from './columns.ts';
 import { chosenDocuments, type ReportedDocument, statistic } from './report.ts';
+import { captionScore } from './report-captions.ts';
 import { blockIn, type ReportBlock } from './report-schema.ts';
-import { groupsOf, mmeScore, unitDocuments } from './report-statistics.ts';
+import { groupsOf, mmeScore, type Special, unitDocuments } from './report-statistics.ts';
 
 /** A number of a report as what it is made of, for tests that leave documents out. */
 export interface ReportRows {
@@ -49,6 +51,8 @@ export function reportRows(
         mode,
       ).value * scale,
   };
+  if ('use' in block && block.use === 'caption' && block.within !== undefined)
+    return captionRows(chosen, block);
   if ('use' in block && block.use === 'caption') {
     const captions = rows.map(({ score }) => score.detail?.caption as CaptionPair);
     const facts = captions.map(({ candidate }) => candidate);
@@ -67,6 +71,24 @@ export function reportRows(
     ...base,
     facts: values,
     ...(isMean && { values: values.map((value) => (value === null ? null : value * scale)) }),
+  };
+}
+
+/** The mean over groups of captions, each a corpus of its own: a group is one row, and never parted. */
+function captionRows(
+  documents: readonly ReportedDocument[],
+  { within, ...block }: Special<'caption'>,
+): ReportRows {
+  const groups = groupsOf(documents, within!);
+  const values = groups.map(([, members]) => captionScore(members, block).value * block.scale);
+  return {
+    rows: groups.map(([, members]) => members[0]!),
+    pieces: groups.map(([name]) => name),
+    values,
+    facts: groups.map(([, members]) =>
+      members.map(({ score }) => (score.detail!.caption as CaptionPair).candidate),
+    ),
+    of: (kept) => mean(values.filter((_, i) => kept(i))),
   };
 }
 

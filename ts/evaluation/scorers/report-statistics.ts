@@ -168,7 +168,9 @@ export function unitDocuments(
   const base = typeof first === 'object' && first.modulo !== undefined ? first.column : undefined;
   return [...units.values()].map((members) => {
     const values = counted(members, of).map(([value]) => value);
-    const missing = members.find(({ score }) => score.missing !== undefined)?.score.missing;
+    const missing = members.find(
+      ({ score }) => score.missing !== undefined && typeof score.values[of] !== 'number',
+    )?.score.missing;
     const wrong = values.some((value) => value !== 1);
     const chosen =
       base === undefined

@@ -144,10 +144,13 @@ export function statistic(
 async function finish(
   { value, count, error }: Statistic,
   rows: readonly ReportedDocument[],
-  { scale, round, higher_is_better: higherIsBetter }: ReportBlock,
+  block: ReportBlock,
   resamples: number,
 ): Promise<ReportedNumber> {
-  const missing = rows.filter(({ score }) => score.missing !== undefined).length;
+  const { scale, round, higher_is_better: higherIsBetter } = block;
+  // Of a document scored in several ways some values may be there when others are missing.
+  const has = ({ values }: ResponseScore): boolean => 'of' in block && typeof values[block.of] === 'number';
+  const missing = rows.filter(({ score }) => score.missing !== undefined && !has(score)).length;
   const scaled = missing > mostMissing * rows.length ? Number.NaN : value * scale;
   const spread = typeof error === 'function' ? (resamples > 0 ? await error(resamples) : undefined) : error;
   return {
