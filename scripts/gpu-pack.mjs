@@ -44,10 +44,18 @@ if (!createRequire(import.meta.url)(binary).cudaStatus().compiled)
     `ERR_LIBMOE_BUILD: ${binary} has no CUDA code; build it with LIBMOE_CUDA=ON node scripts/build-native.mjs`,
   );
 
-/** Packages that the tests and benches import, with what those need. Figures and images are not drawn on the other machine. */
+/** Packages that the tests and benches import, with what those need. Left out is what is loaded when it is used: figures, images, data sets of others, scripts in TypeScript. */
 function packages() {
   const { dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
-  const left = new Set(['sharp', 'vega', 'vega-lite']);
+  const left = new Set([
+    'sharp',
+    'vega',
+    'vega-lite',
+    'typescript',
+    'apache-arrow',
+    'csv-parse',
+    '@huggingface/hub',
+  ]);
   const found = new Set();
   const add = (name) => {
     const file = path.join(root, 'node_modules', name, 'package.json');
