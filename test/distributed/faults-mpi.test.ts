@@ -2,14 +2,16 @@
 import { describe, expect, it } from 'vitest';
 import { hasMpirun, lonelyRank, mpiRanks } from './ranks.ts';
 
-const patience = { TEST_TIMEOUT: '2', TEST_GUILTY: '1' };
+// MPI_Init too has to return within it, also where processes start slowly.
+const patience = { TEST_TIMEOUT: '5', TEST_GUILTY: '1' };
+const limit = 240_000;
 
 describe.skipIf(!hasMpirun())('one of three ranks', () => {
   it.each([
     [
       'comes late',
       'late',
-      /(has waited 2 s for rank 1|allReduce \(collective 2\)).*rank 1 \(process \d+ on .+\) has begun 1 collectives of 2/,
+      /(has waited 5 s for rank 1|allReduce \(collective 2\)).*rank 1 \(process \d+ on .+\) has begun 1 collectives of 2/,
     ],
     [
       'has another shape',
@@ -30,7 +32,7 @@ describe.skipIf(!hasMpirun())('one of three ranks', () => {
           errorCode: 'ERR_LIBMOE_COLLECTIVE',
         });
     },
-    90_000,
+    limit,
   );
 
   it.each([
@@ -46,9 +48,9 @@ describe.skipIf(!hasMpirun())('one of three ranks', () => {
       expect(code).not.toBe(0);
       // A rank that leaves has nothing to complain about; nobody else may believe that all went well.
       expect(said.filter(({ rank, result }) => rank !== 1 && result === 'all went well')).toEqual([]);
-      expect(performance.now() - begin).toBeLessThan(40_000);
+      expect(performance.now() - begin).toBeLessThan(120_000);
     },
-    90_000,
+    limit,
   );
 });
 
