@@ -2,11 +2,9 @@
 // Requests per second of log-likelihoods, PIQA and 1000 of HellaSwag with stories260K, in turn with lm-eval's HFLM on the same weights and the same tokens, after a
 // comparison of the sums. After `npm run build:ts`, with the bundles of docs/real-evaluations.md:
 //   node bench/evaluation-throughput.mjs --model stories260K.bin --tokenizer tok512.bin --data bundles [--python PYTHON] [--rounds 3] [--batches 16,64] [--limit N] [--out FILE]
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { loadTokenizer } from '../dist/data/index.js';
 import { resolveTask } from '../dist/evaluation/index.js';
@@ -15,6 +13,7 @@ import { prepareTask } from '../dist/evaluation/prepare.js';
 import { RequestImages } from '../dist/evaluation/request-images.js';
 import { loadModel, saveModel } from '../dist/models/language/index.js';
 import { native } from '../dist/native/index.js';
+import { pythonPeer } from './python-peer.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -33,21 +32,6 @@ const { values } = parseArgs({
 const threads = Number(values.threads);
 native().setThreads(threads);
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-evaluation-'));
-/** bench/peers/evaluation_requests.py: one JSON line for another. */
-function lmEval(python, batch) {
-  const script = path.join(import.meta.dirname, 'peers', 'evaluation_requests.py');
-  const args = [script, '--mode', batch, '--threads', String(threads)];
-  const child = spawn(python, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const ask = async (request) => {
-    child.stdin.write(`${JSON.stringify(request)}\n`);
-    const answer = JSON.parse((await lines.next()).value ?? '{"error": "it ended"}');
-    if (answer.error) throw new Error(`lm-eval: ${answer.error}`);
-    return answer;
-  };
-  return { ask, end: () => child.kill() };
-}
-
 const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
 
 try {
@@ -84,7 +68,8 @@ try {
     );
     await saveModel(model, path.join(folder, 'model'));
     for (const batch of values.batches.split(',')) {
-      const peer = lmEval(values.python, batch);
+      const args = ['--mode', batch, '--threads', String(threads)];
+      const peer = pythonPeer(values.python, 'evaluation_requests.py', args, 'lm-eval');
       const setup = {
         model: path.join(folder, 'model'),
         requests: given,

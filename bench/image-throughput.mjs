@@ -1,14 +1,13 @@
 #!/usr/bin/env node
 // Images per second of ImagePool (decode a JPEG, resize to 224 x 224 with Pillow's bicubic, normalise), by number of workers, against one thread of Pillow and NumPy in
 // turn with it. After `npm run build:ts`:  node bench/image-throughput.mjs [--python PYTHON] [--rounds 5] [--images 64] [--size 640x480] [--workers 0,1,2,4]
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
 import { ImagePool } from '../dist/data/images/index.js';
+import { pythonPeer } from './python-peer.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -38,21 +37,13 @@ async function photograph(file, seed) {
     .toFile(file);
 }
 
-/** bench/peers/pixels.py: one JSON line for another. */
+/** bench/peers/pixels.py on these files. */
 function pillow(python, paths) {
-  const script = path.join(import.meta.dirname, 'peers', 'pixels.py');
-  const child = spawn(python, [script, '--threads', '1'], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const ask = async (request) => {
-    child.stdin.write(`${JSON.stringify(request)}\n`);
-    const answer = JSON.parse((await lines.next()).value ?? '{"error": "it ended"}');
-    if (answer.error) throw new Error(`Pillow: ${answer.error}`);
-    return answer;
-  };
+  const { ask, end } = pythonPeer(python, 'pixels.py', ['--threads', '1'], 'Pillow');
   return {
     ready: ask({ setup: { what: 'load', paths, side } }),
     time: async () => (await ask({ run: 1 })).seconds,
-    end: () => child.kill(),
+    end,
   };
 }
 

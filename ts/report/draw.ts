@@ -67,6 +67,16 @@ export async function draw(spec: Omit<TopLevelSpec, '$schema'>): Promise<string>
   }
 }
 
+/** Panels beside and below each other, each with axes of its own. */
+export function drawPanels(panels: readonly object[], columns: number): Promise<string> {
+  return draw({
+    concat: panels,
+    columns,
+    spacing: 36,
+    resolve: { scale: { x: 'independent', y: 'independent' } },
+  } as unknown as Omit<TopLevelSpec, '$schema'>);
+}
+
 /** At most this many points per curve: more are not seen and make the file large. */
 export const curvePoints = 400;
 

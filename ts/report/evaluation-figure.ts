@@ -1,5 +1,4 @@
-import type { TopLevelSpec } from 'vega-lite';
-import { draw, ink, quiet, runColours } from './draw.ts';
+import { drawPanels, ink, quiet, runColours } from './draw.ts';
 
 /** A number of a run on a task. */
 export interface Score {
@@ -76,10 +75,5 @@ export function evaluationFigure(scores: readonly Score[]): Promise<string> {
       ],
     };
   });
-  return draw({
-    concat: panels,
-    columns: 3,
-    spacing: 36,
-    resolve: { scale: { x: 'independent', y: 'independent' } },
-  } as unknown as Omit<TopLevelSpec, '$schema'>);
+  return drawPanels(panels, 3);
 }

@@ -1,5 +1,4 @@
-import type { TopLevelSpec } from 'vega-lite';
-import { draw, ink, runColours } from './draw.ts';
+import { drawPanels, ink, runColours } from './draw.ts';
 
 /** A number of the evaluations during a run's training. */
 export interface Progress {
@@ -87,10 +86,5 @@ export function progressFigure(progress: readonly Progress[]): Promise<string> {
       ],
     };
   });
-  return draw({
-    concat: panels,
-    columns: 2,
-    spacing: 36,
-    resolve: { scale: { x: 'independent', y: 'independent' } },
-  } as unknown as Omit<TopLevelSpec, '$schema'>);
+  return drawPanels(panels, 2);
 }
