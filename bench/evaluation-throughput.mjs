@@ -48,6 +48,11 @@ try {
       })
     ).encoded)
       requests.push(...questions.map(({ request }) => request));
+  // lm-eval ends with an assertion at a continuation longer than the model's positions; both sides are spared those.
+  const fits = ({ continuation }) => continuation.length <= model.config.maxPositions;
+  const tooLong = requests.length - requests.filter(fits).length;
+  requests.splice(0, requests.length, ...requests.filter(fits));
+  if (tooLong) console.log(`${tooLong} requests left out: continuations longer than the model`);
 
   const sums = [];
   const ours = async () => {
