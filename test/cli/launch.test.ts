@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import { launchRanks } from '../../ts/distributed/launch.ts';
 import { verifyFolder } from '../../ts/storage/index.ts';
@@ -78,6 +78,29 @@ describe('libmoe launch', { timeout: 180_000 }, () => {
     expect(stderr).toMatch(/ERR_LIBMOE_UNSUPPORTED: there is no mpirun in PATH.*apt-get install openmpi-bin/);
     expect(code).toBe(2);
   });
+});
+
+describe('ranks of an mpirun that does not end', () => {
+  // Runs both ranks as mpirun would, one after the other, and then blocks.
+  const mpirun = path.join(folder, 'mpirun-that-blocks');
+  const body = 'shift 6; for r in 0 1; do OMPI_COMM_WORLD_RANK=$r "$@"; done; exec sleep 300';
+  writeFileSync(mpirun, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+  const start = (script: string) =>
+    launchRanks({ ranks: 2, device: 'cpu', command: ['sh', '-c', script], onLine() {} });
+
+  it('are told of by their own words', async () => {
+    vi.stubEnv('LIBMOE_MPIRUN', mpirun);
+    const [well, failed, killed] = await Promise.all([
+      start('exit 0'),
+      start('exit $((7 * OMPI_COMM_WORLD_RANK))'),
+      // The shell around it goes with it, as when mpirun kills a rank.
+      start('kill -9 $PPID $$'),
+    ]);
+    vi.unstubAllEnvs();
+    expect(await well.ended).toEqual({ code: 0 });
+    expect(await failed.ended).toEqual({ code: 7, failed: { rank: 1, code: 7 } });
+    expect(await killed.ended).toEqual({ code: 137 });
+  }, 30_000);
 });
 
 describe('ranks without MPI, as CUDA ranks are started', () => {

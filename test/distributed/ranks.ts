@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { launchRanks } from '../../ts/distributed/launch.ts';
 
 /** What a rank said, and how it ended. */
 export interface Said {
@@ -128,28 +129,20 @@ export async function mpiRanks(
   size: number,
   scenario: string,
   env: Record<string, string> = {},
-): Promise<{ said: Said[] } & Ended> {
-  const args = [
-    '--oversubscribe',
-    '--mca',
-    'mpi_yield_when_idle',
-    '1',
-    '-n',
-    String(size),
-    process.execPath,
-    script,
-    scenario,
-  ];
+): Promise<{ said: Said[]; code: number; stderr: string }> {
   const { folder, said } = listening();
-  const { ended } = start('mpirun', args, {
-    OMPI_ALLOW_RUN_AS_ROOT: '1',
-    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
-    TEST_ENGINE: 'mpi',
-    TEST_OUT: folder,
-    ...env,
+  let stderr = '';
+  const { ended } = await launchRanks({
+    ranks: size,
+    device: 'cpu',
+    command: [process.execPath, script, scenario],
+    environment: { LIBMOE_THREADS: '1', TEST_ENGINE: 'mpi', TEST_OUT: folder, ...env },
+    onLine(_, stream, line) {
+      if (stream === 'stderr') stderr += `${line}\n`;
+    },
   });
-  const end = await ended;
-  return { said: said(), ...end };
+  const { code } = await ended;
+  return { said: said(), code, stderr };
 }
 
 /** A single process as one rank, without mpirun. */

@@ -1,6 +1,15 @@
 // Ranks on the CPU: only mpirun can start processes that MPI then connects.
 import { spawn } from 'node:child_process';
-import { accessSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fail } from '../native/index.ts';
@@ -64,16 +73,26 @@ export function startWithMpirun({ ranks, command, environment, onLine }: LaunchO
       }
     }
   };
+  let stuck = false;
+  const watch = whenIdle(folder, () => {
+    stuck = true;
+    signalGroup(child.pid, 'SIGKILL');
+  });
   const ended = new Promise<LaunchEnd>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (status, signal) => {
       try {
-        resolve(endOf(folder, exitCode(status, signal)));
+        // What a stuck mpirun would have said, the ranks have said themselves if all of them could.
+        const unheard = processesIn(folder).length - endsIn(folder).length;
+        resolve(endOf(folder, stuck && unheard === 0 ? 0 : exitCode(status, signal)));
       } catch (error) {
         reject(error as Error);
       }
     });
-  }).finally(() => rmSync(folder, { recursive: true, force: true }));
+  }).finally(() => {
+    clearInterval(watch);
+    rmSync(folder, { recursive: true, force: true });
+  });
   ended.catch(() => {});
   return {
     signal: all,
@@ -85,6 +104,33 @@ export function startWithMpirun({ ranks, command, environment, onLine }: LaunchO
   };
 }
 
+/** Seconds that mpirun gets to end after its last rank. */
+const grace = 5;
+
+/**
+ * Calls `end` when no rank has been alive for so long. mpirun may never end by itself: that of Open MPI 4.1.4 can block in PMIx_server_finalize when ranks have left
+ * without MPI_Finalize, as they do when one has failed.
+ */
+function whenIdle(folder: string, end: () => void): NodeJS.Timeout {
+  let idle = 0;
+  return setInterval(() => {
+    const begun = processesIn(folder);
+    idle = begun.length > 0 && !begun.some(runs) ? idle + 1 : 0;
+    if (idle >= grace) end();
+  }, 1000);
+}
+
+/** Whether a process is there and no zombie, which nobody may come to collect in a container. */
+function runs(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return !/^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch (error) {
+    // There is no /proc on macOS; another user's process is none of ours.
+    return (error as NodeJS.ErrnoException).syscall === 'open' && !existsSync('/proc/self');
+  }
+}
+
 function processesIn(folder: string): number[] {
   return readdirSync(folder)
     .filter((name) => name.endsWith('.pid'))
@@ -92,9 +138,9 @@ function processesIn(folder: string): number[] {
     .filter((pid) => Number.isInteger(pid) && pid > 0);
 }
 
-/** The first rank that failed is the one whose end was written down first; later ones were mostly killed for it. */
-function endOf(folder: string, mpirunCode: number): LaunchEnd {
-  const ends = readdirSync(folder)
+/** How the ranks ended that could write it down, the first one first. */
+function endsIn(folder: string): { rank: number; code: number }[] {
+  return readdirSync(folder)
     .filter((name) => name.endsWith('.exit'))
     .map((name) => ({
       rank: Number.parseInt(name, 10),
@@ -102,6 +148,11 @@ function endOf(folder: string, mpirunCode: number): LaunchEnd {
       at: statSync(join(folder, name), { bigint: true }).mtimeNs,
     }))
     .sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
+}
+
+/** The first rank that failed is the one whose end was written down first; later ones were mostly killed for it. */
+function endOf(folder: string, mpirunCode: number): LaunchEnd {
+  const ends = endsIn(folder);
   const first = ends.find(({ code }) => code !== 0 && code !== stoppedCode);
   if (first) return { code: first.code, failed: { rank: first.rank, code: first.code } };
   if (mpirunCode !== 0) return { code: mpirunCode };
