@@ -1,9 +1,9 @@
 // The attention family: which kernels a call gets, and the small ones that all of them share.
 #include "ops/attention.h"
 
+#include "core/dispatch.h"
 #include "cuda/core/attention_simt.h"
 #include "cuda/core/block.h"
-#include "cuda/core/dispatch.h"
 
 namespace libmoe::cuda {
 

@@ -1,8 +1,8 @@
 // Backward attention on plain cores, without atomics: one kernel per side. A block that keeps 16 columns walks over their keys and gives dq (three products of
 // 2 FLOP per column, visible key and channel); one that keeps 16 keys walks over the columns that see them, the query heads of a key head in order, and gives dk
 // and dv (four products). Weights are computed again from log_sum.
+#include "core/dispatch.h"
 #include "cuda/core/attention_simt.h"
-#include "cuda/core/dispatch.h"
 
 namespace libmoe::cuda::simt {
 namespace {

@@ -1,7 +1,7 @@
 // Forward attention on plain cores. 2 (width + value width) FLOP per column and visible key, rounded up to tiles of 64 keys, at the rate of f32 (or f64) cores;
 // keys and values are read once per 16 columns, from the second-level cache mostly. One block per (16 columns, key head); tensor cores take bf16 (cuda/sm80/).
+#include "core/dispatch.h"
 #include "cuda/core/attention_simt.h"
-#include "cuda/core/dispatch.h"
 
 namespace libmoe::cuda::simt {
 namespace {

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <string>
 
+#include "core/dispatch.h"
 #include "cuda/core/activation.h"
 #include "cuda/core/block.h"
 #include "cuda/core/convert.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/pieces.h"
 #include "cuda/core/row_sums.h"
 

@@ -1,33 +1,12 @@
 // Bound by memory: each operation reads its inputs and writes its output once. Floor of `binary` in bf16: 6 bytes an element.
-#include "ops/elementwise.h"
+#include "ops/elementwise_walk.h"
 
+#include "core/dispatch.h"
 #include "cuda/core/activation.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/elements.h"
 
 namespace libmoe::cuda {
 namespace {
-
-template <class F> void with_unary(Unary f, F&& body) {
-  switch (f) {
-    case Unary::negate: return body.template operator()<Unary::negate>();
-    case Unary::exp: return body.template operator()<Unary::exp>();
-    case Unary::log: return body.template operator()<Unary::log>();
-    case Unary::sqrt: return body.template operator()<Unary::sqrt>();
-    case Unary::reciprocal: return body.template operator()<Unary::reciprocal>();
-    case Unary::abs: return body.template operator()<Unary::abs>();
-    case Unary::square: return body.template operator()<Unary::square>();
-    case Unary::sigmoid: return body.template operator()<Unary::sigmoid>();
-    case Unary::tanh: return body.template operator()<Unary::tanh>();
-    case Unary::erf: return body.template operator()<Unary::erf>();
-    case Unary::relu: return body.template operator()<Unary::relu>();
-    case Unary::silu: return body.template operator()<Unary::silu>();
-    case Unary::gelu_erf: return body.template operator()<Unary::gelu_erf>();
-    case Unary::gelu_tanh: return body.template operator()<Unary::gelu_tanh>();
-    case Unary::quick_gelu: return body.template operator()<Unary::quick_gelu>();
-    case Unary::softplus: return body.template operator()<Unary::softplus>();
-  }
-}
 
 template <Unary U, class T> struct Value {
   __device__ T operator()(T x) const { return store<T>(apply<U>(load(x))); }
@@ -62,48 +41,9 @@ template <Binary F> struct Combine {
   }
 };
 
-template <class F> void with_binary(Binary f, F&& body) {
-  switch (f) {
-    case Binary::add: return body.template operator()<Binary::add>();
-    case Binary::subtract: return body.template operator()<Binary::subtract>();
-    case Binary::multiply: return body.template operator()<Binary::multiply>();
-    case Binary::divide: return body.template operator()<Binary::divide>();
-    case Binary::maximum: return body.template operator()<Binary::maximum>();
-    case Binary::minimum: return body.template operator()<Binary::minimum>();
-    case Binary::greater: return body.template operator()<Binary::greater>();
-    case Binary::greater_equal: return body.template operator()<Binary::greater_equal>();
-    case Binary::equal: return body.template operator()<Binary::equal>();
-  }
-}
-
 template <Binary F, class T> struct Pairwise {
   __device__ T operator()(T a, T b) const { return store<T>(Combine<F>{}(load(a), load(b))); }
 };
-
-// Dimensions of the output with the strides of both operands, those that both walk alike merged.
-struct Walk {
-  int rank = 0;
-  int64_t sizes[kMaxRank]{}, a[kMaxRank]{}, b[kMaxRank]{};
-};
-
-Walk merged(const Broadcast& broadcast) {
-  Walk w;
-  for (int i = 0; i < broadcast.shape.rank; ++i) {
-    const int64_t size = broadcast.shape.dims[i], sa = broadcast.a_strides[i], sb = broadcast.b_strides[i];
-    if (size == 1) continue;
-    const int last = w.rank - 1;
-    if (last >= 0 && w.a[last] == sa * size && w.b[last] == sb * size) {
-      w.sizes[last] *= size;
-      w.a[last] = sa;
-      w.b[last] = sb;
-    } else {
-      w.sizes[w.rank] = size;
-      w.a[w.rank] = sa;
-      w.b[w.rank++] = sb;
-    }
-  }
-  return w;
-}
 
 template <Binary F, class T> __global__ void __launch_bounds__(kElementThreads) broadcast_kernel(int64_t n, Walk w, const T* a, const T* b, T* y) {
   for (int64_t i = int64_t(blockIdx.x) * kElementThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kElementThreads) {

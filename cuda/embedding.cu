@@ -3,7 +3,7 @@
 // 4 bytes an element of dweight written.
 #include "ops/embedding.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/keyed_sums.h"
 
 namespace libmoe::cuda {

@@ -3,7 +3,7 @@
 // there too until the piece ends. A second kernel adds the pieces of every sequence in a fixed order.
 #include "ops/gating.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/gating_row.h"
 #include "cuda/core/pieces.h"
 

@@ -1,6 +1,6 @@
 // Backward gating in one pass: reads the logits, whose scores it computes again, and writes their gradient: 2 T E sizeof(A) bytes, and T k (4 + 2 sizeof(A)) of choices,
 // weights and gradients. Rows are independent; W lanes hold one (core/gating_row.h).
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/gating_row.h"
 #include "cuda/core/pieces.h"
 

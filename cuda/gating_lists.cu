@@ -1,6 +1,6 @@
 // Experts of tokens whose number of experts differs, and values looked up by expert. Lists: a row is read once and T E 4 bytes are written; where experts choose tokens
 // (expert choice), each column is first copied to sorted-key form and its threshold found by radix selection, 8 bits a pass, in one block per expert.
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/gating_row.h"
 #include "cuda/core/radix_select.h"
 

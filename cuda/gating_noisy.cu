@@ -1,7 +1,7 @@
 // Noisy logits and the smooth estimate of every expert's load: 3 T E sizeof(A) bytes read and T E written forward, about 60 operations per token and expert, most of them
 // softplus and erf; backward reads 4 T E and writes 2 T E. W lanes hold a row (core/gating_row.h); loads are summed over pieces of 64 tokens, those in order.
+#include "core/dispatch.h"
 #include "cuda/core/activation.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/gating_row.h"
 #include "cuda/core/pieces.h"
 #include "cuda/core/row_sums.h"

@@ -2,7 +2,7 @@
 // memory (core/row_sums.h).
 #include "ops/gemm.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/row_sums.h"
 #include "cuda/core/simt_product.h"
 

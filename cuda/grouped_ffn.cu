@@ -4,7 +4,7 @@
 // row counts never leave the device, buffers are sized by T * k.
 #include "ops/grouped_ffn.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/row_sums.h"
 #include "cuda/core/simt_product.h"
 

@@ -5,8 +5,8 @@
 
 #include <bit>
 
+#include "core/dispatch.h"
 #include "cuda/core/convert.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/upload.h"
 
 namespace libmoe::cuda {

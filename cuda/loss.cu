@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "cuda/core/block.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/elements.h"
 #include "cuda/core/fault.h"
 #include "ops/gemm.h"

@@ -4,8 +4,8 @@
 // registers and joined with those of the other chunks in a second launch (floor in bf16: 6 bytes an element, and 4 to 8 bytes a column and chunk).
 #include "ops/norm.h"
 
+#include "core/dispatch.h"
 #include "cuda/core/column_sums.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/rows.h"
 
 namespace libmoe::cuda {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/dispatch.h"
 #include "cuda/core/block.h"
 #include "cuda/core/convert.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/runtime.h"
 #include "cuda/core/upload.h"
 

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <limits>
 
+#include "core/dispatch.h"
 #include "core/philox.h"
-#include "cuda/core/dispatch.h"
-#include "cuda/core/row_index.h"
 #include "cuda/core/convert.h"
+#include "cuda/core/row_index.h"
 
 namespace libmoe::cuda {
 namespace {

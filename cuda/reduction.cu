@@ -1,12 +1,12 @@
 // Bound by memory: every reduction reads its input once (floor: the bytes of x). The axes are merged into [outer, reduced, inner] groups, innermost first. Rows that
 // are contiguous go to teams of lanes or to blocks, very long ones in pieces to several blocks; where an inner axis is kept, a thread takes a pack of columns in 64
 // rows, and the partial results are joined in a second launch. Sums run in f32 within a pack or those 64 rows, else in f64, in an order that sizes alone decide.
-#include "ops/reduction.h"
+#include "ops/reduction_groups.h"
 
 #include <vector>
 
+#include "core/dispatch.h"
 #include "cuda/core/column_sums.h"
-#include "cuda/core/dispatch.h"
 #include "cuda/core/rows.h"
 #include "ops/elementwise.h"
 
@@ -115,25 +115,6 @@ template <class F, class T> void reduce_columns(const DeviceState& state, const 
   else run.template operator()<1>();
   out.width = width;
   join_chunks<F>(state, static_cast<const A*>(partial.as<A>()), outer, chunks, width, width, out);
-}
-
-// Runs of kept and reduced axes, merged, axes of size one left out.
-struct Groups {
-  std::vector<int64_t> sizes;
-  std::vector<bool> reduced;
-};
-Groups groups_of(const Shape& shape, uint32_t axes) {
-  Groups g;
-  for (int i = 0; i < shape.rank; ++i) {
-    const bool r = axes >> i & 1u;
-    if (shape.dims[i] == 1) continue;
-    if (!g.sizes.empty() && g.reduced.back() == r) g.sizes.back() *= shape.dims[i];
-    else {
-      g.sizes.push_back(shape.dims[i]);
-      g.reduced.push_back(r);
-    }
-  }
-  return g;
 }
 
 template <class F, class T> void reduce_all(const DeviceState& state, const T* in, Groups g, Results out) {

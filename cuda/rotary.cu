@@ -4,9 +4,9 @@
 
 #include <bit>
 
-#include "cuda/core/dispatch.h"
-#include "cuda/core/fault.h"
+#include "core/dispatch.h"
 #include "cuda/core/convert.h"
+#include "cuda/core/fault.h"
 
 namespace libmoe::cuda {
 namespace {

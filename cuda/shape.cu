@@ -3,7 +3,7 @@
 // source and destination run along different axes, blocks turn tiles through shared memory, so that both sides use whole sectors.
 #include "ops/shape.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/keyed_sums.h"
 #include "cuda/core/upload.h"
 #include "ops/elementwise.h"

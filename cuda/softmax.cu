@@ -2,7 +2,7 @@
 // Floor in bf16: 4 bytes an element forward, 6 backward. Teams of lanes have short rows, blocks long ones.
 #include "ops/softmax.h"
 
-#include "cuda/core/dispatch.h"
+#include "core/dispatch.h"
 #include "cuda/core/rows.h"
 
 namespace libmoe::cuda {

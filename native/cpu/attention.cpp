@@ -1,8 +1,8 @@
 // Forward attention. An item is (sequence, key head, block of columns): 2 * (width + value width) FLOP per (query, visible key) rounded up to
 // blocks of 64 keys, against one read of the keys and values per block of columns, so it is bound by arithmetic from about 16 columns on.
 // Decoding has few columns and is bound by reading the cache.
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/attention_sequences.h"
 #include "cpu/simd/math.h"
 

@@ -1,8 +1,8 @@
 // Backward attention. An item is (sequence, key head): it alone writes the gradients of that head's keys and values and of its queries, in one
 // fixed order, recomputing the weights of a block from log_sum. Five products of 2 FLOP per (query, visible key, channel); keys, values and
 // their gradients of one head and sequence stay in the second-level cache for sequences up to about a thousand tokens.
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/attention_sequences.h"
 #include "cpu/simd/math.h"
 #include "cpu/simd/row.h"

@@ -2,8 +2,8 @@
 // tokens' gradients. Pieces of tokens go to the threads; the vectors' gradients of the pieces are added in order.
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/simd/row.h"
 #include "ops/grouped_ffn.h"

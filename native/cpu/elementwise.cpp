@@ -1,11 +1,11 @@
 // Bound by memory: each operation reads its inputs and writes its output once; pieces of 16 Ki elements go to the threads.
-#include "ops/elementwise.h"
+#include "ops/elementwise_walk.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/activation.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
@@ -16,27 +16,6 @@ constexpr int64_t kPiece = 16384;
 // Calls body(offset, count) for whole vectors of every piece.
 template <class A, class F> void each_vector(int64_t n, F&& body) {
   parallel_ranges(n, kPiece, [&](int64_t begin, int64_t end) { for_vectors<A>(end - begin, [&](int64_t i, int count) { body(begin + i, count); }); });
-}
-
-template <class F> void with_unary(Unary f, F&& body) {
-  switch (f) {
-    case Unary::negate: return body.template operator()<Unary::negate>();
-    case Unary::exp: return body.template operator()<Unary::exp>();
-    case Unary::log: return body.template operator()<Unary::log>();
-    case Unary::sqrt: return body.template operator()<Unary::sqrt>();
-    case Unary::reciprocal: return body.template operator()<Unary::reciprocal>();
-    case Unary::abs: return body.template operator()<Unary::abs>();
-    case Unary::square: return body.template operator()<Unary::square>();
-    case Unary::sigmoid: return body.template operator()<Unary::sigmoid>();
-    case Unary::tanh: return body.template operator()<Unary::tanh>();
-    case Unary::erf: return body.template operator()<Unary::erf>();
-    case Unary::relu: return body.template operator()<Unary::relu>();
-    case Unary::silu: return body.template operator()<Unary::silu>();
-    case Unary::gelu_erf: return body.template operator()<Unary::gelu_erf>();
-    case Unary::gelu_tanh: return body.template operator()<Unary::gelu_tanh>();
-    case Unary::quick_gelu: return body.template operator()<Unary::quick_gelu>();
-    case Unary::softplus: return body.template operator()<Unary::softplus>();
-  }
 }
 
 void unary(Unary f, const TensorView& x, const TensorView& y) {
@@ -75,41 +54,11 @@ template <Binary F, class A> inline Vec<A> combine(Vec<A> a, Vec<A> b) {
   if constexpr (F == Binary::equal) return select<A>(a.v == b.v, one, zero);
 }
 
-template <class F> void with_binary(Binary f, F&& body) {
-  switch (f) {
-    case Binary::add: return body.template operator()<Binary::add>();
-    case Binary::subtract: return body.template operator()<Binary::subtract>();
-    case Binary::multiply: return body.template operator()<Binary::multiply>();
-    case Binary::divide: return body.template operator()<Binary::divide>();
-    case Binary::maximum: return body.template operator()<Binary::maximum>();
-    case Binary::minimum: return body.template operator()<Binary::minimum>();
-    case Binary::greater: return body.template operator()<Binary::greater>();
-    case Binary::greater_equal: return body.template operator()<Binary::greater_equal>();
-    case Binary::equal: return body.template operator()<Binary::equal>();
-  }
-}
-
 void binary(Binary f, const TensorView& a, const TensorView& b, const TensorView& y, const Broadcast& broadcast) {
-  // Merge dimensions that both operands walk alike, innermost first: most calls become one or two loops.
-  Shape s;
-  std::array<int64_t, kMaxRank> as{}, bs{};
-  for (int i = 0; i < broadcast.shape.rank; ++i) {
-    const int64_t size = broadcast.shape.dims[i], sa = broadcast.a_strides[i], sb = broadcast.b_strides[i];
-    if (size == 1) continue;
-    const int last = s.rank - 1;
-    if (last >= 0 && as[last] == sa * size && bs[last] == sb * size) {
-      s.dims[last] *= size;
-      as[last] = sa;
-      bs[last] = sb;
-    } else {
-      s.dims[s.rank] = size;
-      as[s.rank] = sa;
-      bs[s.rank++] = sb;
-    }
-  }
-  if (s.rank == 0) s.dims[s.rank++] = y.elements();
-  const int inner = s.rank - 1;
-  const int64_t width = s.dims[inner], rows = width ? y.elements() / width : 0;
+  Walk w = merged(broadcast);
+  if (w.rank == 0) w.sizes[w.rank++] = y.elements();
+  const int inner = w.rank - 1;
+  const int64_t width = w.sizes[inner], rows = width ? y.elements() / width : 0;
   with_float(y.dtype, [&]<class T>() {
     with_binary(f, [&]<Binary F>() {
       using A = Accumulator<T>;
@@ -117,14 +66,14 @@ void binary(Binary f, const TensorView& a, const TensorView& b, const TensorView
         const T *pa = a.as<T>(), *pb = b.as<T>();
         int64_t rest = r;
         for (int i = inner - 1; i >= 0; --i) {
-          pa += rest % s.dims[i] * as[i];
-          pb += rest % s.dims[i] * bs[i];
-          rest /= s.dims[i];
+          pa += rest % w.sizes[i] * w.a[i];
+          pb += rest % w.sizes[i] * w.b[i];
+          rest /= w.sizes[i];
         }
         T* out = y.as<T>() + r * width;
         for_vectors<A>(end - begin, [&](int64_t k, int count) {
           const int64_t i = begin + k;
-          const Vec<A> va = as[inner] ? load_count(pa + i, count) : Vec<A>(A(*pa)), vb = bs[inner] ? load_count(pb + i, count) : Vec<A>(A(*pb));
+          const Vec<A> va = w.a[inner] ? load_count(pa + i, count) : Vec<A>(A(*pa)), vb = w.b[inner] ? load_count(pb + i, count) : Vec<A>(A(*pb));
           store_count(out + i, combine<F, A>(va, vb), count);
         });
       };

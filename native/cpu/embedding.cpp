@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "cpu/dispatch.h"
+#include "core/dispatch.h"
 #include "cpu/row_index.h"
 #include "cpu/simd/vec.h"
 

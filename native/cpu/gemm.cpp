@@ -1,8 +1,8 @@
 // 2 m n k FLOPs; see simd/gemm_engine.h for the blocking. Column sums read x once, bound by memory.
 #include "ops/gemm.h"
 
+#include "core/dispatch.h"
 #include "core/memory_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/gemm_engine.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/dispatch.h"
+#include "core/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/simd/ffn_epilogue.h"
 #include "cpu/simd/gemm_engine.h"

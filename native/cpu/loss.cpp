@@ -10,8 +10,8 @@
 #include <cstring>
 #include <vector>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/row_index.h"
 #include "cpu/simd/gemm_engine.h"

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/simd/row.h"
 

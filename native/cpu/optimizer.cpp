@@ -6,8 +6,8 @@
 #include <atomic>
 #include <cmath>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/vec.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/dispatch.h"
 #include "core/philox.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/math.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {

@@ -1,12 +1,12 @@
 // Bound by memory: every reduction reads its input once. The axes are merged into [outer, reduced, inner] groups; a group is cut into fixed chunks
 // whose partial results go to the threads, and the partials of an output are combined in f64, in order.
-#include "ops/reduction.h"
+#include "ops/reduction_groups.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/simd/row.h"
 
@@ -100,25 +100,6 @@ template <bool Max, class T, class Out> void reduce_group(const T* in, int64_t o
   if (outer * width == 0) return;
   if (width == 1) reduce_rows<Max>(in, outer, n, out, scale);
   else reduce_columns<Max>(in, outer, n, width, out, scale);
-}
-
-// Runs of kept and reduced axes, merged, axes of size one left out.
-struct Groups {
-  std::vector<int64_t> sizes;
-  std::vector<bool> reduced;
-};
-Groups groups_of(const Shape& shape, uint32_t axes) {
-  Groups g;
-  for (int i = 0; i < shape.rank; ++i) {
-    const bool r = axes >> i & 1u;
-    if (shape.dims[i] == 1) continue;
-    if (!g.sizes.empty() && g.reduced.back() == r) g.sizes.back() *= shape.dims[i];
-    else {
-      g.sizes.push_back(shape.dims[i]);
-      g.reduced.push_back(r);
-    }
-  }
-  return g;
 }
 
 template <bool Max, class T, class Out> void reduce_all(const T* in, Groups g, Out* out, double scale) {

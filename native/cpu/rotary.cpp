@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/vec.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {

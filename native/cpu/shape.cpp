@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/pooled.h"
 #include "cpu/row_index.h"
 #include "cpu/simd/vec.h"

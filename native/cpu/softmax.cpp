@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
 #include "cpu/simd/math.h"
 #include "cpu/simd/row.h"
 

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include "cpu/dispatch.h"
+#include "core/dispatch.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {

@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/tensor.h"
 
-namespace libmoe::cuda {
+namespace libmoe {
 
 // body.template operator()<T>() for T in f32, bf16, f64.
 template <class F> inline void with_float(Dtype dtype, F&& body) {
@@ -24,4 +24,4 @@ template <class F> inline void with_wide(Dtype dtype, F&& body) {
   fail("ERR_LIBMOE_DTYPE", std::string("expected f32 or f64, got ") + name_of(dtype));
 }
 
-}  // namespace libmoe::cuda
+}  // namespace libmoe
