@@ -88,6 +88,10 @@ export function evalCommand(): Command {
         .choices(['libmoe', 'fixed', 'both'])
         .default('libmoe'),
     )
+    .option(
+      '--routing',
+      'keep which experts every MoE layer chose for every token, beside the answers in OUT',
+    )
     .option(...judgeOptions[0]!)
     .option(...judgeOptions[1]!)
     .option(...deviceOption)
