@@ -28,6 +28,8 @@ export interface ResultsComparison {
   documents: Record<string, string>;
   /** Tasks that not every folder has, and groups that are made of other tasks or in another way. */
   leftOut: string[];
+  /** Groups that have a number, and the tasks that it is made of. */
+  groups: Record<string, string[]>;
   runs: { run: string; numbers: ComparedNumber[] }[];
 }
 
@@ -54,6 +56,7 @@ export function compareResults(paths: readonly string[], options: CompareOptions
     scorer: baseline.results.libmoe.scorer_mode,
     baseline: baseline.name,
     documents: {},
+    groups: {},
     leftOut: [...new Set([...leftOut, ...others.flatMap((other) => otherGroups(baseline, other))])],
     runs: others.map(({ name }) => ({ run: name, numbers: [] })),
   };
@@ -72,10 +75,11 @@ export function compareResults(paths: readonly string[], options: CompareOptions
       comparison.runs[i]!.numbers.push(...comparedNumbers(task, pair));
     }
   }
-  for (const [i, other] of others.entries())
-    comparison.runs[i]!.numbers.push(
-      ...groupNumbers([baseline.results, other.results], comparison.runs[i]!.numbers),
-    );
+  for (const [i, other] of others.entries()) {
+    const numbers = groupNumbers([baseline.results, other.results], comparison.runs[i]!.numbers);
+    comparison.runs[i]!.numbers.push(...numbers);
+    for (const { task } of numbers) comparison.groups[task] ??= leaves(task, baseline.results);
+  }
   return comparison;
 }
 
@@ -197,12 +201,14 @@ function groupNumbers(
         ...(Number.isFinite(together) && { standardError: together }),
       };
       const p = pairedP(y - x, error);
+      const [full, ...rest] = new Set(members.map((one) => one.full));
       return [
         {
           task: group,
           metric,
           filter,
           higherIsBetter: a.higher_is_better[group]?.[metric] ?? true,
+          ...(full !== undefined && rest.length === 0 && { full }),
           documents: total,
           differing: members.reduce((sum, { differing }) => sum + differing, 0),
           baseline: x,

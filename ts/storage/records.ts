@@ -28,8 +28,6 @@ export {
 /** A column to write: one number per row, or `width` numbers per row (`[rows, width]`, row-major). */
 export type Column = ColumnArray | { data: ColumnArray; width: number };
 
-type Columns = Readonly<Record<string, Column>>;
-
 /**
  * Appends blocks of columns to a record file (docs/routing-records.md). A block is whole or absent: what a crash left of a half-written
  * one is cut off when the file is opened again.
@@ -71,12 +69,12 @@ export class RecordWriter {
    * Adds one block: rows of named columns, and attributes that hold for all of them (`step`, `layer`, …).
    * Throws ERR_LIBMOE_ARGUMENT (columns of different lengths, no column), ERR_LIBMOE_FILE.
    */
-  append(attributes: Attributes, columns: Columns): void {
+  append(attributes: Attributes, columns: Readonly<Record<string, Column>>): void {
     this.appendAll([[attributes, columns]]);
   }
 
   /** Adds blocks as {@link append} does, in one write. */
-  appendAll(blocks: readonly (readonly [Attributes, Columns])[]): void {
+  appendAll(blocks: readonly (readonly [Attributes, Readonly<Record<string, Column>>])[]): void {
     const bytes = Buffer.concat(blocks.map(([attributes, columns]) => encoded(attributes, columns)));
     try {
       writeFully(this.#open(), bytes, this.#at);
@@ -121,7 +119,7 @@ export class RecordWriter {
 }
 
 /** A block as it stands in the file. */
-function encoded(attributes: Attributes, columns: Columns): Buffer {
+function encoded(attributes: Attributes, columns: Readonly<Record<string, Column>>): Buffer {
   const described = Object.entries(columns).map(([name, column]) => {
     const { data, width } = 'data' in column ? column : { data: column, width: 1 };
     const type: ColumnType =
