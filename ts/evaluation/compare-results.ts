@@ -49,7 +49,10 @@ export function compareResults(paths: readonly string[], options: CompareOptions
   const [baseline, ...others] = paths.map(openResults);
   if (baseline === undefined || others.length === 0)
     fail('ERR_LIBMOE_ARGUMENT', `compare expects two or more result folders, got ${paths.length}`);
-  for (const other of others) checkScorers(baseline, other);
+  for (const other of others) {
+    checkScorers(baseline, other);
+    checkGuesses(baseline, other);
+  }
   const all = [baseline, ...others];
   const { tasks, leftOut } = commonTasks(all, options.tasks);
   const comparison: ResultsComparison = {
@@ -101,6 +104,15 @@ function checkScorers(a: Opened, b: Opened): void {
     fail(
       'ERR_LIBMOE_DATA',
       `${a.name} has ${one} scores, ${b.name} has ${other} scores: "libmoe rescore ${b.name} --scorer ${one} --out FOLDER" makes them comparable`,
+    );
+}
+
+function checkGuesses(a: Opened, b: Opened): void {
+  const [one, other] = [a, b].map(({ results }) => results.libmoe.legacy_random_fallback ?? false);
+  if (one !== other)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `${one ? a.name : b.name} has random guesses where no answer could be read, ${one ? b.name : a.name} has none: "libmoe rescore ${one ? a.name : b.name} --no-legacy-random-fallback --out FOLDER" makes them comparable`,
     );
 }
 
