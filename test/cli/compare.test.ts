@@ -77,7 +77,41 @@ describe('libmoe compare', () => {
     );
   });
 
+  it('prints runs by benchmarks as the paper does, the best in bold', async () => {
+    const paper = ['dense', 'moe', 'other', '--layout', 'paper', '--names', 'Dense,SMoE,σ_MoE'];
+    const lines = async (...args: string[]): Promise<string[]> =>
+      (await compare(...paper, ...args)).stdout.trim().split('\n');
+    expect(await lines('--format', 'latex')).toEqual([
+      '\\begin{tabular}{lrrr}',
+      '\\toprule',
+      ' & is\\_it & Average & Rank $\\downarrow$ \\\\',
+      '\\midrule',
+      'Dense (baseline) & 50.00 & 50.00 & 3.00 \\\\',
+      'SMoE & \\textbf{80.00} & \\textbf{80.00} & \\textbf{1.00} \\\\',
+      'σ\\_MoE & 55.00 & 55.00 & 2.00 \\\\',
+      '\\bottomrule',
+      '\\end{tabular}',
+    ]);
+    expect((await lines('--format', 'markdown'))[3]).toBe('| SMoE | **80.00** | **80.00** | **1.00** |');
+    expect((await lines('--columns', 'is_it=acc')).at(-2)).toMatch(/^SMoE +80\.00\* +80\.00\* +1\.00\*$/);
+    expect((await lines('--format', 'csv'))[1]).toBe('Dense (baseline),50,50,3');
+    const { columns, rows } = JSON.parse((await lines('--json')).join('\n'));
+    expect(columns).toEqual([{ task: 'is_it', metric: 'acc', higherIsBetter: true, percent: true }]);
+    expect(rows[1]).toEqual({ run: 'SMoE', values: [80], average: 80, rank: 1 });
+  });
+
   it.each<[string, string[], RegExp]>([
+    [
+      'too few names',
+      ['dense', 'moe', '--layout', 'paper', '--names', 'x'],
+      /^ERR_LIBMOE_ARGUMENT: --names expects 2 names/,
+    ],
+    ['names in another layout', ['dense', 'moe', '--names', 'x,y'], /--columns and --names go with --layout/],
+    [
+      'unknown columns',
+      ['dense', 'moe', '--layout', 'paper', '--columns', 'is_it=f1'],
+      /^ERR_LIBMOE_ARGUMENT: "is_it" has no number "f1", only acc/,
+    ],
     [
       'other documents',
       ['dense', 'few'],

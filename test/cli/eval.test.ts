@@ -79,6 +79,30 @@ describe('eval', () => {
     expect(results['n-samples'].asked!.effective).toBe(2);
   }, 60_000);
 
+  it('keeps where experts were chosen beside the answers', async () => {
+    await run(
+      'eval',
+      '--model',
+      'model',
+      '--tasks',
+      'asked.yaml',
+      '--limit',
+      '2',
+      '--out',
+      'routed',
+      '--routing',
+    );
+    const lines = readFileSync(at('routed', 'routing.requests.jsonl'), 'utf8').trim().split('\n');
+    expect(lines.map((line) => JSON.parse(line).for?.[0].doc_id).toSorted()).toEqual([0, 1, undefined]);
+    const { code, stderr } = await libmoe(
+      ['eval', '--model', 'model', '--tasks', 'asked.yaml', '--routing'],
+      {
+        cwd: folder,
+      },
+    );
+    expect([code, stderr]).toEqual([2, expect.stringContaining('--routing goes with --out')]);
+  });
+
   it('warns of numbers that stand for the whole data set alone', async () => {
     const keys =
       'dataset_path: json\ndataset_kwargs: { data_files: rows.jsonl }\ntest_split: test\noutput_type: generate_until\ndoc_to_text: "{{q}}?"\n';

@@ -160,6 +160,16 @@ describe('evaluations compared in pairs', () => {
     expect(bits.standardError).toBeGreaterThan(0);
   });
 
+  it('says what a share or a percentage would be if all were right', () => {
+    const full = (task: string, ...metrics: string[]) => metrics.map((metric) => numberOf(task, metric).full);
+    expect(full('asked', 'loose', 'both', 'f1', 'accuracy', 'percent', 'total')).toEqual([
+      ...[1, 1, 1, 100, 100, undefined],
+    ]);
+    expect([...full('chosen', 'acc', 'brier_score'), ...full('texts', 'bits_per_byte')]).toEqual([
+      ...[1, undefined, undefined],
+    ]);
+  });
+
   it('gives 0 and p = 1 for a run against itself, and leaves out parts of numbers', () => {
     const comparison = compareResults([at('a'), join(at('a'), 'results.json'), at('b')]);
     expect(comparison.runs.map(({ run }) => run)).toEqual([at('a'), at('b')]);
@@ -181,7 +191,8 @@ describe('evaluations compared in pairs', () => {
     await run('ga', answering('a', [1, 2, 5]), { tasks: [group] });
     await run('gb', answering('b', [2]), { tasks: [group] });
     const number = numberOf('pair', 'loose', [at('ga'), at('gb')]);
-    expect(number).toMatchObject({ documents: 80, differing: 16 });
+    expect(number).toMatchObject({ documents: 80, differing: 16, full: 1 });
+    expect(compareResults([at('ga'), at('gb')]).groups).toEqual({ pair: ['asked-1', 'asked-2'] });
     expect(number.difference).toBeCloseTo(0.2, 12);
     const single = numberOf('asked', 'loose').standardError!;
     // Twice as many documents.

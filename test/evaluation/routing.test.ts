@@ -55,16 +55,16 @@ describe('routing of an evaluation', () => {
       }
       const length = prompt.length + 3; // nothing follows the last token
       const [first, second] = layers as [RoutedRequest, RoutedRequest];
-      expect(first.tokens).toEqual([...prompt, ...made.slice(0, 3)]);
-      expect(first.positions).toEqual(Array.from({ length }, (_, at) => at));
-      expect(first.kinds).toEqual([...prompt.map(() => 1), 2, 2, 2]);
+      expect([...first.tokens!]).toEqual([...prompt, ...made.slice(0, 3)]);
+      expect([...first.positions]).toEqual(Array.from({ length }, (_, at) => at));
+      expect([...first.kinds]).toEqual([...prompt.map(() => 1), 2, 2, 2]);
       for (const [step, wanted] of experts.entries()) {
         const at = 2 * (prompt.length - 1 + step);
         expect([...first.experts.slice(at, at + 2), ...second.experts.slice(at, at + 2)]).toEqual(wanted);
       }
     }
     // A shared context runs once: its tokens are those of the first of its requests.
-    expect(one.get('score 0')![0]!.tokens).toEqual([...prompts[0]!, 3, 4]);
+    expect([...one.get('score 0')![0]!.tokens!]).toEqual([...prompts[0]!, 3, 4]);
     expect(one.get('score 0')![0]!.kinds.filter((kind) => kind === 2)).toHaveLength(2);
   });
 
@@ -119,6 +119,7 @@ describe('routing of an evaluation', () => {
     using first = new RoutingLog(beside, { rank: 0, world: 2 });
     using second = new RoutingLog(beside, { rank: 1, world: 2 });
     first.put('a', [], []);
+    first.flush();
     expect(second.has('a')).toBe(false);
     second.readOthers();
     expect(second.has('a')).toBe(true);

@@ -1,11 +1,15 @@
 import { Command, Option } from 'commander';
-import type { ComparedNumber, ResultsComparison } from '../evaluation/index.ts';
+import type { BenchmarkTable, ComparedNumber, ResultsComparison } from '../evaluation/index.ts';
+import { fail } from '../native/index.ts';
 import { log, printJson } from './output.ts';
-import { formatTable, type TableFormat, tableFormats } from './table-formats.ts';
+import { type Cell, formatTable, type TableFormat, tableFormats } from './table-formats.ts';
 
 interface Options {
   tasks?: string;
   otherPrompts?: boolean;
+  layout: 'numbers' | 'paper';
+  columns?: string;
+  names?: string;
   format: TableFormat;
   json?: boolean;
 }
@@ -19,7 +23,11 @@ jackknife over both runs. "p" is two-sided, by Student's t; "differ" says how ma
 
 Refused: other documents or right answers (other data, --limit), other prompts (--other-prompts takes them), other scoring (libmoe or fixed).
 
+With --layout paper the table is the one of LibMoE's papers: a row per run, the baseline first, a column per group (or task in no group) with its first number, the best in bold (text: *),
+shares as percentages, their plain mean as the average (MME's points and perplexities stay out of it), and the mean rank over all columns. --columns says which, and of which metric.
+
 Examples: npx libmoe compare eval/dense eval/moe
+          npx libmoe compare eval/dense eval/smoe eval/xmoe --layout paper --names Dense,SMoE,X-MoE --columns blimp,piqa=acc_norm,arc --format latex
           npx libmoe compare eval/dense eval/moe eval/moe-shared --tasks piqa,mme --format latex
 More: docs/evaluation.md`;
 
@@ -32,12 +40,28 @@ export function compareCommand(): Command {
     )
     .option('--tasks <list>', 'only these tasks, separated by commas (default: all that every folder has)')
     .option('--other-prompts', 'compare also documents that were asked with other prompts')
+    .addOption(
+      new Option('--layout <layout>', 'numbers: every number with its test; paper: runs × benchmarks')
+        .choices(['numbers', 'paper'])
+        .default('numbers'),
+    )
+    .option('--columns <list>', 'of the layout paper: tasks or groups in their order, TASK or TASK=METRIC')
+    .option('--names <list>', 'of the layout paper: what the runs are called, the baseline first')
     .addOption(new Option('--format <format>', 'of the table').choices(tableFormats).default('text'))
     .option('--json', 'print one JSON object')
     .addHelpText('after', help)
     .action(async (paths: string[], o: Options) => {
-      const { compareResults } = await import('../evaluation/index.ts');
-      const tasks = o.tasks?.split(',').map((task) => task.trim());
+      const { benchmarkTable, compareResults } = await import('../evaluation/index.ts');
+      const [tasks, columns, names] = [o.tasks, o.columns, o.names].map((list) =>
+        list?.split(',').map((item) => item.trim()),
+      );
+      if (o.layout !== 'paper' && (columns || names))
+        fail('ERR_LIBMOE_ARGUMENT', '--columns and --names go with --layout paper');
+      if (names && names.length !== paths.length)
+        fail(
+          'ERR_LIBMOE_ARGUMENT',
+          `--names expects ${paths.length} names, one per folder, got ${names.length}`,
+        );
       const comparison = compareResults(paths, {
         ...(tasks && { tasks }),
         ...(o.otherPrompts && { otherPrompts: true }),
@@ -46,9 +70,42 @@ export function compareCommand(): Command {
         log(
           `left out, since not every folder has them, or not made of the same: ${comparison.leftOut.join(', ')}`,
         );
-      if (o.json) printJson(comparison);
+      if (o.layout === 'paper') {
+        const made = benchmarkTable(comparison, columns);
+        const rows = made.rows.map((row, i) => ({ ...row, run: names?.[i] ?? row.run }));
+        if (o.json) printJson({ ...made, rows });
+        else printBenchmarks({ ...made, rows }, o.format);
+      } else if (o.json) printJson(comparison);
       else printComparison(comparison, o.format);
     });
+}
+
+function printBenchmarks({ columns, rows }: BenchmarkTable, format: TableFormat): void {
+  const all = [
+    ...columns.map(({ task, metric, higherIsBetter, percent }, i) => ({
+      header: `${task}${columns.filter((other) => other.task === task).length > 1 ? ` ${metric}` : ''}${higherIsBetter ? '' : ' ↓'}`,
+      values: rows.map(({ values }) => values[i]!),
+      higherIsBetter,
+      digits: percent || rows.some(({ values }) => Math.abs(values[i]!) >= 10) ? 2 : 4,
+    })),
+    { header: 'Average', values: rows.map(({ average }) => average), higherIsBetter: true, digits: 2 },
+    { header: 'Rank ↓', values: rows.map(({ rank }) => rank), higherIsBetter: false, digits: 2 },
+  ].filter(({ values }) => values.some((value) => !Number.isNaN(value)));
+  const cells = all.map(({ values, higherIsBetter, digits }): Cell[] => {
+    const best = (higherIsBetter ? Math.max : Math.min)(...values.filter((value) => !Number.isNaN(value)));
+    return values.map((value) => {
+      if (format === 'csv') return String(value);
+      const shown = Number.isNaN(value) ? '–' : value.toFixed(digits).replace('-', '−');
+      return value === best ? { bold: shown } : shown;
+    });
+  });
+  console.log(
+    formatTable(
+      ['', ...all.map(({ header }) => header)],
+      rows.map(({ run }, i) => [i === 0 ? `${run} (baseline)` : run, ...cells.map((column) => column[i]!)]),
+      format,
+    ),
+  );
 }
 
 function printComparison(

@@ -28,6 +28,7 @@ interface Options {
   out?: string;
   scorer: 'libmoe' | 'fixed' | 'both';
   routing?: boolean;
+  legacyRandomFallback?: boolean;
   judge?: string;
   judgeModel?: string;
   json?: boolean;
@@ -87,6 +88,14 @@ export function evalCommand(): Command {
       )
         .choices(['libmoe', 'fixed', 'both'])
         .default('libmoe'),
+    )
+    .option(
+      '--legacy-random-fallback',
+      'guess as the original does where no letter can be read out of an answer (seeded); such answers count as unparsed all the same',
+    )
+    .option(
+      '--routing',
+      'keep which experts every MoE layer chose for every token, beside the answers in OUT',
     )
     .option(...judgeOptions[0]!)
     .option(...judgeOptions[1]!)
@@ -166,6 +175,7 @@ function askedOptions(o: Options): Omit<EvaluateOptions, 'tasks'> {
     scorer: o.scorer,
     ...(o.out && { out: o.out }),
     ...(o.routing && { routing: true }),
+    ...(o.legacyRandomFallback && { legacyRandomFallback: true }),
     ...(o.data && { dataFolder: o.data }),
     ...(o.limit !== undefined && { limit: number('--limit', o.limit) }),
     ...(numFewshot !== undefined && { numFewshot }),

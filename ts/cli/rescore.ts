@@ -6,6 +6,7 @@ import { log, logWarnings, printJson } from './output.ts';
 interface Options extends JudgeChoice {
   scorer?: 'libmoe' | 'fixed';
   recorded?: boolean;
+  legacyRandomFallback?: boolean;
   out?: string;
   json?: boolean;
 }
@@ -16,6 +17,8 @@ export function rescoreCommand(): Command {
     .argument('<folder>', 'what eval --out wrote')
     .addOption(new Option('--scorer <mode>', 'default: as before').choices(['libmoe', 'fixed']))
     .option('--recorded', 'tasks as the run had them, in place of as they are defined now')
+    .option('--legacy-random-fallback', 'guess where no letter can be read, as eval does; default: as before')
+    .option('--no-legacy-random-fallback', 'count such answers as wrong')
     .option(...judgeOptions[0]!)
     .option(...judgeOptions[1]!)
     .option('--out <folder>', 'where the new results go (default: in place of the old ones)')
@@ -34,6 +37,7 @@ export function rescoreCommand(): Command {
           ...judge,
           ...(o.recorded && { recorded: true }),
           ...(o.scorer && { scorer: o.scorer }),
+          ...(o.legacyRandomFallback !== undefined && { legacyRandomFallback: o.legacyRandomFallback }),
           ...(o.out && { out: o.out }),
         });
         reportJudge(judge.judge);

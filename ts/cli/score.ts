@@ -10,6 +10,7 @@ interface Options {
   judge?: string;
   judgeModel?: string;
   judgeCache?: string;
+  legacyRandomFallback?: boolean;
   submission?: string;
   json?: boolean;
 }
@@ -29,6 +30,10 @@ export function scoreCommand(): Command {
       )
         .choices(['libmoe', 'fixed'])
         .default('libmoe'),
+    )
+    .option(
+      '--legacy-random-fallback',
+      'guess as the original does where no letter can be read out of an answer (seeded); such answers count as unparsed all the same',
     )
     .option(
       '--judge <url>',
@@ -63,6 +68,7 @@ async function scoreFile(o: Options): Promise<void> {
     scorer: o.scorer,
     imageFolder: dirname(resolve(o.records)),
     ...(judge && { judge }),
+    ...(o.legacyRandomFallback && { legacyRandomFallback: true }),
   });
   if (judge && judge.failed > 0)
     log(`the judge failed on ${judge.failed} questions, the last time with: ${judge.lastError}`);

@@ -88,6 +88,7 @@ export async function* askAll(
         done++;
         wake();
       });
+      routing?.log.flush();
     }
   };
   count();

@@ -28,6 +28,8 @@ export interface ResultsComparison {
   documents: Record<string, string>;
   /** Tasks that not every folder has, and groups that are made of other tasks or in another way. */
   leftOut: string[];
+  /** Groups that have a number, and the tasks that it is made of. */
+  groups: Record<string, string[]>;
   runs: { run: string; numbers: ComparedNumber[] }[];
 }
 
@@ -47,13 +49,17 @@ export function compareResults(paths: readonly string[], options: CompareOptions
   const [baseline, ...others] = paths.map(openResults);
   if (baseline === undefined || others.length === 0)
     fail('ERR_LIBMOE_ARGUMENT', `compare expects two or more result folders, got ${paths.length}`);
-  for (const other of others) checkScorers(baseline, other);
+  for (const other of others) {
+    checkScorers(baseline, other);
+    checkGuesses(baseline, other);
+  }
   const all = [baseline, ...others];
   const { tasks, leftOut } = commonTasks(all, options.tasks);
   const comparison: ResultsComparison = {
     scorer: baseline.results.libmoe.scorer_mode,
     baseline: baseline.name,
     documents: {},
+    groups: {},
     leftOut: [...new Set([...leftOut, ...others.flatMap((other) => otherGroups(baseline, other))])],
     runs: others.map(({ name }) => ({ run: name, numbers: [] })),
   };
@@ -72,10 +78,11 @@ export function compareResults(paths: readonly string[], options: CompareOptions
       comparison.runs[i]!.numbers.push(...comparedNumbers(task, pair));
     }
   }
-  for (const [i, other] of others.entries())
-    comparison.runs[i]!.numbers.push(
-      ...groupNumbers([baseline.results, other.results], comparison.runs[i]!.numbers),
-    );
+  for (const [i, other] of others.entries()) {
+    const numbers = groupNumbers([baseline.results, other.results], comparison.runs[i]!.numbers);
+    comparison.runs[i]!.numbers.push(...numbers);
+    for (const { task } of numbers) comparison.groups[task] ??= leaves(task, baseline.results);
+  }
   return comparison;
 }
 
@@ -97,6 +104,15 @@ function checkScorers(a: Opened, b: Opened): void {
     fail(
       'ERR_LIBMOE_DATA',
       `${a.name} has ${one} scores, ${b.name} has ${other} scores: "libmoe rescore ${b.name} --scorer ${one} --out FOLDER" makes them comparable`,
+    );
+}
+
+function checkGuesses(a: Opened, b: Opened): void {
+  const [one, other] = [a, b].map(({ results }) => results.libmoe.legacy_random_fallback ?? false);
+  if (one !== other)
+    fail(
+      'ERR_LIBMOE_DATA',
+      `${one ? a.name : b.name} has random guesses where no answer could be read, ${one ? b.name : a.name} has none: "libmoe rescore ${one ? a.name : b.name} --no-legacy-random-fallback --out FOLDER" makes them comparable`,
     );
 }
 
@@ -197,12 +213,14 @@ function groupNumbers(
         ...(Number.isFinite(together) && { standardError: together }),
       };
       const p = pairedP(y - x, error);
+      const [full, ...rest] = new Set(members.map((one) => one.full));
       return [
         {
           task: group,
           metric,
           filter,
           higherIsBetter: a.higher_is_better[group]?.[metric] ?? true,
+          ...(full !== undefined && rest.length === 0 && { full }),
           documents: total,
           differing: members.reduce((sum, { differing }) => sum + differing, 0),
           baseline: x,

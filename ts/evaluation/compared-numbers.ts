@@ -20,6 +20,8 @@ export interface ComparedNumber {
   /** Pipeline that the responses went through; `none` where there is none. */
   filter: string;
   higherIsBetter: boolean;
+  /** What it would be if everything were right, of shares (1) and percentages (100); absent for others (perplexity, CIDEr, MME's points). */
+  full?: number;
   /** That the number is made of; units (images, rotated questions) where it is made of those. */
   documents: number;
   /** Of these, how many are worth something else in the two runs. */
@@ -42,6 +44,7 @@ export interface RunSamples {
 
 /** What a number is made of in both runs. */
 interface Made {
+  full?: number;
   pieces: readonly string[];
   facts: readonly [readonly unknown[], readonly unknown[]];
   /** Where the number is the mean of a value per row. */
@@ -70,6 +73,7 @@ export function comparedNumbers(task: string, runs: readonly [RunSamples, RunSam
         metric,
         filter,
         higherIsBetter: a.results.higher_is_better[task]?.[metric] ?? true,
+        ...(made.full !== undefined && { full: made.full }),
         documents: made.facts[0].length,
         differing: made.facts[0].filter((fact, i) => !isDeepStrictEqual(fact, made.facts[1][i])).length,
         baseline: x,
@@ -118,7 +122,9 @@ function madeOf(task: string, metric: string, results: Results, samples: [Sample
     reportRows(report[metric] ?? plain, lines.map(documentOf), mode, `task ${task}, report ${metric}`),
   );
   const [a, b] = [rows[0]!, rows[1]!];
+  const full = fullOf(report[metric] ?? plain, samples);
   return {
+    ...(full !== undefined && { full }),
     pieces: a.pieces,
     facts: [a.facts, b.facts],
     ...(a.values && b.values && { values: [a.values, b.values] }),
@@ -126,6 +132,20 @@ function madeOf(task: string, metric: string, results: Results, samples: [Sample
     of: (run, kept) => (run === 0 ? a : b).of(kept),
   };
 }
+
+/** See {@link ComparedNumber.full}. */
+function fullOf(block: ReportBlock, samples: readonly (readonly Sample[])[]): number | undefined {
+  if (!block.higher_is_better || (block.scale !== 1 && block.scale !== 100)) return undefined;
+  if (!('use' in block)) {
+    const isMean = ['mean', 'mean_of_group_means', 'ratio'].includes(block.agg);
+    const isShare = isMean && samples.flat().every((sample) => isWithinOne(sample[block.of] ?? 0));
+    return isShare ? block.scale : undefined;
+  }
+  if (block.use === 'mme') return block.part === 'percent' ? 100 : undefined;
+  return block.use === 'caption' ? undefined : block.scale;
+}
+
+const isWithinOne = (value: unknown): boolean => typeof value === 'number' && value >= 0 && value <= 1;
 
 const unparsed = (samples: readonly Sample[]): number[] =>
   samples.map(({ libmoe }) => Number((libmoe as ResponseFacts).parsed === null));
@@ -153,6 +173,7 @@ function madeOfLikelihoods(metric: string, results: Results, samples: [Sample[],
   return {
     pieces: samples[0].map((_, i) => `${i}`),
     facts,
+    ...(isMean && named.higherIsBetter && numbers.flat().every(isWithinOne) && { full: 1 }),
     ...(isMean && { values: numbers as unknown as [number[], number[]] }),
     of: (run, kept) =>
       named.aggregate(

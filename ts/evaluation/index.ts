@@ -1,4 +1,5 @@
 export { type AnswerPriors, answerPriors } from './answer-priors.ts';
+export { type BenchmarkColumn, type BenchmarkTable, benchmarkTable } from './benchmark-table.ts';
 export {
   bitsPerByteInterval,
   type Comparison,

@@ -27,6 +27,8 @@ import { enterGroups } from './task-groups.ts';
 export interface RescoreOptions {
   /** Default: as before. */
   scorer?: ScorerMode;
+  /** The originals' random guesses where no answer can be read; default: as before. */
+  legacyRandomFallback?: boolean;
   /** Where the new results go; default: in place of the old ones. */
   out?: string;
   /** Of bootstrapped standard errors; default: as before. */
@@ -53,6 +55,9 @@ export async function rescore(folder: string, options: RescoreOptions = {}): Pro
   const { groups: _, ...old } = structuredClone(before);
   const results: Results = { ...old, results: {}, libmoe: { ...old.libmoe, scorer_mode: mode } };
   for (const key of ['fixed_results', 'judge', 'redefined', 'warnings'] as const) delete results.libmoe[key];
+  const { legacyRandomFallback: guesses = old.libmoe.legacy_random_fallback ?? false } = options;
+  if (guesses) results.libmoe.legacy_random_fallback = true;
+  else delete results.libmoe.legacy_random_fallback;
   const { out = folder, judge, recorded = false } = options;
   const now = recorded ? undefined : new ReadTasks();
   const tasks = new Map(Object.keys(before.configs).map((name) => [name, taskNow(name, before, now)]));

@@ -9,6 +9,8 @@ import { type ResponseFilter, responseFilters } from './response-filters.ts';
 import { type ResponseFacts, type Results, rowHash, type Sample, sha256 } from './results.ts';
 import {
   type Judge,
+  type LegacyGuess,
+  legacyGuess,
   type ReportedDocument,
   type ResponseScore,
   reportNumbers,
@@ -67,7 +69,8 @@ export async function scoreResponses(
     const filtered = questions.map(({ docId, choices }, i) =>
       applied(filter, texts[i]!, choices, name, docId),
     );
-    const scores = await scoresOf(scorer, { questions, imageFiles }, filtered, judge);
+    const guess = libmoe.legacy_random_fallback ? legacyGuess() : undefined;
+    const scores = await scoresOf(scorer, { questions, imageFiles, guess }, filtered, judge);
     const scored = questions.map(({ doc, docId, target }, i): Scored => {
       return { doc, docId, target, response: filtered[i]![0]!, score: scores[i]!, filtered: filtered[i]! };
     });
@@ -111,7 +114,15 @@ export async function scoreResponses(
 /** A judge is asked about all documents at once and knows how many questions it may have under way. */
 async function scoresOf(
   scorer: TaskScorer,
-  { questions, imageFiles }: { questions: AnsweredTask['questions']; imageFiles: AnsweredTask['imageFiles'] },
+  {
+    questions,
+    imageFiles,
+    guess,
+  }: {
+    questions: AnsweredTask['questions'];
+    imageFiles: AnsweredTask['imageFiles'];
+    guess: LegacyGuess | undefined;
+  },
   filtered: readonly (readonly string[])[],
   judge: Judge | undefined,
 ): Promise<ResponseScore[]> {
@@ -120,7 +131,8 @@ async function scoresOf(
     i: number,
   ) => {
     const images = judge && (imageFiles?.[i] ?? imagesAtHand(names));
-    return [filtered[i]![0]!, { doc, target, choices, ...(images && { images }) }, docId] as const;
+    const question = { doc, target, choices, ...(images && { images }), ...(guess && { guess }) };
+    return [filtered[i]![0]!, question, docId] as const;
   };
   if (judge && scorer.judge)
     return Promise.all(questions.map((question, i) => scorer.judge!(...one(question, i), judge)));

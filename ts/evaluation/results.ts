@@ -36,6 +36,8 @@ export interface Results {
   total_evaluation_time_seconds: number;
   libmoe: {
     scorer_mode: ScorerMode;
+    /** The originals' random guesses were made where no answer could be read. */
+    legacy_random_fallback?: boolean;
     fingerprint: string;
     /** Responses that no answer could be read out of. */
     unparsed: Record<string, number>;

@@ -61,8 +61,10 @@ export interface EvaluateOptions {
    * and is the only one that writes results. A judge has to heed `signal` by itself.
    */
   judge?: Judge | JudgeClient;
-  /** Keep where the language model's MoE layers sent every token of every request, in the folder `out`. */
+  /** Keep where the MoE layers sent every token of every request, in the folder `out`. */
   routing?: boolean;
+  /** Guess as the original does where nothing can be read out of an answer (`legacy_guess` of a task). Default false: such an answer is wrong. */
+  legacyRandomFallback?: boolean;
   signal?: AbortSignal;
   /**
    * Which of several processes that evaluate into the same folder this is. Each takes a share of the requests and then helps the others; all
@@ -277,6 +279,7 @@ function emptyResults(
     total_evaluation_time_seconds: 0,
     libmoe: {
       scorer_mode: mode,
+      ...(options.legacyRandomFallback && { legacy_random_fallback: true }),
       fingerprint,
       unparsed: {},
       unparsed_rate: {},

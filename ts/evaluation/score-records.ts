@@ -7,6 +7,7 @@ import { responseFilters } from './response-filters.ts';
 import { scoreBlockOf } from './response-scoring.ts';
 import {
   type Judge,
+  legacyGuess,
   type ReportedDocument,
   type ReportedNumber,
   reportNumbers,
@@ -27,6 +28,8 @@ export interface ScoreRecordsOptions {
   /** Default: `libmoe`. */
   scorer?: ScorerMode;
   judge?: Judge;
+  /** Guess as the original does where nothing can be read out of an answer (`legacy_guess` of a task). Default false: such an answer is wrong. */
+  legacyRandomFallback?: boolean;
   /** Folder that image names are relative to, for judges that look at images. */
   imageFolder?: string;
   /** Bootstrap resamples for standard errors without a formula (default 1000). */
@@ -97,6 +100,7 @@ export async function scoreRecords(
   let first: ReportedDocument[] | undefined;
   for (const filter of responseFilters(task.filter_list, name)) {
     const documents: ReportedDocument[] = [];
+    const guess = options.legacyRandomFallback ? legacyGuess() : undefined;
     for (let from = 0; from < asked.length; from += CHUNK) {
       const made = asked.slice(from, from + CHUNK).map(async ({ doc, docId, target, choices, responses }) => {
         const [response] = filter.apply(responses, choices);
@@ -106,7 +110,7 @@ export async function scoreRecords(
             `task ${name}, document ${docId}: filter "${filter.name}" leaves no response`,
           );
         const images = imagesOf(doc, docId);
-        const question = { doc, target, choices, ...(images && { images }) };
+        const question = { doc, target, choices, ...(images && { images }), ...(guess && { guess }) };
         const score =
           judge && scorer.judge
             ? await scorer.judge(response, question, docId, judge)

@@ -47,8 +47,8 @@ export interface ForwardOptions {
   tokenMask?: Tensor | undefined;
   sequenceOffsets?: Tensor | undefined;
   tokenIds?: Tensor | undefined;
-  /** Keep full traces (choices, weights, probabilities of every token) in the routing records. */
-  trace?: boolean;
+  /** Keep traces of every token in the routing records: its choices and their weights, and unless `choices` also all probabilities. */
+  trace?: boolean | 'choices';
   /** How many ranks run this pass: of several each must have the same losses and records. Default 1. */
   ranks?: number | undefined;
   /** Sees the output of every layer of a model by the layer's name, in order: to find where a NaN begins. */
@@ -67,7 +67,7 @@ export class ForwardContext {
   readonly tokenMask: Tensor | undefined;
   readonly sequenceOffsets: Tensor | undefined;
   readonly tokenIds: Tensor | undefined;
-  readonly trace: boolean;
+  readonly trace: boolean | 'choices';
   readonly ranks: number;
   /** Sees the output of every layer of the model. */
   readonly onLayer: ((name: string, output: Tensor) => void) | undefined;
@@ -130,7 +130,7 @@ export class ForwardContext {
     const { calls, previous, replay } = this.#collection;
     const call = calls.get(layerName) ?? 0;
     calls.set(layerName, call + 1);
-    const { training, step, totalSteps, tokenMask, sequenceOffsets, tokenIds, trace, seed } = this;
+    const { training, step, totalSteps, tokenMask, sequenceOffsets, tokenIds, seed } = this;
     return {
       layer,
       layerName,
@@ -141,7 +141,7 @@ export class ForwardContext {
       tokenMask,
       sequenceOffsets,
       tokenIds,
-      trace,
+      trace: this.trace === true,
       previousLogits: previous && previous.layer < layer ? previous.logits : undefined,
       random: (name) => streamOf(`${seed}/${step}/${layerName}/${call}/${name}`),
       replayed: replay?.shift(),

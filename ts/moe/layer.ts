@@ -150,7 +150,7 @@ export class MoeLayer extends Module {
       seed: this.dropPolicy === 'random' ? place.random('drop') : 0,
     });
     if (!context.replaying) {
-      const at = { layer: this.name, call: place.call, trace: context.trace };
+      const at = { layer: this.name, call: place.call, trace: context.trace !== false };
       context.addRecord(new RoutingRecord(at, routing, plan.offsets, plan.dropped));
     }
     for (const loss of routing.losses ?? []) context.addRoutingLoss(this.name, loss);

@@ -43,13 +43,18 @@ export class Journal {
 
   /** Adds one line. Throws ERR_LIBMOE_STATE after {@link close}, ERR_LIBMOE_FILE when the system refuses (disk full). */
   append(entry: object): void {
+    this.appendAll([entry]);
+  }
+
+  /** Adds lines as {@link append} does, in one write. */
+  appendAll(entries: readonly object[]): void {
     const descriptor = this.#open();
     try {
-      writeFully(descriptor, Buffer.from(`${JSON.stringify(entry)}\n`));
+      writeFully(descriptor, Buffer.from(entries.map((entry) => `${JSON.stringify(entry)}\n`).join('')));
     } catch (cause) {
       fail('ERR_LIBMOE_FILE', `cannot write to ${this.path} (${reasonOf(cause)})`, cause);
     }
-    this.#unsynced += 1;
+    this.#unsynced += entries.length;
     if (this.#unsynced >= this.#syncEvery) this.sync();
   }
 

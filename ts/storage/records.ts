@@ -70,52 +70,18 @@ export class RecordWriter {
    * Throws ERR_LIBMOE_ARGUMENT (columns of different lengths, no column), ERR_LIBMOE_FILE.
    */
   append(attributes: Attributes, columns: Readonly<Record<string, Column>>): void {
-    const described = Object.entries(columns).map(([name, column]) => {
-      const { data, width } = 'data' in column ? column : { data: column, width: 1 };
-      const type: ColumnType =
-        typeOfArray(data) ?? fail('ERR_LIBMOE_ARGUMENT', `column "${name}" is not a typed array`);
-      if (!(Number.isInteger(width) && width > 0) || data.length % width !== 0) {
-        fail(
-          'ERR_LIBMOE_ARGUMENT',
-          `column "${name}" has ${data.length} values, not a multiple of its width ${width}`,
-        );
-      }
-      return { name, type, width, data, rows: data.length / width };
-    });
-    const rows = described[0]?.rows ?? fail('ERR_LIBMOE_ARGUMENT', 'a block needs at least one column');
-    for (const column of described) {
-      if (column.rows !== rows) {
-        fail(
-          'ERR_LIBMOE_ARGUMENT',
-          `column "${column.name}" has ${column.rows} rows, "${described[0]!.name}" ${rows}`,
-        );
-      }
-    }
-    let offset = 0;
-    const parts: { offset: number; bytes: Uint8Array }[] = [];
-    const directory = described.map(({ name, type, width, data }) => {
-      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      const entry = { name, type, width, offset };
-      parts.push({ offset, bytes });
-      offset = align(offset + rows * width * columnTypes[type].bytes);
-      return entry;
-    });
-    const header = Buffer.from(JSON.stringify({ rows, attributes, columns: directory }));
-    const start = align(24 + header.length);
-    const block = Buffer.alloc(start + offset);
-    blockMagic.copy(block);
-    block.writeUInt32LE(header.length, 4);
-    block.writeBigUInt64LE(BigInt(offset), 8);
-    header.copy(block, 24);
-    for (const part of parts) block.set(part.bytes, start + part.offset);
-    block.writeUInt32LE(crc32(block.subarray(start)), 16);
-    block.writeUInt32LE((crc32(block.subarray(0, 20)) ^ crc32(header)) >>> 0, 20);
+    this.appendAll([[attributes, columns]]);
+  }
+
+  /** Adds blocks as {@link append} does, in one write. */
+  appendAll(blocks: readonly (readonly [Attributes, Readonly<Record<string, Column>>])[]): void {
+    const bytes = Buffer.concat(blocks.map(([attributes, columns]) => encoded(attributes, columns)));
     try {
-      writeFully(this.#open(), block, this.#at);
+      writeFully(this.#open(), bytes, this.#at);
     } catch (cause) {
       fail('ERR_LIBMOE_FILE', `cannot write to ${this.path} (${reasonOf(cause)})`, cause);
     }
-    this.#at += block.length;
+    this.#at += bytes.length;
   }
 
   /** Cuts the file before its first block that `keep` refuses: for going back to a checkpoint. */
@@ -150,4 +116,49 @@ export class RecordWriter {
   #open(): number {
     return this.#descriptor ?? fail('ERR_LIBMOE_STATE', `the record file ${this.path} is closed`);
   }
+}
+
+/** A block as it stands in the file. */
+function encoded(attributes: Attributes, columns: Readonly<Record<string, Column>>): Buffer {
+  const described = Object.entries(columns).map(([name, column]) => {
+    const { data, width } = 'data' in column ? column : { data: column, width: 1 };
+    const type: ColumnType =
+      typeOfArray(data) ?? fail('ERR_LIBMOE_ARGUMENT', `column "${name}" is not a typed array`);
+    if (!(Number.isInteger(width) && width > 0) || data.length % width !== 0) {
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `column "${name}" has ${data.length} values, not a multiple of its width ${width}`,
+      );
+    }
+    return { name, type, width, data, rows: data.length / width };
+  });
+  const rows = described[0]?.rows ?? fail('ERR_LIBMOE_ARGUMENT', 'a block needs at least one column');
+  for (const column of described) {
+    if (column.rows !== rows) {
+      fail(
+        'ERR_LIBMOE_ARGUMENT',
+        `column "${column.name}" has ${column.rows} rows, "${described[0]!.name}" ${rows}`,
+      );
+    }
+  }
+  let offset = 0;
+  const parts: { offset: number; bytes: Uint8Array }[] = [];
+  const directory = described.map(({ name, type, width, data }) => {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const entry = { name, type, width, offset };
+    parts.push({ offset, bytes });
+    offset = align(offset + rows * width * columnTypes[type].bytes);
+    return entry;
+  });
+  const header = Buffer.from(JSON.stringify({ rows, attributes, columns: directory }));
+  const start = align(24 + header.length);
+  const block = Buffer.alloc(start + offset);
+  blockMagic.copy(block);
+  block.writeUInt32LE(header.length, 4);
+  block.writeBigUInt64LE(BigInt(offset), 8);
+  header.copy(block, 24);
+  for (const part of parts) block.set(part.bytes, start + part.offset);
+  block.writeUInt32LE(crc32(block.subarray(start)), 16);
+  block.writeUInt32LE((crc32(block.subarray(0, 20)) ^ crc32(header)) >>> 0, 20);
+  return block;
 }

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { mean } from '../statistics.ts';
+import { type GramCounts, GramTable, gramOrders } from './caption-grams.ts';
 import { captionTokenizer, captionTokens } from './caption-tokens.ts';
 import { textsColumn } from './columns.ts';
 import { registerScorer, targetTexts } from './scorer.ts';
@@ -8,19 +9,6 @@ import { registerScorer, targetTexts } from './scorer.ts';
 export interface CaptionPair {
   candidate: readonly string[];
   references: readonly (readonly string[])[];
-}
-
-const ORDERS = 4;
-
-function ngrams(tokens: readonly string[]): Map<string, number>[] {
-  return Array.from({ length: ORDERS }, (_, k) => {
-    const counts = new Map<string, number>();
-    for (let i = 0; i + k < tokens.length; i++) {
-      const gram = k === 0 ? tokens[i]! : tokens.slice(i, i + k + 1).join('\u0000');
-      counts.set(gram, (counts.get(gram) ?? 0) + 1);
-    }
-    return counts;
-  });
 }
 
 /** What a caption adds to the sums of BLEU. */
@@ -33,11 +21,14 @@ export interface BleuCounts {
 
 /** Counts of one caption; the reference length is the closest one, the shorter of two. */
 export function bleuCounts({ candidate, references }: CaptionPair): BleuCounts {
-  const most = Array.from({ length: ORDERS }, () => new Map<string, number>());
-  for (const reference of references)
-    for (const [k, counts] of ngrams(reference).entries())
-      for (const [gram, count] of counts) if (count > (most[k]!.get(gram) ?? 0)) most[k]!.set(gram, count);
-  const own = ngrams(candidate);
+  const words = references.reduce((sum, { length }) => sum + length, candidate.length);
+  const table = new GramTable(gramOrders * words);
+  const counted = references.map((reference) => table.count(reference));
+  const own = table.count(candidate);
+  const most = new Int32Array(table.size + 1);
+  for (const orders of counted)
+    for (const { ids, counts } of orders)
+      for (let i = 0; i < ids.length; i++) if (counts[i]! > most[ids[i]!]!) most[ids[i]!] = counts[i]!;
   const lengths = references.map((reference) => reference.length);
   const closest = lengths.sort(
     (a, b) => Math.abs(a - candidate.length) - Math.abs(b - candidate.length) || a - b,
@@ -46,11 +37,9 @@ export function bleuCounts({ candidate, references }: CaptionPair): BleuCounts {
     length: candidate.length,
     referenceLength: closest ?? 0,
     guesses: own.map((_, k) => Math.max(0, candidate.length - k)),
-    correct: own.map((counts, k) => {
-      let sum = 0;
-      for (const [gram, count] of counts) sum += Math.min(count, most[k]!.get(gram) ?? 0);
-      return sum;
-    }),
+    correct: own.map(({ ids, counts }) =>
+      ids.reduce((sum, id, i) => sum + Math.min(counts[i]!, most[id]!), 0),
+    ),
   };
 }
 
@@ -63,7 +52,7 @@ export function bleu(corpus: Iterable<BleuCounts>): number[] {
   for (const counts of corpus) {
     length += counts.length;
     referenceLength += counts.referenceLength;
-    for (let k = 0; k < ORDERS; k++) {
+    for (let k = 0; k < gramOrders; k++) {
       guesses[k]! += counts.guesses[k]!;
       correct[k]! += counts.correct[k]!;
     }
@@ -77,7 +66,24 @@ export function bleu(corpus: Iterable<BleuCounts>): number[] {
   });
 }
 
-function longestCommon(a: readonly string[], b: readonly string[]): number {
+/** Lengths of the longest common subsequences of a text with others: up to 32 rows of the table are the bits of a word (Hyyrö 2004). */
+function longestCommon(own: readonly string[], others: readonly (readonly string[])[]): number[] {
+  if (own.length > 32) return others.map((other) => longCommon(own, other));
+  const places = new Map<string, number>();
+  for (const [i, token] of own.entries()) places.set(token, (places.get(token) ?? 0) | (1 << i));
+  return others.map((other) => {
+    let open = -1;
+    for (const token of other) {
+      const matched = open & (places.get(token) ?? 0);
+      open = (open + matched) | (open - matched);
+    }
+    let common = 0;
+    for (let i = 0; i < own.length; i++) common += 1 - ((open >>> i) & 1);
+    return common;
+  });
+}
+
+function longCommon(a: readonly string[], b: readonly string[]): number {
   const row = new Uint32Array(b.length + 1);
   for (const token of a) {
     let diagonal = 0;
@@ -94,8 +100,9 @@ function longestCommon(a: readonly string[], b: readonly string[]): number {
 export function captionRougeL({ candidate, references }: CaptionPair): number {
   let precision = 0;
   let recall = 0;
-  for (const reference of references) {
-    const common = longestCommon(candidate, reference);
+  const all = longestCommon(candidate, references);
+  for (const [i, reference] of references.entries()) {
+    const common = all[i]!;
     if (candidate.length > 0) precision = Math.max(precision, common / candidate.length);
     if (reference.length > 0) recall = Math.max(recall, common / reference.length);
   }
@@ -105,9 +112,9 @@ export function captionRougeL({ candidate, references }: CaptionPair): number {
     : ((1 + beta2) * precision * recall) / (recall + beta2 * precision);
 }
 
+/** N-grams of a text with their weights. */
 interface Weighted {
-  weights: Map<string, number>[];
-  norms: number[];
+  orders: { ids: readonly number[]; weights: Float64Array; norm: number }[];
   length: number;
 }
 
@@ -116,43 +123,59 @@ interface Weighted {
  * number of a part of a data set is no estimate of the whole; of one image it is 0.
  */
 export function ciderD(corpus: readonly CaptionPair[]): number[] {
-  const frequency = new Map<string, number>();
+  const words = corpus.reduce(
+    (sum, { candidate, references }) => sum + candidate.length * (1 + references.length),
+    0,
+  );
+  const table = new GramTable(2 * words);
   const grams = corpus.map(({ candidate, references }) => ({
-    candidate: ngrams(candidate),
-    references: references.map(ngrams),
+    candidate: table.count(candidate),
+    references: references.map((reference) => table.count(reference)),
   }));
-  for (const { references } of grams) {
-    const seen = new Set(references.flatMap((orders) => orders.flatMap((counts) => [...counts.keys()])));
-    for (const gram of seen) frequency.set(gram, (frequency.get(gram) ?? 0) + 1);
-  }
+  // Of how many images the references have an n-gram, and of which image they had it last.
+  const frequency = new Int32Array(table.size + 1);
+  const latest = new Int32Array(table.size + 1);
+  for (const [image, { references }] of grams.entries())
+    for (const orders of references)
+      for (const { ids } of orders)
+        for (const id of ids)
+          if (latest[id] !== image + 1) {
+            latest[id] = image + 1;
+            frequency[id]! += 1;
+          }
   const images = Math.log(corpus.length);
-  const weigh = (orders: Map<string, number>[]): Weighted => {
-    const weights = orders.map(
-      (counts) =>
-        new Map(
-          [...counts].map(([gram, count]): [string, number] => [
-            gram,
-            count * (images - Math.log(Math.max(1, frequency.get(gram) ?? 0))),
-          ]),
-        ),
-    );
-    const norms = weights.map((map) => Math.sqrt([...map.values()].reduce((sum, w) => sum + w * w, 0)));
+  const rarity = Float64Array.from(frequency, (count) => images - Math.log(Math.max(1, count)));
+  const weigh = (orders: readonly GramCounts[]): Weighted => ({
+    orders: orders.map(({ ids, counts }) => {
+      const weights = new Float64Array(ids.length);
+      let sum = 0;
+      for (let i = 0; i < ids.length; i++) {
+        const weight = counts[i]! * rarity[ids[i]!]!;
+        weights[i] = weight;
+        sum += weight * weight;
+      }
+      return { ids, weights, norm: Math.sqrt(sum) };
+    }),
     // The original takes the number of bigrams for the length.
-    return { weights, norms, length: [...orders[1]!.values()].reduce((sum, count) => sum + count, 0) };
-  };
+    length: orders[1]!.counts.reduce((sum, count) => sum + count, 0),
+  });
+  const weightOf = new Float64Array(table.size + 1);
   return grams.map(({ candidate, references }) => {
     const own = weigh(candidate);
     let sum = 0;
     for (const reference of references.map(weigh)) {
       const penalty = Math.exp(-((own.length - reference.length) ** 2) / (2 * 6 ** 2));
-      for (let k = 0; k < ORDERS; k++) {
+      for (let k = 0; k < gramOrders; k++) {
+        const [mine, theirs] = [own.orders[k]!, reference.orders[k]!];
+        for (let i = 0; i < theirs.ids.length; i++) weightOf[theirs.ids[i]!] = theirs.weights[i]!;
         let dot = 0;
-        for (const [gram, weight] of own.weights[k]!) {
-          const other = reference.weights[k]!.get(gram) ?? 0;
-          dot += Math.min(weight, other) * other;
+        for (let i = 0; i < mine.ids.length; i++) {
+          const other = weightOf[mine.ids[i]!]!;
+          dot += Math.min(mine.weights[i]!, other) * other;
         }
-        const norm = own.norms[k]! * reference.norms[k]!;
-        sum += ((norm === 0 ? dot : dot / norm) * penalty) / ORDERS;
+        for (let i = 0; i < theirs.ids.length; i++) weightOf[theirs.ids[i]!] = 0;
+        const norm = mine.norm * theirs.norm;
+        sum += ((norm === 0 ? dot : dot / norm) * penalty) / gramOrders;
       }
     }
     return references.length === 0 ? 0 : (10 * sum) / references.length;

@@ -1,14 +1,14 @@
 /** Names the rules below in results: numbers of another tokenizer differ in rare strings. */
 export const captionTokenizer = 'libmoe-ptb-1';
 
-const SPLIT: Readonly<Record<string, readonly string[]>> = {
-  cannot: ['can', 'not'],
-  gonna: ['gon', 'na'],
-  gotta: ['got', 'ta'],
-  wanna: ['wan', 'na'],
-  lemme: ['lem', 'me'],
-  gimme: ['gim', 'me'],
-};
+const SPLIT = new Map([
+  ['cannot', ['can', 'not']],
+  ['gonna', ['gon', 'na']],
+  ['gotta', ['got', 'ta']],
+  ['wanna', ['wan', 'na']],
+  ['lemme', ['lem', 'me']],
+  ['gimme', ['gim', 'me']],
+]);
 const ABBREVIATION =
   /^(?:(?:\p{L}\.)+\p{L}?\.?|(?:mr|mrs|ms|dr|st|jr|sr|vs|prof|etc|no|inc|ltd|co|corp|ave|mt)\.)$/u;
 // A number, a word with inner hyphens, periods, slashes or apostrophes, or any other character alone.
@@ -17,6 +17,8 @@ const PIECE =
 const FANCY = /[’‘“”–—…]/;
 const CONTRACTION = /^(.+?)(n't|'(?:s|re|ve|ll|d|m))$/;
 const PUNCTUATION = /^(?:''|'|``|`|"|[()[\]{}.?!,:;]|-+|\.\.\.)$/;
+// What the rules leave as it is, which most words are.
+const PLAIN = /^[a-z]+$/;
 
 /**
  * Words of a caption in the manner of the Penn Treebank tokenizer that COCO's tools use, lower-cased and without
@@ -28,15 +30,23 @@ export function captionTokens(text: string): string[] {
     ? lower.replace(/[’‘]/g, "'").replace(/[“”]/g, '"').replace(/[–—]/g, '--').replaceAll('…', '...')
     : lower;
   const tokens: string[] = [];
-  for (const [piece] of plain.matchAll(PIECE)) {
+  for (const chunk of plain.split(/\s+/)) {
+    if (PLAIN.test(chunk) && !SPLIT.has(chunk)) tokens.push(chunk);
+    else pieces(chunk, tokens);
+  }
+  return tokens;
+}
+
+/** The words of a text without white space, which no rule looks beyond. */
+function pieces(chunk: string, tokens: string[]): void {
+  for (const [piece] of chunk.matchAll(PIECE)) {
     if (PUNCTUATION.test(piece)) continue;
     const word = piece.endsWith('.') && !ABBREVIATION.test(piece) ? piece.replace(/\.+$/, '') : piece;
     if (word === '') continue;
-    const known = SPLIT[word];
+    const known = SPLIT.get(word);
     const contraction = word.includes("'") ? CONTRACTION.exec(word) : null;
     if (known !== undefined) tokens.push(...known);
     else if (contraction !== null) tokens.push(contraction[1]!, contraction[2]!);
     else tokens.push(word);
   }
-  return tokens;
 }

@@ -1,3 +1,4 @@
+export { type LegacyGuess, legacyGuess } from './legacy-guess.ts';
 export { type ReportedDocument, type ReportedNumber, reportNumbers } from './report.ts';
 export { type Report, type ReportBlock, reportSchema } from './report-schema.ts';
 export {

@@ -51,6 +51,11 @@ const options = z.strictObject({
   /** What the target is. `auto`: an index if it is a number, a letter if it is one, else an option's text. */
   gold: z.enum(['auto', 'letter', 'index', 'text']).default('auto'),
   case_sensitive: z.boolean().default(false),
+  /**
+   * Seed of the random letter that the original takes where it can read none. Only drawn where that is asked for (`--legacy-random-fallback`) and not
+   * by `fixed` scores; the answer counts as unparsed all the same.
+   */
+  legacy_guess: z.int().nonnegative().optional(),
 });
 type Options = z.output<typeof options>;
 
@@ -154,6 +159,12 @@ registerScorer('parse_choice', {
       mode === 'fixed' ? strip(response) : response,
       choice,
     );
-    return { values: { acc: Number(right) }, parsed, detail: { gold: choice.gold } };
+    const seed = mode === 'libmoe' && parsed === null ? given.legacy_guess : undefined;
+    const guessed = seed === undefined ? undefined : question.guess?.(choice.letters, seed);
+    return {
+      values: { acc: Number(guessed === undefined ? right : guessed === choice.gold) },
+      parsed,
+      detail: { gold: choice.gold, ...(guessed !== undefined && { guessed }) },
+    };
   },
 });

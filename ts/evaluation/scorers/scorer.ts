@@ -5,6 +5,7 @@ import type { ScorerMode } from '../metrics.ts';
 import { strip } from '../python-text.ts';
 import type { Question } from '../question.ts';
 import type { Row } from '../task.ts';
+import type { LegacyGuess } from './legacy-guess.ts';
 
 /** What a scorer makes of one response. */
 export interface ResponseScore {
@@ -22,6 +23,8 @@ export interface ResponseScore {
 export type ScorerQuestion = { doc: Row } & Pick<Question, 'target' | 'choices'> & {
     /** Files (or data: URLs) of the document's images, for judges that look at them; absent where they are not at hand. */
     images?: readonly string[];
+    /** Draws where the original guesses; absent unless guesses are asked for. */
+    guess?: LegacyGuess;
   };
 
 /** The target as texts: one, or each of a list. */
