@@ -29,6 +29,11 @@ export interface OpRecord {
   outputs: readonly Tensor[];
   /** What backward reads; kept alive whatever scope ends. */
   saved?: readonly Tensor[];
+  /**
+   * Fills the only output again with the same bits, from `saved` alone. For what is cheap beside the operations that read it: the tape then lets the
+   * output go with its scope and computes it again when backward reaches the first of its readers.
+   */
+  again?: () => void;
   backward: Backward;
 }
 
@@ -40,6 +45,10 @@ export interface TapeNode {
   readonly outputShapes: readonly (readonly number[])[];
   saved: readonly Tensor[];
   backward: Backward | undefined;
+  readonly again: (() => void) | undefined;
+  /** Recorded operations that read the output in backward, and whether they hold what `again` gave. For those with `again`. */
+  readers: number;
+  renewed: boolean;
   /** Leaves that backward adds to besides its inputs: the parameters that a recomputed part uses. */
   readonly leaves: readonly Tensor[];
 }
@@ -72,14 +81,40 @@ export function attach(op: OpRecord, leaves: readonly Tensor[] = []): void {
     outputShapes: op.outputs.map((t) => t.shape),
     saved: op.saved ?? [],
     backward: op.backward,
+    again: op.again,
+    readers: 0,
+    renewed: false,
     leaves,
   };
-  for (const t of node.saved) t.retain();
+  for (const t of node.saved) {
+    if (t.node?.again) t.node.readers += 1;
+    else t.retain();
+  }
   op.outputs.forEach((t, i) => {
     t.node = node;
     t.outputIndex = i;
     t.requiresGrad = true;
   });
+}
+
+/** What a recorded operation saved is there after this. */
+function restore(t: Tensor): void {
+  const maker = t.node;
+  if (!maker?.again || t.allocated) return;
+  maker.saved.forEach(restore);
+  t.renew();
+  maker.renewed = true;
+  maker.again();
+}
+
+/** Ends the hold of a recorded operation on what it saved. */
+function letGo(t: Tensor): void {
+  const maker = t.node;
+  if (!maker?.again) return t.release();
+  maker.readers -= 1;
+  if (maker.readers > 0 || !maker.renewed) return;
+  maker.renewed = false;
+  t.release();
 }
 
 /** Marks a tensor as a trainable leaf that outlives scopes. */
@@ -246,7 +281,9 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
     },
   };
   try {
-    const returned = gradients.some((g) => g !== undefined) ? (node.backward(gradients, sink) ?? []) : [];
+    const wanted = gradients.some((g) => g !== undefined);
+    if (wanted) node.saved.forEach(restore);
+    const returned = wanted ? (node.backward(gradients, sink) ?? []) : [];
     const given = new Set<Tensor>(gradients.filter((g) => g !== undefined));
     node.inputs.forEach((input, i) => {
       if (!wantsGrad(input)) return;
@@ -270,7 +307,7 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
     node.leaves.forEach(ready);
   } finally {
     for (const g of gradients) g?.release();
-    for (const t of node.saved) t.release();
+    node.saved.forEach(letGo);
     node.saved = [];
     node.backward = undefined;
   }
