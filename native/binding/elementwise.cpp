@@ -51,6 +51,30 @@ void unary_backward(Call& call) {
   ops(call).unary_backward(f, x, dy, dx);
 }
 
+// What gated and gatedBackward take: z of rows twice as wide as those of y.
+void check_gated(const Call& call, const TensorView& z, const TensorView& y) {
+  call.same_dtype("z", z, "y", y);
+  call.require(z.shape.rank > 0 && y.shape.rank > 0 && z.shape[-1] == 2 * y.shape[-1] && z.elements() == 2 * y.elements(), "ERR_LIBMOE_SHAPE",
+               "gated expects rows of a gate and of its factor, twice as wide as the result, got " + z.shape.text() + " for " + y.shape.text());
+}
+
+// gated(f, z, y)
+void gated(Call& call) {
+  const auto f = static_cast<Activation>(call.integer("f", 0, int(Activation::clamped_swiglu)));
+  const TensorView z = call.tensor("z", kFloats), y = call.tensor("y", kFloats);
+  check_gated(call, z, y);
+  ops(call).gated(f, z, y);
+}
+
+// gatedBackward(f, z, dy, dz)
+void gated_backward(Call& call) {
+  const auto f = static_cast<Activation>(call.integer("f", 0, int(Activation::clamped_swiglu)));
+  const TensorView z = call.tensor("z", kFloats), dy = call.tensor("dy", kFloats), dz = call.tensor("dz", kFloats);
+  check_gated(call, z, dy);
+  check_gated(call, dz, dy);
+  ops(call).gated_backward(f, z, dy, dz);
+}
+
 // binary(f, a, b, y)
 void binary(Call& call) {
   const auto f = static_cast<Binary>(call.integer("f", 0, int(Binary::equal)));
@@ -111,6 +135,8 @@ void where(Call& call) {
 void bind_elementwise(Napi::Object exports) {
   expose(exports, "unary", unary);
   expose(exports, "unaryBackward", unary_backward);
+  expose(exports, "gated", gated);
+  expose(exports, "gatedBackward", gated_backward);
   expose(exports, "binary", binary);
   expose(exports, "affine", affine);
   expose(exports, "accumulate", accumulate);

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,8 @@ namespace libmoe {
 namespace {
 
 constexpr size_t kHuge = size_t(2) << 20;
+// From here on a free block of up to twice the size is taken before the system is asked for another: gradients lie where activations were.
+constexpr size_t kSmall = size_t(64) << 10;
 
 size_t whole_pages(size_t bytes) {
   static const size_t page = size_t(sysconf(_SC_PAGESIZE));
@@ -33,7 +36,8 @@ size_t size_class(size_t bytes) {
 
 struct Pool {
   std::mutex mutex;
-  std::unordered_map<size_t, std::vector<void*>> free;
+  std::map<size_t, std::vector<void*>> free;
+  std::unordered_map<void*, size_t> larger;  // blocks in use of a larger class than what was asked for, and that class
 };
 Pool& pool() {
   static Pool* instance = new Pool;  // outlives every tensor that a finalizer frees late
@@ -84,11 +88,12 @@ void* pool_allocate(size_t bytes) {
   Pool& p = pool();
   {
     std::lock_guard<std::mutex> lock(p.mutex);
-    auto found = p.free.find(size);
-    if (found != p.free.end() && !found->second.empty()) {
+    for (auto found = p.free.lower_bound(size); found != p.free.end() && found->first <= (size < kSmall ? size : 2 * size); ++found) {
+      if (found->second.empty()) continue;
       void* block = found->second.back();
       found->second.pop_back();
-      memory_counters({}).pooled_bytes -= int64_t(size);
+      memory_counters({}).pooled_bytes -= int64_t(found->first);
+      if (found->first != size) p.larger.emplace(block, found->first);
       return block;
     }
   }
@@ -96,9 +101,11 @@ void* pool_allocate(size_t bytes) {
 }
 
 void pool_release(void* data, size_t bytes) {
-  const size_t size = size_class(bytes);
   Pool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
+  const auto found = p.larger.find(data);
+  const size_t size = found == p.larger.end() ? size_class(bytes) : found->second;
+  if (found != p.larger.end()) p.larger.erase(found);
   p.free[size].push_back(data);
   memory_counters({}).pooled_bytes += int64_t(size);
 }

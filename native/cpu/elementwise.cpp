@@ -6,7 +6,9 @@
 
 #include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "cpu/simd/activation.h"
+#include "core/dispatch.h"
+#include "core/thread_pool.h"
+#include "cpu/simd/ffn_epilogue.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
 namespace {
@@ -37,6 +39,44 @@ void unary_backward(Unary f, const TensorView& x, const TensorView& dy, const Te
       T* out = dx.as<T>();
       each_vector<A>(x.elements(),
                      [&](int64_t i, int count) { store_count(out + i, load_count(g + i, count) * derivative<U, A>(load_count(in + i, count)), count); });
+    });
+  });
+}
+
+// Calls body(offset in z, offset in y, count) for whole vectors of every row; the factor of what lies at z's offset lies `width` further.
+template <class A, class F> void each_gated(const TensorView& y, F&& body) {
+  const int64_t width = y.shape[-1], rows = width ? y.elements() / width : 0;
+  parallel_ranges(rows, std::max<int64_t>(1, kPiece / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) for_vectors<A>(width, [&](int64_t j, int count) { body(2 * r * width + j, r * width + j, count); });
+  });
+}
+
+void gated(Activation f, const TensorView& z, const TensorView& y) {
+  with_float(z.dtype, [&]<class T>() {
+    with_activation(f, [&]<Activation F>() {
+      using A = Accumulator<T>;
+      const T* in = z.as<T>();
+      T* out = y.as<T>();
+      const int64_t width = y.shape[-1];
+      each_gated<A>(y, [&](int64_t i, int64_t o, int count) {
+        store_count(out + o, activate<F, A>(load_count(in + i, count)) * up_factor<F, A>(load_count(in + i + width, count)), count);
+      });
+    });
+  });
+}
+
+void gated_backward(Activation f, const TensorView& z, const TensorView& dy, const TensorView& dz) {
+  with_float(z.dtype, [&]<class T>() {
+    with_activation(f, [&]<Activation F>() {
+      using A = Accumulator<T>;
+      const T *in = z.as<T>(), *g = dy.as<T>();
+      T* out = dz.as<T>();
+      const int64_t width = dy.shape[-1];
+      each_gated<A>(dy, [&](int64_t i, int64_t o, int count) {
+        const Vec<A> d = load_count(g + o, count), gate = load_count(in + i, count), up = load_count(in + i + width, count);
+        store_count(out + i, d * up_factor<F, A>(up) * slope<F, A>(gate), count);
+        store_count(out + i + width, up_slope<F, A>(up, d * activate<F, A>(gate)), count);
+      });
     });
   });
 }
@@ -186,6 +226,6 @@ void where(const TensorView& mask, const TensorView& a, const TensorView& b, con
 }  // namespace
 
 extern const ElementwiseOps elementwise_ops;
-const ElementwiseOps elementwise_ops = {unary, unary_backward, binary, affine, accumulate, cast, dequantise_mxfp4, fill, where};
+const ElementwiseOps elementwise_ops = {unary, unary_backward, gated, gated_backward, binary, affine, accumulate, cast, dequantise_mxfp4, fill, where};
 
 }  // namespace libmoe::cpu::LIBMOE_ISA

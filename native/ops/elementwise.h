@@ -1,6 +1,7 @@
 #pragma once
 // Elementwise operations. Tensors are contiguous; f32, bf16 and f64 unless said otherwise; bf16 computes in f32 and rounds once.
 #include "core/tensor.h"
+#include "ops/grouped_ffn.h"
 
 namespace libmoe {
 
@@ -18,6 +19,10 @@ struct ElementwiseOps {
   void (*unary)(Unary f, const TensorView& x, const TensorView& y);
   // dx[i] = dy[i] * f'(x[i]). All of one dtype.
   void (*unary_backward)(Unary f, const TensorView& x, const TensorView& dy, const TensorView& dx);
+  // Between the matrices of a gated feed-forward layer, with the activations of ops/grouped_ffn.h: y[r, j] = act(z[r, j]) * z[r, width + j], rounded once.
+  // z [..., 2 width], y [..., width], dy like y, dz like z; all of one dtype.
+  void (*gated)(Activation f, const TensorView& z, const TensorView& y);
+  void (*gated_backward)(Activation f, const TensorView& z, const TensorView& dy, const TensorView& dz);
   // y = f(a, b) with broadcasting. Arithmetic: all of one dtype; comparisons write 1 or 0 in that dtype.
   void (*binary)(Binary f, const TensorView& a, const TensorView& b, const TensorView& y, const Broadcast& broadcast);
   // y[i] = alpha * x[i] + beta.

@@ -219,11 +219,11 @@ describe('plan', () => {
 
   it('says when more ranks would make it fit', () => {
     const big = { data: { batchSequences: 512 } };
-    const { fits, wouldFit } = planRecipe(demo, big, { gpuMemory: 3, gpus: 16 });
+    const { fits, wouldFit } = planRecipe(demo, big, { gpuMemory: 2, gpus: 16 });
     expect(fits).toBe(false);
     const ranks = wouldFit.find(({ set }) => set[0]?.startsWith('strategy.data='))!;
     const data = Number(ranks.set[0]!.split('=')[1]);
-    const then = planRecipe(demo, { ...big, strategy: { data } }, { gpuMemory: 3, gpus: 16 });
+    const then = planRecipe(demo, { ...big, strategy: { data } }, { gpuMemory: 2, gpus: 16 });
     expect([then.fits, then.memory.total]).toEqual([true, ranks.total]);
   });
 

@@ -120,6 +120,63 @@ describe('the tape', () => {
     x.grad?.dispose();
   });
 
+  it('lets go of what can be computed again, and has it there for all of its readers', () => {
+    using x = parameter(tensor([1, -2, 0.5], [3], { dtype: 'f64' }));
+    let fills = 0;
+    /** x², which does not need to be kept. */
+    const cheap = (x: Tensor): Tensor => {
+      const y = emptyLike(x);
+      const fill = () => {
+        fills += 1;
+        native().unary(SQUARE, x.handle, y.handle);
+      };
+      fill();
+      record({
+        ...{ name: 'cheap', inputs: [x], outputs: [y], saved: [x], again: fill },
+        backward: ([dy]) => {
+          const dx = emptyLike(x);
+          native().unaryBackward(SQUARE, x.handle, dy!.handle, dx.handle);
+          return [dx];
+        },
+      });
+      return y;
+    };
+    // Two readers of (x²)², whose own operand is let go of as well.
+    const sum = scope(() => {
+      const fourth = cheap(cheap(x));
+      return add(square(fourth), square(fourth));
+    });
+    const { tensors } = memory();
+    expect([tensors, fills]).toEqual([2, 2]); // x and the sum
+    scope(() => sum.backward(tensor([1, 1, 1], [3], { dtype: 'f64' })));
+    expect(fills).toBe(4);
+    expect(x.grad?.toArray()).toEqual([1, -2, 0.5].map((v) => 2 * 8 * v ** 7));
+    x.grad?.dispose();
+    x.grad = undefined;
+    sum.dispose();
+    // One that somebody still holds is not computed again.
+    scope(() => {
+      const y = cheap(x);
+      square(y).backward(tensor([1, 1, 1], [3], { dtype: 'f64' }));
+      expect([fills, y.toArray()]).toEqual([5, [1, 4, 0.25]]);
+      x.grad?.dispose();
+    });
+  });
+
+  it('hands a gradient on to the last of its readers alone', () => {
+    scope(() => {
+      using a = parameter(tensor([2], [1], { dtype: 'f64' }));
+      const b = square(a);
+      const c = square(a);
+      // The gradient of the inner sum goes on to b and c, and b gets more of its own.
+      const y = add(add(b, c), add(b, b));
+      y.backward(tensor([1], [1], { dtype: 'f64' }));
+      expect(a.grad?.toArray()).toEqual([16]);
+      a.grad?.dispose();
+    });
+    expect(memory().tensors).toBe(0);
+  });
+
   it('tells when the gradient of a leaf is complete', () => {
     using x = parameter(tensor([2]));
     const seen: number[] = [];

@@ -17,21 +17,21 @@ export type BlockSizes = Pick<
 /** Bytes of a number. */
 export const f32 = 4;
 
-/** What backward finds of one token in one dense feed-forward layer. */
-export const feedForwardKept = ({ hidden, gated, activation }: FeedForwardConfig): number =>
-  hidden * (gated ? 4 : activation === 'identity' ? 1 : 2);
+/** What the tape keeps of one token in one dense feed-forward layer: what comes out of the first matrix; the rest is computed again. */
+export const feedForwardKept = ({ hidden, gated }: Pick<FeedForwardConfig, 'hidden' | 'gated'>): number =>
+  hidden * (gated ? 2 : 1);
 
-/** Bytes that the tape keeps of one token in one layer's attention, its normalised input included. */
+/** Bytes that the tape keeps of one token in one layer's attention; its normalised input is computed again. */
 function attentionKept(config: BlockSizes, element: number): number {
-  const { dModel, heads, keyValueHeads, headDim, qkNorm, attention } = config;
+  const { heads, keyValueHeads, headDim, qkNorm, attention } = config;
   const valueDim = valueDimOf(config);
   const queryAndOutput = heads * (headDim + valueDim);
   const keyAndValue = keyValueHeads * (headDim + valueDim);
   const normed = qkNorm ? (heads + keyValueHeads) * headDim : 0;
-  // Latents before and after their norms.
-  const latents = 2 * ((attention?.queryRank ?? 0) + (attention?.keyValueRank ?? 0));
+  // Latents before their norms.
+  const latents = (attention?.queryRank ?? 0) + (attention?.keyValueRank ?? 0);
   const statistics = attention === undefined ? 0 : attention.queryRank === undefined ? f32 : 2 * f32;
-  return element * (dModel + normed + latents + queryAndOutput + keyAndValue) + statistics + heads * f32;
+  return element * (normed + latents + queryAndOutput + keyAndValue) + statistics + heads * f32;
 }
 
 /** What the tape keeps of one token for the diversity loss, beside the experts' second pass: a copy per choice, answers, directions, angles. */
@@ -45,7 +45,7 @@ export function blocksKept(config: BlockSizes, element: number, router: RouterOn
   const { dModel, norm, moe } = config;
   const statistics = norm === 'layernorm' ? 2 * f32 : f32;
   const attention = attentionKept(config, element) + statistics;
-  const between = element * 2 * dModel + statistics;
+  const between = element * dModel + statistics;
   const dense = element * feedForwardKept(config.feedForward);
   const moeLayers = moeLayersOf(config);
   let mixture = 0;
@@ -63,13 +63,26 @@ export function blocksKept(config: BlockSizes, element: number, router: RouterOn
   );
 }
 
-/** Numbers per token that backward of each block holds beside what was kept. */
-export function working(config: BlockSizes): number[] {
+/** Numbers per token that a block holds until it is computed and the tape does not keep: both normalised streams, the activated layer. */
+export function forwardOnly(config: BlockSizes): number[] {
+  const moeLayers = moeLayersOf(config);
+  return Array.from(
+    { length: config.layers },
+    (_, layer) => 2 * config.dModel + (moeLayers.includes(layer) ? 0 : config.feedForward.hidden),
+  );
+}
+
+/**
+ * Numbers per token that backward of each block holds beside what was kept. With adapters of first matrices, the gradient of a layer's answer is there three times: for
+ * the layer, and for the adapter before and after its factor.
+ */
+export function working(config: BlockSizes, besideUp: boolean): number[] {
   const { dModel, heads, keyValueHeads, headDim, feedForward, layers } = config;
   const attention = (heads + keyValueHeads) * (headDim + valueDimOf(config));
   const moeLayers = moeLayersOf(config);
   return Array.from({ length: layers }, (_, layer) => {
-    const hidden = moeLayers.includes(layer) ? 0 : 2 * feedForward.hidden;
+    const answer = feedForward.gated ? 2 : 1;
+    const hidden = moeLayers.includes(layer) ? 0 : (besideUp ? 3 * answer : 1 + answer) * feedForward.hidden;
     return 2 * dModel + Math.max(attention, hidden);
   });
 }

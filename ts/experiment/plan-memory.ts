@@ -75,7 +75,9 @@ export function plannedMemory(
   const streams = (config.layers + 2) * stream;
   const again = settings.activationCheckpointing;
   const kept = tokens * (streams + (again ? config.layers * f32 * (config.moe?.topK ?? 0) : all));
-  const held = working(config).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
+  const held = working(config, learned.besideUp).map(
+    (numbers, layer) => element * numbers + (again ? blocks[layer]! : 0),
+  );
   const inBackward = tokens * Math.max(...held);
   const activations = kept + inBackward;
 

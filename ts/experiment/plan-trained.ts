@@ -14,13 +14,15 @@ export interface Learned {
   beside: number;
   /** Numbers per token that the tape keeps of adapters. */
   besideKept: number;
+  /** Whether dense feed-forward layers have one at their first matrix. */
+  besideUp: boolean;
   /** Whether the matrix of the output is trained. */
   output: boolean;
 }
 
 /** All of a model of so many parameters, or nothing. */
 export const learnedWhole = (total: number): Learned => ({
-  ...{ trained: total, beside: 0, besideKept: 0 },
+  ...{ trained: total, beside: 0, besideKept: 0, besideUp: false },
   output: total > 0,
 });
 
@@ -42,6 +44,7 @@ function learnedIn<Part extends string>(
       trained: own.reduce((sum, name) => sum + parameters.get(name)!.size, beside),
       beside,
       besideKept: matrices.length * (lora?.rank ?? 0),
+      besideUp: matrices.some(([name]) => /(^|\.)feedForward\.up/.test(name)),
       output: own.some((name) =>
         /(^|\.)(output|embedding)\.weight$/.test(name.replace(/\.attention\..*/, '')),
       ),

@@ -13,7 +13,7 @@ import {
   type VisionLanguageConfig,
 } from '../models/vision-language/index.ts';
 import type { UpcycledPart } from '../upcycling/index.ts';
-import { type BlockSizes, blocksKept, f32, logitsChunk, working } from './plan-blocks.ts';
+import { type BlockSizes, blocksKept, f32, forwardOnly, logitsChunk, working } from './plan-blocks.ts';
 import type { MemorySettings, PlannedMemory } from './plan-memory.ts';
 import type { RouterOnProbe } from './plan-router.ts';
 import type { Learned } from './plan-trained.ts';
@@ -83,14 +83,17 @@ export function towerMemory(
   const patches = 3 * patchSize ** 2 * element;
   const learns = learned.trained > 0;
   const kept = learns ? rows * (patches + element * dModel * (sizes.layers + 1) + ofBlocks) : 0;
-  const held = working(sizes).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
+  const held = working(sizes, learned.besideUp).map(
+    (numbers, layer) => element * numbers + (again ? blocks[layer]! : 0),
+  );
   // Norms, queries, keys, values, the answer and both sums of the largest block, and what its feed-forward layer works in.
-  const between = element * 4 * dModel + Math.max(...blocks, 0);
+  const more = forwardOnly(sizes).map((numbers) => element * (4 * dModel + numbers));
+  const between = Math.max(...more.map((bytes, layer) => bytes + blocks[layer]!), 0);
   const pixels = images * 3 * resolution ** 2 * f32;
   const enlarged = scales.reduce((sum, scale) => sum + (scale > 1 ? 2 * scale ** 2 : 0), 0) * pixels;
   return {
     kept,
-    inForward: enlarged + largest * (learns && !again ? element * 4 * dModel : between),
+    inForward: enlarged + largest * (learns && !again ? Math.max(...more, 0) : between),
     inBackward: learns ? largest * (Math.max(...held, 0) + element * dModel) : 0,
   };
 }
@@ -104,15 +107,14 @@ function projectorMemory(
   const rows = images * projector.tokensPerImage;
   const features = rows * projectorWidth({ featureWidth }, config.projector) * element;
   const moe = projectorMoeOf(config.projector, dModel);
-  const hidden = 2 * dModel * element;
-  const inner =
-    moe && router
-      ? router.bytesPerToken +
-        router.choicesPerToken * (dModel * element + 3 * f32) +
-        (moe.shared ? hidden : 0)
-      : Math.max(0, linearLayersOf(config.projector) - 1) * hidden;
+  const hidden = dModel * element;
+  // What is activated is computed again in backward.
+  const layers = moe ? Number(Boolean(moe.shared)) : Math.max(0, linearLayersOf(config.projector) - 1);
+  const ofRouter =
+    moe && router ? router.bytesPerToken + router.choicesPerToken * (dModel * element + 3 * f32) : 0;
+  const inner = ofRouter + layers * 2 * hidden;
   const walked = trained.projector > 0 || trained.vision > 0;
-  const kept = walked ? features + rows * (again ? f32 * (moe?.topK ?? 0) : inner) : 0;
+  const kept = walked ? features + rows * (again ? f32 * (moe?.topK ?? 0) : inner - layers * hidden) : 0;
   const answers = rows * dModel * element;
   const gradients = 2 * answers + (trained.vision > 0 ? features : 0);
   return {
@@ -179,7 +181,9 @@ export function plannedVisionLanguageMemory(
     ? moeLayersOf(language).length * f32 * (language.moe?.topK ?? 0)
     : blocks.reduce((a, b) => a + b, 0) + beLanguage.besideKept * element;
   const kept = walked ? tokens * ((language.layers + 2) * stream + all) : 0;
-  const held = working(language).map((numbers, layer) => element * numbers + (again ? blocks[layer]! : 0));
+  const held = working(language, beLanguage.besideUp).map(
+    (numbers, layer) => element * numbers + (again ? blocks[layer]! : 0),
+  );
   const learns = trained.language > 0;
   // The gradients that come into a block and leave it; where weights learn, those of a whole block are counted before they all are there.
   const passing = learns ? 0 : 2 * stream;

@@ -1,10 +1,10 @@
 import { fail } from '../native/index.ts';
-import { type ActivationName, requireGated } from '../nn/feed-forward.ts';
+import { type ActivationName, engineActivations, requireGated } from '../nn/feed-forward.ts';
 import { type Initialiser, kaimingUniform, normal, startWith } from '../nn/initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from '../nn/linear.ts';
 import { Module } from '../nn/module.ts';
 import { add, cast, multiply } from '../tensor/elementwise.ts';
-import { type ExpertActivation, groupedFfn } from '../tensor/grouped_ffn.ts';
+import { groupedFfn } from '../tensor/grouped_ffn.ts';
 import { full, type Tensor, tensor, view, zeros } from '../tensor/index.ts';
 import type { DispatchPlan } from '../tensor/permutation.ts';
 import { sum } from '../tensor/reduction.ts';
@@ -41,16 +41,6 @@ export interface ExpertOptions {
   bias: boolean;
 }
 
-const activations: Record<ActivationName, ExpertActivation> = {
-  identity: 'identity',
-  relu: 'relu',
-  silu: 'silu',
-  gelu: 'gelu_erf',
-  geluTanh: 'gelu_tanh',
-  quickGelu: 'quick_gelu',
-  clampedSwiglu: 'clamped_swiglu',
-};
-
 /** What a MoE layer asks of its experts. */
 export interface ExpertSet {
   readonly count: number;
@@ -84,10 +74,10 @@ export class Experts extends Module implements ExpertSet {
     const { hidden, outputs = width, activation, gated, bias, init = 'linear', layers = 1 } = options;
     requirePositive('Experts', { experts: count, width, outputs, hidden });
     requireGated('Experts', options);
-    if (!Object.hasOwn(activations, activation))
+    if (!Object.hasOwn(engineActivations, activation))
       fail(
         'ERR_LIBMOE_ARGUMENT',
-        `unknown activation "${String(activation)}"; one of ${Object.keys(activations).join(', ')}`,
+        `unknown activation "${String(activation)}"; one of ${Object.keys(engineActivations).join(', ')}`,
       );
     this.count = count;
     this.width = width;
@@ -117,7 +107,7 @@ export class Experts extends Module implements ExpertSet {
 
   forward(x: Tensor, plan: DispatchPlan, weights: Tensor): Tensor {
     const { up, upBias, down, downBias, gated, recompute, outputs } = this;
-    const form = { activation: activations[this.activation], gated, recompute };
+    const form = { activation: engineActivations[this.activation], gated, recompute };
     if (outputs === this.width) return groupedFfn(x, plan, weights, { up, upBias, down, downBias }, form);
     // The fused operation knows one width: zeros fill up the narrower side, and get neither values nor gradients.
     const width = Math.max(outputs, this.width);

@@ -4,6 +4,9 @@ import type { Handle } from './tensors.ts';
 export interface ElementwiseNative {
   unary(f: number, x: Handle, y: Handle): void;
   unaryBackward(f: number, x: Handle, dy: Handle, dx: Handle): void;
+  /** `f` counts the activations of native/ops/grouped_ffn.h; z is twice as wide as y. */
+  gated(f: number, z: Handle, y: Handle): void;
+  gatedBackward(f: number, z: Handle, dy: Handle, dz: Handle): void;
   binary(f: number, a: Handle, b: Handle, y: Handle): void;
   affine(x: Handle, y: Handle, alpha: number, beta: number): void;
   accumulate(x: Handle, y: Handle, alpha: number): void;

@@ -1,8 +1,9 @@
 import { fail } from '../native/index.ts';
-import { add, gelu, maximum, minimum, multiply, quickGelu, relu, silu } from '../tensor/elementwise.ts';
+import { gelu, quickGelu, relu, silu } from '../tensor/elementwise.ts';
+import { gated } from '../tensor/gated.ts';
 import { linear } from '../tensor/gemm.ts';
+import type { ExpertActivation } from '../tensor/grouped_ffn.ts';
 import type { Tensor } from '../tensor/index.ts';
-import { slice } from '../tensor/shape.ts';
 import { kaimingUniform, startWith } from './initialisers.ts';
 import { firstValues, type LayerOptions, newParameter, requirePositive } from './linear.ts';
 import { type LowRank, withBeside } from './low-rank.ts';
@@ -24,7 +25,7 @@ export const activationNames = [
 /** One of {@link activationNames}. */
 export type ActivationName = (typeof activationNames)[number];
 
-/** Applies an activation by name. @throws ERR_LIBMOE_ARGUMENT for an unknown name, and for clampedSwiglu, which takes two: {@link activateGated} */
+/** Applies an activation by name. @throws ERR_LIBMOE_ARGUMENT for an unknown name, and for clampedSwiglu, which takes two: see {@link FeedForward} */
 export function activate(x: Tensor, name: ActivationName): Tensor {
   switch (name) {
     case 'relu':
@@ -49,13 +50,16 @@ export function activate(x: Tensor, name: ActivationName): Tensor {
   }
 }
 
-/** What lies between the matrices of a gated layer: activation(gate) ∘ up, all of one shape. */
-export function activateGated(gate: Tensor, up: Tensor, name: ActivationName): Tensor {
-  if (name !== 'clampedSwiglu') return multiply(activate(gate, name), up);
-  const limit = 7;
-  const bounded = minimum(maximum(up, -limit), limit);
-  return multiply(quickGelu(minimum(gate, limit)), add(bounded, 1));
-}
+/** What the engine calls them. */
+export const engineActivations: Record<ActivationName, ExpertActivation> = {
+  identity: 'identity',
+  relu: 'relu',
+  silu: 'silu',
+  gelu: 'gelu_erf',
+  geluTanh: 'gelu_tanh',
+  quickGelu: 'quick_gelu',
+  clampedSwiglu: 'clamped_swiglu',
+};
 
 /** Refuses an activation that only gated layers have. @throws ERR_LIBMOE_ARGUMENT */
 export function requireGated(layer: string, options: { activation: ActivationName; gated: boolean }): void {
@@ -125,9 +129,8 @@ export class FeedForward extends Module {
   }
 
   #activated(projected: Tensor): Tensor {
-    if (!this.gated) return activate(projected, this.activation);
-    const gate = slice(projected, -1, 0, this.hidden);
-    const value = slice(projected, -1, this.hidden, 2 * this.hidden);
-    return activateGated(gate, value, this.activation);
+    return this.gated
+      ? gated(projected, engineActivations[this.activation])
+      : activate(projected, this.activation);
   }
 }

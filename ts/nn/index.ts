@@ -9,7 +9,6 @@ export { Embedding } from './embedding.ts';
 export {
   type ActivationName,
   activate,
-  activateGated,
   activationNames,
   FeedForward,
   type FeedForwardOptions,

@@ -1,6 +1,8 @@
 import { fail, native } from '../native/index.ts';
 import { gradientDtype } from './dtype.ts';
 import { isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
+import { Pending } from './pending.ts';
+import { hold, letGo, requireUnwalked, restore } from './saved.ts';
 import { elements, empty, full, type Tensor, view } from './tensor.ts';
 
 /** Where a backward function may put the gradient of an input without returning it. */
@@ -29,6 +31,11 @@ export interface OpRecord {
   outputs: readonly Tensor[];
   /** What backward reads; kept alive whatever scope ends. */
   saved?: readonly Tensor[];
+  /**
+   * Fills the only output again with the same bits, from `saved` alone. For what is cheap beside the operations that read it: the tape then lets the
+   * output go with its scope and computes it again when backward reaches the first of its readers.
+   */
+  again?: () => void;
   backward: Backward;
 }
 
@@ -40,6 +47,10 @@ export interface TapeNode {
   readonly outputShapes: readonly (readonly number[])[];
   saved: readonly Tensor[];
   backward: Backward | undefined;
+  readonly again: (() => void) | undefined;
+  /** Recorded operations that read the output in backward, and whether they hold what `again` gave. For those with `again`. */
+  readers: number;
+  renewed: boolean;
   /** Leaves that backward adds to besides its inputs: the parameters that a recomputed part uses. */
   readonly leaves: readonly Tensor[];
 }
@@ -72,9 +83,12 @@ export function attach(op: OpRecord, leaves: readonly Tensor[] = []): void {
     outputShapes: op.outputs.map((t) => t.shape),
     saved: op.saved ?? [],
     backward: op.backward,
+    again: op.again,
+    readers: 0,
+    renewed: false,
     leaves,
   };
-  for (const t of node.saved) t.retain();
+  node.saved.forEach(hold);
   op.outputs.forEach((t, i) => {
     t.node = node;
     t.outputIndex = i;
@@ -114,38 +128,6 @@ function reachable(roots: readonly Tensor[]): { nodes: TapeNode[]; readers: Map<
     node.leaves.forEach(visit);
   }
   return { nodes: [...seen].sort((a, b) => b.id - a.id), readers };
-}
-
-/** Gradients on their way to a node, by output; the engine holds one reference to each. */
-class Pending {
-  readonly #slots = new Map<TapeNode, (Tensor | undefined)[]>();
-
-  /** Adds `gradient`, of which the engine takes a reference of its own. `exclusive`: nobody else will read it. */
-  add(node: TapeNode, output: number, gradient: Tensor, exclusive: boolean): void {
-    const slots = this.#slots.get(node) ?? [];
-    this.#slots.set(node, slots);
-    const before = slots[output];
-    if (!before) {
-      slots[output] = exclusive ? gradient.retain() : copyOf(gradient).retain();
-    } else native().accumulate(gradient.handle, before.handle, 1);
-  }
-
-  take(node: TapeNode): (Tensor | undefined)[] {
-    const slots = this.#slots.get(node) ?? [];
-    this.#slots.delete(node);
-    return node.outputShapes.map((_, i) => slots[i]);
-  }
-
-  clear(): void {
-    for (const slots of this.#slots.values()) for (const t of slots) t?.release();
-    this.#slots.clear();
-  }
-}
-
-function copyOf(t: Tensor): Tensor {
-  const copy = empty(t.shape, { dtype: t.dtype, device: t.device });
-  native().copy(copy.handle, t.handle);
-  return copy;
 }
 
 function converted(t: Tensor, dtype: Tensor['dtype']): Tensor {
@@ -227,11 +209,7 @@ function walk(
 }
 
 function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): void {
-  if (!node.backward)
-    fail(
-      'ERR_LIBMOE_STATE',
-      `backward() ran twice through ${node.name}: what it had saved is freed; compute it again`,
-    );
+  requireUnwalked(node);
   const gradients = pending.take(node);
   const direct: (Tensor | undefined)[] = [];
   const sink: GradSink = {
@@ -246,8 +224,14 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
     },
   };
   try {
-    const returned = gradients.some((g) => g !== undefined) ? (node.backward(gradients, sink) ?? []) : [];
-    const given = new Set<Tensor>(gradients.filter((g) => g !== undefined));
+    const wanted = gradients.some((g) => g !== undefined);
+    if (wanted) node.saved.forEach(restore);
+    const returned = wanted ? (node.backward?.(gradients, sink) ?? []) : [];
+    const handedOver = new Set<Tensor>();
+    const last = node.inputs.findLastIndex(wantsGrad);
+    // One that came in may go on to its last reader as it is, unless others got views of it.
+    const free = (gradient: Tensor, i: number) =>
+      !gradients.includes(gradient) || (i === last && returned.every((g) => !g || g === gradient));
     node.inputs.forEach((input, i) => {
       if (!wantsGrad(input)) return;
       const gradient = returned[i] ?? direct[i];
@@ -261,8 +245,9 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
         if (input.node) {
           const same = converted(gradient, input.dtype);
           // A gradient handed on unchanged, or to two inputs, must not be added into by either.
-          pending.add(input.node, input.outputIndex, same, same !== gradient || !given.has(gradient));
-          given.add(gradient);
+          const exclusive = same !== gradient || (!handedOver.has(gradient) && free(gradient, i));
+          if (exclusive) handedOver.add(gradient);
+          pending.add(input.node, input.outputIndex, same, exclusive);
         } else addToLeaf(input, gradient);
       }
       if (!input.node) ready(input);
@@ -270,7 +255,7 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
     node.leaves.forEach(ready);
   } finally {
     for (const g of gradients) g?.release();
-    for (const t of node.saved) t.release();
+    node.saved.forEach(letGo);
     node.saved = [];
     node.backward = undefined;
   }

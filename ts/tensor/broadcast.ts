@@ -71,12 +71,13 @@ export function filled(
   return y;
 }
 
+/** f(a, b) with broadcasting into the tensor of a handle. */
+export const binaryInto = (name: BinaryName, a: Tensor, b: Tensor, y: number): void =>
+  native().binary(binaries.indexOf(name), a.handle, b.handle, y);
+
 /** f(a, b) with broadcasting, not recorded; comparisons give 1 or 0 in the operands' dtype. */
-export function binaryRaw(name: BinaryName, a: Tensor, b: Tensor): Tensor {
-  return filled(broadcastShape(name, a.shape, b.shape), a, (y) =>
-    native().binary(binaries.indexOf(name), a.handle, b.handle, y),
-  );
-}
+export const binaryRaw = (name: BinaryName, a: Tensor, b: Tensor): Tensor =>
+  filled(broadcastShape(name, a.shape, b.shape), a, (y) => binaryInto(name, a, b, y));
 
 /** `x` repeated to `shape`, any dtype, not recorded; `x` itself when it has that shape. Throws ERR_LIBMOE_SHAPE. */
 export function expandRaw(x: Tensor, shape: readonly number[]): Tensor {

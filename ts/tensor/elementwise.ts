@@ -1,6 +1,14 @@
 import { fail, native } from '../native/index.ts';
 import { record } from './autograd.ts';
-import { type BinaryName, binaryRaw, broadcastShape, expandRaw, filled, unbroadcast } from './broadcast.ts';
+import {
+  type BinaryName,
+  binaryInto,
+  binaryRaw,
+  broadcastShape,
+  expandRaw,
+  filled,
+  unbroadcast,
+} from './broadcast.ts';
 import { type Dtype, isFloat } from './dtype.ts';
 import { emptyLike, full, type Tensor, view } from './tensor.ts';
 
@@ -33,6 +41,7 @@ function unary(name: UnaryName, x: Tensor): Tensor {
     inputs: [x],
     outputs: [y],
     saved: [x],
+    again: () => native().unary(f, x.handle, y.handle),
     backward: ([dy]) => {
       const dx = emptyLike(x);
       native().unaryBackward(f, x.handle, dy!.handle, dx.handle);
@@ -144,11 +153,12 @@ function withTensors<T>(name: string, a: Operand, b: Operand, use: (a: Tensor, b
 function binary(name: keyof typeof partials, a: Operand, b: Operand): Tensor {
   return withTensors(name, a, b, (a, b) => {
     const y = binaryRaw(name, a, b);
+    const linear = name === 'add' || name === 'subtract';
     record({
       name,
       inputs: [a, b],
       outputs: [y],
-      saved: name === 'add' || name === 'subtract' ? [] : [a, b],
+      ...(!linear && { saved: [a, b], again: () => binaryInto(name, a, b, y.handle) }),
       backward: ([dy], sink) => {
         const of = partials[name](dy!, a, b);
         return [

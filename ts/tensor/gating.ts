@@ -89,7 +89,7 @@ export function gate(logits: Tensor, options: GateOptions): Gate {
       'ERR_LIBMOE_ARGUMENT',
       `gate: topK must be a whole number from 1 to ${experts} (the experts), got ${topK}`,
     );
-  const args: GatingArguments = [
+  const args = (): GatingArguments => [
     logits.handle,
     selectionBias?.handle,
     tokenMask?.handle,
@@ -118,7 +118,7 @@ export function gate(logits: Tensor, options: GateOptions): Gate {
   if (options.entropy) out.entropy = empty([tokens], like);
   try {
     native().gateForward(
-      ...args,
+      ...args(),
       out.experts.handle,
       out.weights.handle,
       out.logSumExp.handle,
@@ -155,7 +155,7 @@ export function gate(logits: Tensor, options: GateOptions): Gate {
         of(probabilities),
         of(entropy),
       ] as const;
-      native().gateBackward(...args, chosen.handle, weights.handle, ...given, dlogits.handle);
+      native().gateBackward(...args(), chosen.handle, weights.handle, ...given, dlogits.handle);
       return [dlogits];
     },
   });
@@ -188,9 +188,9 @@ export function noisyLogits(
   const logits = empty([tokens, experts], like);
   const load = empty([experts], like);
   const rivals = empty([tokens, 2], { dtype: 'i32', device: scores.device });
-  const args: NoisyArguments = [scores.handle, noise.handle, tokenMask?.handle, floor, topK];
+  const args = (): NoisyArguments => [scores.handle, noise.handle, tokenMask?.handle, floor, topK];
   try {
-    native().noisyForward(...args, logits.handle, load.handle, rivals.handle);
+    native().noisyForward(...args(), logits.handle, load.handle, rivals.handle);
   } catch (error) {
     for (const t of [logits, load, rivals]) t.dispose();
     throw error;
@@ -203,7 +203,7 @@ export function noisyLogits(
     backward: ([dLogits, dLoad]) => {
       const dScores = empty(scores.shape, like);
       const given = [dLogits?.handle, dLoad?.handle] as const;
-      native().noisyBackward(...args, logits.handle, rivals.handle, ...given, dScores.handle);
+      native().noisyBackward(...args(), logits.handle, rivals.handle, ...given, dScores.handle);
       return [dScores];
     },
   });

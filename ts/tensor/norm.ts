@@ -24,12 +24,15 @@ function normalise(
   const rows = [x.size / width];
   const mean = centred ? empty(rows, statistics) : undefined;
   const inverse = empty(rows, statistics);
-  native().norm(x.handle, weight.handle, bias?.handle, y.handle, mean?.handle, inverse.handle, epsilon);
+  const fill = () =>
+    native().norm(x.handle, weight.handle, bias?.handle, y.handle, mean?.handle, inverse.handle, epsilon);
+  fill();
   record({
     name,
     inputs: [x, weight, bias],
     outputs: [y],
-    saved: mean ? [x, weight, mean, inverse] : [x, weight, inverse],
+    saved: [x, weight, bias, mean, inverse].filter((t) => t !== undefined),
+    again: fill,
     backward: ([dy], sink) => {
       const dx = sink.needs(0) ? emptyLike(x) : undefined;
       const dweight = sink.into(1);

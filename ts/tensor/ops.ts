@@ -2,6 +2,7 @@
 export * from './attention.ts';
 export * from './elementwise.ts';
 export * from './embedding.ts';
+export * from './gated.ts';
 export * from './gating.ts';
 export * from './gemm.ts';
 export * from './grouped_ffn.ts';

@@ -107,6 +107,20 @@ export class Tensor implements Owned {
     native().release(this.#handle);
   }
 
+  /** Whether there is storage: false once the last reference is gone. */
+  get allocated(): boolean {
+    return this.#references > 0;
+  }
+
+  /** For the tape: storage of undefined contents for a tensor that was freed, and one reference to it, which {@link release} gives back. */
+  renew(): void {
+    const { kind, index } = parseDevice(this.device);
+    this.#handle = native().empty(this.shape, dtypeCode(this.dtype), kind, index);
+    this.#references = 1;
+    this.#owner = undefined;
+    forgotten.register(this, this.#handle, this);
+  }
+
   /** Frees the tensor (once; later calls do nothing). Storage goes when no view and no recorded operation needs it. */
   dispose(): void {
     if (this.#disposed) return;
