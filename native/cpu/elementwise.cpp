@@ -6,8 +6,6 @@
 
 #include "core/dispatch.h"
 #include "core/thread_pool.h"
-#include "core/dispatch.h"
-#include "core/thread_pool.h"
 #include "cpu/simd/ffn_epilogue.h"
 
 namespace libmoe::cpu::LIBMOE_ISA {
