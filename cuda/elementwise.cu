@@ -1,5 +1,5 @@
 // Bound by memory: each operation reads its inputs and writes its output once. Floor of `binary` in bf16: 6 bytes an element.
-#include "ops/elementwise_walk.h"
+#include "ops/elementwise.h"
 
 #include "core/dispatch.h"
 #include "cuda/core/activation.h"

@@ -1,7 +1,7 @@
 // Bound by memory: every reduction reads its input once (floor: the bytes of x). The axes are merged into [outer, reduced, inner] groups, innermost first. Rows that
 // are contiguous go to teams of lanes or to blocks, very long ones in pieces to several blocks; where an inner axis is kept, a thread takes a pack of columns in 64
 // rows, and the partial results are joined in a second launch. Sums run in f32 within a pack or those 64 rows, else in f64, in an order that sizes alone decide.
-#include "ops/reduction_groups.h"
+#include "ops/reduction.h"
 
 #include <vector>
 

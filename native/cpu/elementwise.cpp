@@ -1,5 +1,5 @@
 // Bound by memory: each operation reads its inputs and writes its output once; pieces of 16 Ki elements go to the threads.
-#include "ops/elementwise_walk.h"
+#include "ops/elementwise.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 // Bound by memory: every reduction reads its input once. The axes are merged into [outer, reduced, inner] groups; a group is cut into fixed chunks
 // whose partial results go to the threads, and the partials of an output are combined in f64, in order.
-#include "ops/reduction_groups.h"
+#include "ops/reduction.h"
 
 #include <algorithm>
 #include <vector>
