@@ -74,7 +74,9 @@ const lines = (file) =>
   readFileSync(join(data, 'lm_eval/blimp', file), 'utf8')
     .trim()
     .split('\n');
-const published = lines('models_summary.jsonl').map((line) => JSON.parse(line));
+const published = lines('models_summary.jsonl')
+  .map((line) => JSON.parse(line))
+  .filter(({ UID }) => UID !== 'overall'); // means by phenomenon
 const people = new Map(
   lines('human_validation_summary.csv')
     .slice(1)

@@ -192,7 +192,12 @@ describe('evaluations compared in pairs', () => {
     await run('gb', answering('b', [2]), { tasks: [group] });
     const number = numberOf('pair', 'loose', [at('ga'), at('gb')]);
     expect(number).toMatchObject({ documents: 80, differing: 16, full: 1 });
-    expect(compareResults([at('ga'), at('gb')]).groups).toEqual({ pair: ['asked-1', 'asked-2'] });
+    const whole = compareResults([at('ga'), at('gb')]);
+    expect(whole.groups).toEqual({ pair: ['asked-1', 'asked-2'] });
+    expect(compareResults([at('ga'), at('gb')], { tasks: ['asked-1', 'pair'] })).toEqual(whole);
+    expect(() => compareResults([at('ga'), at('gb')], { tasks: ['pairs'] })).toThrow(
+      /no results of task "pairs", is "pair" meant\?/,
+    );
     expect(number.difference).toBeCloseTo(0.2, 12);
     const single = numberOf('asked', 'loose').standardError!;
     // Twice as many documents.
@@ -221,7 +226,7 @@ describe('evaluations compared in pairs', () => {
     expect(() => compareResults([at('a'), at('other')])).toThrow(/scored otherwise .*\(report\)/);
     await run('alone', answering('b', [2]), { tasks: [texts] });
     expect(() => compareResults([at('few'), at('alone')])).toThrow(/no task that all have/);
-    expect(() => compareResults([at('a'), at('b')], { tasks: ['askd'] })).toThrow(
+    expect(() => compareResults([at('a'), at('b')], { tasks: ['nothing'] })).toThrow(
       /it has asked, chosen, texts/,
     );
     expect(() => compareResults([at('a'), at('none')])).toThrow(/^ERR_LIBMOE_FILE: .*results\.json/);

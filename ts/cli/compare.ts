@@ -38,7 +38,10 @@ export function compareCommand(): Command {
       '<results...>',
       'what eval --out wrote, folders or their results.json; the first is the baseline',
     )
-    .option('--tasks <list>', 'only these tasks, separated by commas (default: all that every folder has)')
+    .option(
+      '--tasks <list>',
+      'only these tasks and groups, separated by commas (default: all that every folder has)',
+    )
     .option('--other-prompts', 'compare also documents that were asked with other prompts')
     .addOption(
       new Option('--layout <layout>', 'numbers: every number with its test; paper: runs × benchmarks')

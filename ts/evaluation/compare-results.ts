@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { fail } from '../native/index.ts';
+import { nearestKey } from '../storage/schema-errors.ts';
 import { type ComparedNumber, comparedNumbers } from './compared-numbers.ts';
 import { takesJudge } from './judging.ts';
 import type { ScorerMode } from './metrics.ts';
@@ -13,7 +14,7 @@ import type { Task } from './task.ts';
 
 /** Which tasks are compared, and how strictly. */
 export interface CompareOptions {
-  /** Default: all that every folder has. */
+  /** Names of tasks, and of groups of the first folder for theirs. Default: all that every folder has. */
   tasks?: readonly string[];
   /** Compare also documents that were asked with other prompts (another chat template, other examples). */
   otherPrompts?: boolean;
@@ -122,13 +123,16 @@ function commonTasks(
 ): { tasks: string[]; leftOut: string[] } {
   const every = [...new Set(all.flatMap(({ results }) => Object.keys(results.results)))];
   const lacking = (task: string): Opened | undefined => all.find(({ results }) => !(task in results.results));
-  for (const task of wanted ?? []) {
+  const chosen = wanted && [...new Set(wanted.flatMap((name) => leaves(name, all[0]!.results)))];
+  for (const task of chosen ?? []) {
     const without = lacking(task);
-    if (without !== undefined)
-      fail(
-        'ERR_LIBMOE_ARGUMENT',
-        `${without.name} has no results of task "${task}", it has ${Object.keys(without.results.results).join(', ')}`,
-      );
+    if (without === undefined) continue;
+    const { results, groups = {} } = without.results;
+    const near = nearestKey(task, [...Object.keys(results), ...Object.keys(groups)]);
+    fail(
+      'ERR_LIBMOE_ARGUMENT',
+      `${without.name} has no results of task "${task}", ${near === undefined ? `it has ${Object.keys(results).join(', ')}` : `is "${near}" meant?`}`,
+    );
   }
   const common = every.filter((task) => lacking(task) === undefined);
   if (common.length === 0)
@@ -137,7 +141,7 @@ function commonTasks(
       `no task that all have: ${all.map(({ name, results }) => `${name} has ${Object.keys(results.results).join(', ')}`).join('; ')}`,
     );
   return {
-    tasks: wanted === undefined ? common : [...wanted],
+    tasks: chosen ?? common,
     leftOut: every.filter((task) => lacking(task) !== undefined),
   };
 }
