@@ -28,52 +28,51 @@ void unary_backward(Unary f, const TensorView& x, const TensorView& dy, const Te
   });
 }
 
-// N neighbouring columns of a gate and of its factor at a time. Forward: dy null, y written; backward: dz written.
-template <Activation F, class T, int N>
-__global__ void __launch_bounds__(kElementThreads) gated_kernel(int64_t packs, int64_t width, const T* z, const T* dy, T* y, T* dz) {
+// N neighbouring columns of a gate and of its factor at a time. Backward: dy read and dz written, else y.
+template <Activation F, bool kBackward, class T, int N>
+__global__ void __launch_bounds__(kElementThreads) gated_kernel(int64_t packs, int64_t width, const T* z, const T* dy, T* to) {
   for (int64_t p = int64_t(blockIdx.x) * kElementThreads + threadIdx.x; p < packs; p += int64_t(gridDim.x) * kElementThreads) {
     using A = Accumulator<T>;
     const int64_t at = p * N, in = at + at / width * width;
     const Pack<T, N> gates = *reinterpret_cast<const Pack<T, N>*>(z + in), ups = *reinterpret_cast<const Pack<T, N>*>(z + in + width);
-    if (!dy) {
+    if constexpr (kBackward) {
+      const Pack<T, N> d = *reinterpret_cast<const Pack<T, N>*>(dy + at);
+      Pack<T, N> d_gates, d_ups;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const A gate = load(gates.at[j]), up = load(ups.at[j]), g = load(d.at[j]);
+        d_gates.at[j] = store<T>(g * up_factor<F, A>(up) * slope<F, false, A>(gate));
+        d_ups.at[j] = store<T>(up_slope<F, A>(up, g * activate<F, false, A>(gate)));
+      }
+      *reinterpret_cast<Pack<T, N>*>(to + in) = d_gates;
+      *reinterpret_cast<Pack<T, N>*>(to + in + width) = d_ups;
+    } else {
       Pack<T, N> out;
 #pragma unroll
       for (int j = 0; j < N; ++j) out.at[j] = store<T>(activate<F, false, A>(load(gates.at[j])) * up_factor<F, A>(load(ups.at[j])));
-      *reinterpret_cast<Pack<T, N>*>(y + at) = out;
-      continue;
+      *reinterpret_cast<Pack<T, N>*>(to + at) = out;
     }
-    const Pack<T, N> d = *reinterpret_cast<const Pack<T, N>*>(dy + at);
-    Pack<T, N> d_gates, d_ups;
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const A gate = load(gates.at[j]), up = load(ups.at[j]), g = load(d.at[j]);
-      d_gates.at[j] = store<T>(g * up_factor<F, A>(up) * slope<F, false, A>(gate));
-      d_ups.at[j] = store<T>(up_slope<F, A>(up, g * activate<F, false, A>(gate)));
-    }
-    *reinterpret_cast<Pack<T, N>*>(dz + in) = d_gates;
-    *reinterpret_cast<Pack<T, N>*>(dz + in + width) = d_ups;
   }
 }
 
-void run_gated(Activation f, const TensorView& z, const TensorView& dy, const TensorView& y, const TensorView& dz) {
+template <bool kBackward> void run_gated(Activation f, const TensorView& z, const TensorView& dy, const TensorView& to) {
   const DeviceState& state = state_of(z.device);
   const int64_t width = z.shape[-1] / 2, n = z.elements() / 2;
   with_float(z.dtype, [&]<class T>() {
     const auto run = [&]<int N>() {
       with_activation(f, [&]<Activation F>() {
-        launch(state, gated_kernel<F, T, N>, grid_for(state, n / N, kElementThreads, 8), kElementThreads, 0, n / N, width, z.as<const T>(), dy.as<const T>(), y.as<T>(),
-               dz.as<T>());
+        launch(state, gated_kernel<F, kBackward, T, N>, grid_for(state, n / N, kElementThreads, 8), kElementThreads, 0, n / N, width, z.as<const T>(), dy.as<const T>(),
+               to.as<T>());
       });
     };
     constexpr size_t bytes = sizeof(Pack<T, kPack<T>>);
-    const bool whole = width % kPack<T> == 0 && aligned_to(z.data, bytes) && aligned_to(dy.data, bytes) && aligned_to(y.data, bytes) && aligned_to(dz.data, bytes);
-    if (whole) run.template operator()<kPack<T>>();
+    if (width % kPack<T> == 0 && aligned_to(z.data, bytes) && aligned_to(dy.data, bytes) && aligned_to(to.data, bytes)) run.template operator()<kPack<T>>();
     else run.template operator()<1>();
   });
 }
 
-void gated(Activation f, const TensorView& z, const TensorView& y) { run_gated(f, z, {}, y, {}); }
-void gated_backward(Activation f, const TensorView& z, const TensorView& dy, const TensorView& dz) { run_gated(f, z, dy, {}, dz); }
+void gated(Activation f, const TensorView& z, const TensorView& y) { run_gated<false>(f, z, {}, y); }
+void gated_backward(Activation f, const TensorView& z, const TensorView& dy, const TensorView& dz) { run_gated<true>(f, z, dy, dz); }
 
 template <Binary F> struct Combine {
   template <class A> __device__ A operator()(A a, A b) const {
