@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { native } from '../../ts/native/index.ts';
+import { multiply, square as squared } from '../../ts/tensor/elementwise.ts';
 import {
   checkpoint,
   emptyLike,
@@ -161,6 +162,62 @@ describe('the tape', () => {
       expect([fills, y.toArray()]).toEqual([5, [1, 4, 0.25]]);
       x.grad?.dispose();
     });
+  });
+
+  it('computes again what another operation was declared over', () => {
+    using x = parameter(tensor([0.5], [1], { dtype: 'f64' }));
+    using k = parameter(tensor([3], [1], { dtype: 'f64' }));
+    const loss = scope(() => {
+      const r = squared(x);
+      const z = multiply(r, k);
+      // Declared too late for z to send it a gradient, but z still reads what r was made of.
+      record({ name: 'through', inputs: [x], outputs: [r], backward: ([dy]) => [dy] });
+      return z;
+    });
+    scope(() => loss.backward(tensor([1], [1], { dtype: 'f64' })));
+    expect(k.grad?.item()).toBe(0.25);
+    k.grad?.dispose();
+    loss.dispose();
+    x.release(); // backward never came to the square, which would keep x until the garbage collector does
+  });
+
+  it('computes a long chain again', () => {
+    using x = parameter(tensor([1]));
+    const end = scope(() => {
+      let y: Tensor = x;
+      for (let i = 0; i < 20_000; i += 1) y = squared(y);
+      return y;
+    });
+    using _ = end;
+    // Beyond its own error, 2 for every square.
+    scope(() => end.backward(tensor([0])));
+    expect(x.grad?.item()).toBe(0);
+    x.grad?.dispose();
+  });
+
+  it('says when something cannot be computed again, and tries anew the next time', () => {
+    using x = parameter(tensor([1, 2]));
+    using k = parameter(tensor([1, 1]));
+    let fails = true;
+    const [first, second] = scope(() => {
+      const y = emptyLike(x);
+      const again = () => {
+        if (fails) throw new Error('no memory');
+        native().copy(y.handle, x.handle);
+      };
+      native().copy(y.handle, x.handle);
+      record({ name: 'copy', inputs: [x], outputs: [y], saved: [x], again, backward: ([dy]) => [dy] });
+      return [multiply(y, k), multiply(y, k)];
+    });
+    const ones = tensor([1, 1]);
+    expect(() => scope(() => second!.backward(ones))).toThrow('no memory');
+    fails = false;
+    scope(() => first!.backward(ones));
+    expect(k.grad?.toArray()).toEqual([1, 2]);
+    for (const t of [first!, second!, ones, x.grad!, k.grad!]) t.dispose();
+    const bad = () =>
+      record({ name: 'own', inputs: [x], outputs: [k], saved: [k], again() {}, backward: () => [] });
+    expect(bad).toThrow(/ERR_LIBMOE_ARGUMENT: own: "again" is for one output/);
   });
 
   it('hands a gradient on to the last of its readers alone', () => {

@@ -57,7 +57,9 @@ export function startWithMpirun({ ranks, command, environment, onLine }: LaunchO
       ...environment,
     },
   });
+  let heard = performance.now();
   const hear = (stream: 'stdout' | 'stderr') => (line: string) => {
+    heard = performance.now();
     const [, rank, , text] = marked.exec(line) ?? [];
     if (rank === undefined) onLine(undefined, stream, line);
     else onLine(Number(rank), stream, text!);
@@ -74,17 +76,20 @@ export function startWithMpirun({ ranks, command, environment, onLine }: LaunchO
     }
   };
   let stuck = false;
-  const watch = whenIdle(folder, () => {
-    stuck = true;
-    signalGroup(child.pid, 'SIGKILL');
-  });
+  const watch = setInterval(() => {
+    if (!allOver(folder, ranks)) heard = performance.now();
+    else if (performance.now() - heard > grace) {
+      stuck = true;
+      signalGroup(child.pid, 'SIGKILL');
+    }
+  }, 1000);
   const ended = new Promise<LaunchEnd>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (status, signal) => {
       try {
         // What a stuck mpirun would have said, the ranks have said themselves if all of them could.
-        const unheard = processesIn(folder).length - endsIn(folder).length;
-        resolve(endOf(folder, stuck && unheard === 0 ? 0 : exitCode(status, signal)));
+        const allHeard = endsIn(folder).length === ranks;
+        resolve(endOf(folder, stuck && allHeard ? 0 : exitCode(status, signal)));
       } catch (error) {
         reject(error as Error);
       }
@@ -104,20 +109,21 @@ export function startWithMpirun({ ranks, command, environment, onLine }: LaunchO
   };
 }
 
-/** Seconds that mpirun gets to end after its last rank. */
-const grace = 5;
-
 /**
- * Calls `end` when no rank has been alive for so long. mpirun may never end by itself: that of Open MPI 4.1.4 can block in PMIx_server_finalize when ranks have left
- * without MPI_Finalize, as they do when one has failed.
+ * Milliseconds that mpirun gets to end after its last rank and last word. It may never end by itself: that of Open MPI 4.1.4 can block in PMIx_server_finalize when
+ * ranks have left without MPI_Finalize, as they do when one has failed.
  */
-function whenIdle(folder: string, end: () => void): NodeJS.Timeout {
-  let idle = 0;
-  return setInterval(() => {
+const grace = 10_000;
+
+/** Whether no rank will do anything any more: all have begun, or one has failed, and none is alive. Ranks on other machines are not seen and count as alive. */
+function allOver(folder: string, ranks: number): boolean {
+  try {
     const begun = processesIn(folder);
-    idle = begun.length > 0 && !begun.some(runs) ? idle + 1 : 0;
-    if (idle >= grace) end();
-  }, 1000);
+    const failed = endsIn(folder).some(({ code }) => code !== 0 && code !== stoppedCode);
+    return (begun.length === ranks || failed) && !begun.some(runs);
+  } catch {
+    return false; // the folder cannot be read at the moment
+  }
 }
 
 /** Whether a process is there and no zombie, which nobody may come to collect in a container. */

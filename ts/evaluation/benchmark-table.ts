@@ -87,8 +87,9 @@ export function benchmarkTable(comparison: ResultsComparison, wanted?: readonly 
   };
 }
 
-/** Its place among all from 1 on. */
+/** Its place among all from 1 on; none without a number. */
 function placeOf(value: number, all: readonly number[], higherIsBetter: boolean): number {
+  if (Number.isNaN(value)) return Number.NaN;
   const ahead = all.filter((other) => (higherIsBetter ? other > value : other < value)).length;
   const equal = all.filter((other) => other === value).length;
   return ahead + (equal + 1) / 2;

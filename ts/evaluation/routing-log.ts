@@ -96,7 +96,7 @@ export class RoutingLog {
   /** Writes what waits. */
   flush(): void {
     const blocks = new Map<string, Waiting[]>();
-    for (const one of this.waiting.splice(0)) {
+    for (const one of this.waiting) {
       const name = `${one.layer.layer} ${one.layer.call} ${one.layer.topK}`;
       const block = blocks.get(name);
       if (block === undefined) blocks.set(name, [one]);
@@ -108,14 +108,20 @@ export class RoutingLog {
         return [{ session: this.session, layer, ...(call > 0 && { call }) }, columnsOf(block)];
       }),
     );
-    this.table.appendAll(this.lines.splice(0));
+    // A line says that its rows are there: where they could not be written (a full disk) both wait on.
+    this.waiting.length = 0;
     this.rows = 0;
+    this.table.appendAll(this.lines);
+    this.lines.length = 0;
   }
 
   close(): void {
-    this.flush();
-    this.records.close();
-    this.table.close();
+    try {
+      this.flush();
+    } finally {
+      this.records.close();
+      this.table.close();
+    }
   }
 
   [Symbol.dispose](): void {

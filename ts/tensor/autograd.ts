@@ -2,7 +2,7 @@ import { fail, native } from '../native/index.ts';
 import { gradientDtype } from './dtype.ts';
 import { isGradEnabled, keep, noGrad, scope } from './lifetime.ts';
 import { Pending } from './pending.ts';
-import { hold, letGo, requireUnwalked, restore } from './saved.ts';
+import { hold, letGo, requireUnwalked, restore, type Saved } from './saved.ts';
 import { elements, empty, full, type Tensor, view } from './tensor.ts';
 
 /** Where a backward function may put the gradient of an input without returning it. */
@@ -45,7 +45,7 @@ export interface TapeNode {
   readonly name: string;
   readonly inputs: readonly (Tensor | undefined)[];
   readonly outputShapes: readonly (readonly number[])[];
-  saved: readonly Tensor[];
+  saved: readonly Saved[];
   backward: Backward | undefined;
   readonly again: (() => void) | undefined;
   /** Recorded operations that read the output in backward, and whether they hold what `again` gave. For those with `again`. */
@@ -76,19 +76,20 @@ export function record(op: OpRecord): void {
 
 /** {@link record} without its conditions. `leaves`: what backward adds to besides the inputs. */
 export function attach(op: OpRecord, leaves: readonly Tensor[] = []): void {
+  if (op.again && (op.outputs.length !== 1 || op.saved?.includes(op.outputs[0]!)))
+    fail('ERR_LIBMOE_ARGUMENT', `${op.name}: "again" is for one output that backward does not read`);
   const node: TapeNode = {
     id: nextId++,
     name: op.name,
     inputs: op.inputs,
     outputShapes: op.outputs.map((t) => t.shape),
-    saved: op.saved ?? [],
+    saved: (op.saved ?? []).map(hold),
     backward: op.backward,
     again: op.again,
     readers: 0,
     renewed: false,
     leaves,
   };
-  node.saved.forEach(hold);
   op.outputs.forEach((t, i) => {
     t.node = node;
     t.outputIndex = i;
@@ -225,7 +226,7 @@ function step(node: TapeNode, pending: Pending, ready: (leaf: Tensor) => void): 
   };
   try {
     const wanted = gradients.some((g) => g !== undefined);
-    if (wanted) node.saved.forEach(restore);
+    if (wanted) restore(node.saved);
     const returned = wanted ? (node.backward?.(gradients, sink) ?? []) : [];
     const handedOver = new Set<Tensor>();
     const last = node.inputs.findLastIndex(wantsGrad);
