@@ -1,13 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { MersenneTwister } from '../../../ts/evaluation/index.ts';
 import { anls } from '../../../ts/evaluation/scorers/anls.ts';
-import {
-  type BleuCounts,
-  bleuCounts,
-  type CaptionPair,
-  captionRougeL,
-  ciderD,
-} from '../../../ts/evaluation/scorers/caption-ngram.ts';
+import { type BleuCounts, bleuCounts } from '../../../ts/evaluation/scorers/caption-bleu.ts';
+import { ciderD } from '../../../ts/evaluation/scorers/caption-cider.ts';
+import { type CaptionPair, captionRougeL } from '../../../ts/evaluation/scorers/caption-ngram.ts';
 import { captionTokens } from '../../../ts/evaluation/scorers/caption-tokens.ts';
 import { levenshtein } from '../../../ts/evaluation/scorers/levenshtein.ts';
 
