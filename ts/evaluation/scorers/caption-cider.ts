@@ -57,6 +57,7 @@ function numbered(pairs: readonly CaptionPair[]): Corpus {
   const texts = new Int32Array(images[pairs.length]! + 1);
   const grams = new Int32Array(words + texts.length);
   const numbers = new Map<string, number>();
+  const uses = new Int32Array(words + 1);
   let [text, at] = [0, 0];
   const add = (tokens: readonly string[]): void => {
     for (let i = 0; i < tokens.length; i++) {
@@ -66,6 +67,7 @@ function numbered(pairs: readonly CaptionPair[]): Corpus {
         number = numbers.size + 1;
         numbers.set(token, number);
       }
+      uses[number]!++;
       grams[at++] = number;
     }
     texts[++text] = ++at;
@@ -75,14 +77,12 @@ function numbered(pairs: readonly CaptionPair[]): Corpus {
     for (const reference of references) add(reference);
   }
   const corpus = { grams, texts, images, most: numbers.size };
-  dropSingle(corpus);
+  dropSingle(corpus, uses);
   return corpus;
 }
 
-/** Makes n-grams that stand only once 0. */
-function dropSingle({ grams, most }: Corpus): void {
-  const uses = new Int32Array(most + 1);
-  for (let i = 0; i < grams.length; i++) uses[grams[i]!]!++;
+/** Makes n-grams that stand only once 0; `uses` are how often each stands. */
+function dropSingle({ grams }: Corpus, uses: Int32Array): void {
   for (let i = 0; i < grams.length; i++) if (uses[grams[i]!] === 1) grams[i] = 0;
 }
 
@@ -90,31 +90,37 @@ function dropSingle({ grams, most }: Corpus): void {
 function lengthen(corpus: Corpus): void {
   const { grams } = corpus;
   let pairs = 0;
-  for (let i = 0; i + 1 < grams.length; i++) if (grams[i] !== 0 && grams[i + 1] !== 0) pairs++;
+  for (let i = 1; i < grams.length; i++) if (grams[i - 1] !== 0 && grams[i] !== 0) pairs++;
   const mask = 2 ** Math.ceil(Math.log2(2 * pairs + 2)) - 1;
   const slots = new Int32Array(mask + 1);
   const lefts = new Int32Array(pairs + 1);
   const rights = new Int32Array(pairs + 1);
+  const uses = new Int32Array(pairs + 1);
   let most = 0;
-  for (let i = 0; i + 1 < grams.length; i++) {
-    const left = grams[i]!;
-    const right = grams[i + 1]!;
+  for (let i = 1; i < grams.length; i++) {
+    const left = grams[i - 1]!;
+    const right = grams[i]!;
     if (left === 0 || right === 0) {
-      grams[i] = 0;
+      grams[i - 1] = 0;
       continue;
     }
     let at = hash(left, right) & mask;
-    while (slots[at] !== 0 && (lefts[slots[at]!] !== left || rights[slots[at]!] !== right))
+    let id = slots[at]!;
+    while (id !== 0 && (lefts[id] !== left || rights[id] !== right)) {
       at = (at + 1) & mask;
-    if (slots[at] === 0) {
-      slots[at] = ++most;
-      lefts[most] = left;
-      rights[most] = right;
+      id = slots[at]!;
     }
-    grams[i] = slots[at]!;
+    if (id === 0) {
+      id = ++most;
+      slots[at] = id;
+      lefts[id] = left;
+      rights[id] = right;
+    }
+    uses[id]!++;
+    grams[i - 1] = id;
   }
   corpus.most = most;
-  dropSingle(corpus);
+  dropSingle(corpus, uses);
 }
 
 function hash(left: number, right: number): number {
@@ -136,9 +142,12 @@ function rarities({ grams, texts, images, most }: Corpus, count: number): Float6
       frequency[id]!++;
     }
   frequency[0] = 1;
-  const all = Math.log(count);
-  const ofFrequency = Float64Array.from({ length: count + 1 }, (_, n) => all - Math.log(Math.max(1, n)));
-  return Float64Array.from(frequency, (n) => ofFrequency[n]!);
+  // Few frequencies are those of many n-grams.
+  const ofFrequency = new Float64Array(count + 1);
+  for (let n = 0; n <= count; n++) ofFrequency[n] = Math.log(count) - Math.log(Math.max(1, n));
+  const weights = new Float64Array(most + 1);
+  for (let id = 0; id <= most; id++) weights[id] = ofFrequency[frequency[id]!]!;
+  return weights;
 }
 
 /** Cosines of the candidates with their references, by n-grams of order `k`, none of the caption's more often than the reference has it. */
@@ -151,10 +160,8 @@ function compare(
   const counts = new Int32Array(most + 1);
   // Of the candidate at hand: its n-grams in the order of their first occurrence, and the places (from 1) where they stand there; the reference's weights there.
   const places = new Int32Array(most + 1);
-  const longest = texts.reduce(
-    (longest, end, i) => (i === 0 ? 0 : Math.max(longest, end - texts[i - 1]!)),
-    0,
-  );
+  let longest = 0;
+  for (let i = 1; i < texts.length; i++) longest = Math.max(longest, texts[i]! - texts[i - 1]!);
   const own = new Int32Array(longest);
   const mine = new Float64Array(longest);
   const theirs = new Float64Array(longest);
