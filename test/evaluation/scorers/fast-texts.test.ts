@@ -238,10 +238,65 @@ describe('the fast ways of texts are the plain ones', () => {
         ],
       ],
     );
-    const parts = ['cat', 'Dog', 'cannot', "don't", 'U.S.', 'e-mail', '5.5', '...', '(', ',', '-', 'Ä', '😀'];
-    for (let i = 0; i < 500; i++) {
+    const words = [
+      'cat',
+      'Dog',
+      'cannot',
+      'Gonna',
+      'no',
+      'Mr',
+      'a',
+      'U.S',
+      'e-mail',
+      '5',
+      '5.5',
+      '3:30',
+      'Ä',
+      '_',
+    ];
+    const marks = [
+      '',
+      '',
+      '.',
+      '.',
+      ',',
+      '!',
+      '?',
+      ';',
+      ':',
+      '...',
+      '-',
+      '--',
+      '(',
+      '"',
+      "'",
+      "''",
+      '\u2019',
+      '…',
+      '/',
+      '&',
+    ];
+    const ends = [
+      "n't",
+      "'s",
+      "'re",
+      "'",
+      '$',
+      '%',
+      '😀',
+      '\ud800',
+      '\0',
+      '\x1f',
+      '\u0085',
+      '\u200b',
+      'İ',
+      'ı',
+    ];
+    for (let i = 0; i < 4000; i++) {
       const chunks = Array.from({ length: random.below(8) }, () =>
-        Array.from({ length: 1 + random.below(3) }, () => random.choice(parts)).join(''),
+        Array.from({ length: 1 + random.below(3) }, () =>
+          random.choice(random.random() < 0.5 ? words : random.random() < 0.7 ? marks : ends),
+        ).join(''),
       );
       const text = chunks.join(random.choice([' ', '\n', '\t ', '\u00a0', '\u2003', '\ufeff']));
       expect(captionTokens(text), text).toEqual(plainTokens(text));
