@@ -25,7 +25,7 @@ export function levenshtein(a: string, b: string): number {
 function distance(pattern: Int32Array, rows: number, text: Int32Array, columns: number): number {
   if (rows === 0) return columns;
   if (rows <= 64) return within(pattern, rows, text, columns, columns);
-  // Texts much alike need only the middle of the table: any way through it bounds the distance, first that of replacements alone, then the best near the middle.
+  // Texts much alike need only the middle of the table (Ukkonen 1985): a bound on the distance are the replacements alone, a better one the best near the middle.
   const excess = columns - rows;
   let bound = excess;
   for (let i = 0; i < rows; i++) if (pattern[i] !== text[i]) bound++;
