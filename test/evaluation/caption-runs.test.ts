@@ -12,7 +12,8 @@ import {
   rescore,
   type TaskInput,
 } from '../../ts/evaluation/index.ts';
-import { bleu, bleuCounts, ciderD } from '../../ts/evaluation/scorers/caption-ngram.ts';
+import { bleu, bleuCounts } from '../../ts/evaluation/scorers/caption-bleu.ts';
+import { ciderD } from '../../ts/evaluation/scorers/caption-cider.ts';
 import { mean } from '../../ts/evaluation/statistics.ts';
 import { FakeModel } from './fake-model.ts';
 

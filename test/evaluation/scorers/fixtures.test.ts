@@ -2,13 +2,9 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { pyFloatStr } from '../../../ts/evaluation/python-number.ts';
-import {
-  bleu,
-  bleuCounts,
-  type CaptionPair,
-  captionRougeL,
-  cider,
-} from '../../../ts/evaluation/scorers/caption-ngram.ts';
+import { bleu, bleuCounts } from '../../../ts/evaluation/scorers/caption-bleu.ts';
+import { cider } from '../../../ts/evaluation/scorers/caption-cider.ts';
+import { type CaptionPair, captionRougeL } from '../../../ts/evaluation/scorers/caption-ngram.ts';
 import { inferMmBench, parseMmmuChoice } from '../../../ts/evaluation/scorers/choice-options.ts';
 import {
   type ReportedDocument,

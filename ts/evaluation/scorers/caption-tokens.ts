@@ -1,3 +1,5 @@
+import { isBlank } from './white-space.ts';
+
 /** Names the rules below in results: numbers of another tokenizer differ in rare strings. */
 export const captionTokenizer = 'libmoe-ptb-1';
 
@@ -16,9 +18,9 @@ const PIECE =
   /[+-]?\p{Nd}+(?:[.,:/]\p{Nd}+)*(?:\p{L}[\p{L}\p{N}-]*)?|[\p{L}\p{N}_]+(?:[-./'&@][\p{L}\p{N}_]+)*\.?|\.{3}|-{2,}|'[\p{L}]+|\S/gu;
 const FANCY = /[’‘“”–—…]/;
 const CONTRACTION = /^(.+?)(n't|'(?:s|re|ve|ll|d|m))$/;
+// Dropped after a word.
+const MARKS = new Set('.?!,:;');
 const PUNCTUATION = /^(?:''|'|``|`|"|[()[\]{}.?!,:;]|-+|\.\.\.)$/;
-// What the rules leave as it is, which most words are.
-const PLAIN = /^[a-z]+$/;
 
 /**
  * Words of a caption in the manner of the Penn Treebank tokenizer that COCO's tools use, lower-cased and without
@@ -30,14 +32,29 @@ export function captionTokens(text: string): string[] {
     ? lower.replace(/[’‘]/g, "'").replace(/[“”]/g, '"').replace(/[–—]/g, '--').replaceAll('…', '...')
     : lower;
   const tokens: string[] = [];
-  for (const chunk of plain.split(/\s+/)) {
-    if (PLAIN.test(chunk) && !SPLIT.has(chunk)) tokens.push(chunk);
-    else pieces(chunk, tokens);
+  for (let i = 0; i < plain.length; i++) {
+    const from = i;
+    while (i < plain.length && isLetter(plain.charCodeAt(i))) i++;
+    const letters = i;
+    while (i < plain.length && !isBlank(plain.charCodeAt(i))) i++;
+    if (from === i) continue;
+    const word = plain.slice(from, letters);
+    if (!isPlain(word, plain.slice(letters, i))) pieces(plain.slice(from, i), tokens);
+    else if (SPLIT.has(word)) tokens.push(...SPLIT.get(word)!);
+    else tokens.push(word);
   }
   return tokens;
 }
 
-/** The words of a text without white space, which no rule looks beyond. */
+/** Whether the rules only take off what stands between letters and the next white space. */
+function isPlain(letters: string, rest: string): boolean {
+  if (rest === '') return true;
+  return letters !== '' && MARKS.has(rest) && (rest !== '.' || !ABBREVIATION.test(`${letters}.`));
+}
+
+const isLetter = (code: number): boolean => code >= 97 && code <= 122;
+
+/** The words of a part of a text without white space, which no rule looks beyond. */
 function pieces(chunk: string, tokens: string[]): void {
   for (const [piece] of chunk.matchAll(PIECE)) {
     if (PUNCTUATION.test(piece)) continue;

@@ -1,6 +1,8 @@
 import { fail } from '../../native/index.ts';
 import { bootstrapStandardError, mean, meanStandardError } from '../statistics.ts';
-import { bleu, bleuCounts, type CaptionPair, ciderD } from './caption-ngram.ts';
+import { bleu, bleuCounts } from './caption-bleu.ts';
+import { ciderD } from './caption-cider.ts';
+import type { CaptionPair } from './caption-ngram.ts';
 import type { ReportedDocument } from './report.ts';
 import { groupsOf, meanError, type Special, type Statistic } from './report-statistics.ts';
 

@@ -1,6 +1,8 @@
 import type { ScorerMode } from '../metrics.ts';
 import { mean } from '../statistics.ts';
-import { bleu, bleuCounts, type CaptionPair, ciderD } from './caption-ngram.ts';
+import { bleu, bleuCounts } from './caption-bleu.ts';
+import { ciderD } from './caption-cider.ts';
+import type { CaptionPair } from './caption-ngram.ts';
 import { keyReader } from './columns.ts';
 import { chosenDocuments, type ReportedDocument, statistic } from './report.ts';
 import { captionScore } from './report-captions.ts';
