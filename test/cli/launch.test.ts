@@ -83,24 +83,36 @@ describe('libmoe launch', { timeout: 180_000 }, () => {
 describe('ranks of an mpirun that does not end', () => {
   // Runs both ranks as mpirun would, one after the other, and then blocks.
   const mpirun = path.join(folder, 'mpirun-that-blocks');
-  const body = 'shift 6; for r in 0 1; do OMPI_COMM_WORLD_RANK=$r "$@"; done; exec sleep 300';
+  const body =
+    'shift 6; for r in 0 1; do OMPI_COMM_WORLD_RANK=$r "$@"; sleep $LATE; done; echo last words; exec sleep 300';
   writeFileSync(mpirun, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
-  const start = (script: string) =>
-    launchRanks({ ranks: 2, device: 'cpu', command: ['sh', '-c', script], onLine() {} });
+  const heard: string[] = [];
+  const start = (script: string, LATE = '0') =>
+    launchRanks({
+      ranks: 2,
+      device: 'cpu',
+      command: ['sh', '-c', script],
+      environment: { LATE },
+      onLine: (_, __, line) => heard.push(line),
+    });
 
   it('are told of by their own words', async () => {
     vi.stubEnv('LIBMOE_MPIRUN', mpirun);
-    const [well, failed, killed] = await Promise.all([
+    const [well, failed, killed, late] = await Promise.all([
       start('exit 0'),
       start('exit $((7 * OMPI_COMM_WORLD_RANK))'),
       // The shell around it goes with it, as when mpirun kills a rank.
       start('kill -9 $PPID $$'),
+      // Longer than mpirun would get after its last rank.
+      start('echo rank $OMPI_COMM_WORLD_RANK is here', '11'),
     ]);
     vi.unstubAllEnvs();
     expect(await well.ended).toEqual({ code: 0 });
     expect(await failed.ended).toEqual({ code: 7, failed: { rank: 1, code: 7 } });
     expect(await killed.ended).toEqual({ code: 137 });
-  }, 30_000);
+    expect(await late.ended).toEqual({ code: 0 });
+    expect(heard).toContain('rank 1 is here');
+  }, 90_000);
 });
 
 describe('ranks without MPI, as CUDA ranks are started', () => {
