@@ -24,23 +24,12 @@ import {
   type VisionLanguageModel,
 } from '../../ts/models/vision-language/index.ts';
 import { keep, tensor } from '../../ts/tensor/index.ts';
+import { colours, processor } from './small-images.ts';
 import { smallTokenizer } from './small-tokenizer.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-answers-'));
 const at = (name: string): string => path.join(folder, name);
-const processor = {
-  image_processor_type: 'SiglipImageProcessor',
-  do_resize: true,
-  resample: 3,
-  do_rescale: true,
-  rescale_factor: 1 / 255,
-  do_normalize: true,
-  size: { height: 16, width: 16 },
-  image_mean: [0.5, 0.5, 0.5],
-  image_std: [0.5, 0.5, 0.5],
-};
 const imageToken = 7; // a token of the vocabulary, which must never be generated
-const colours = ['#d02020', '#20a040', '#2040d0', '#e0c020', '#000000'];
 let model: VisionLanguageModel<VisionTower>;
 let tokenizer: Tokenizer;
 let pool: ImagePool;

@@ -13,24 +13,12 @@ import { newVisionLanguageModel, type VisionLanguageModel } from '../../ts/model
 import { ForwardContext } from '../../ts/moe/index.ts';
 import { RecordReader } from '../../ts/storage/index.ts';
 import { noGrad, scope, tensor } from '../../ts/tensor/index.ts';
+import { colours, processor, side } from './small-images.ts';
 import { smallTokenizer } from './small-tokenizer.ts';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'libmoe-routing-images-'));
 const at = (name: string): string => path.join(folder, name);
-const side = 16;
-const processor = {
-  image_processor_type: 'SiglipImageProcessor',
-  do_resize: true,
-  resample: 3,
-  do_rescale: true,
-  rescale_factor: 1 / 255,
-  do_normalize: true,
-  size: { height: side, width: side },
-  image_mean: [0.5, 0.5, 0.5],
-  image_std: [0.5, 0.5, 0.5],
-};
 const imageToken = 7;
-const colours = ['#d02020', '#20a040', '#2040d0', '#e0c020', '#000000'];
 const moe = { experts: 4, topK: 2 };
 let model: VisionLanguageModel<VisionTower>;
 let pool: ImagePool;
